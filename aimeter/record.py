@@ -1,0 +1,104 @@
+"""The row: one settled call, schema 1.
+
+Columns are fixed and in this order; later schemas only append. Energy is in joules, grams are grams of CO2
+equivalent, both at the IT boundary unless `pue` is above 1. Unknown is None (an empty field), never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+SCHEMA = 1
+
+MeasuredBy = Literal["counter", "power", "estimate", "none"]
+Status = Literal["ok", "error", "closed", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One settled call. Every number says how it was obtained and how wrong it may be.
+
+    Attributes:
+        schema: Version of this row's layout.
+        call_id: Unique identifier of the call.
+        parent_id: The call that was open around it in the same thread or task, or None.
+        name: What the caller named it.
+        status: ``ok``; ``error``: it raised; ``closed``: a generator closed before its end; ``open``: the
+            interpreter ended while it was open.
+        error_type: Name of the exception's class, or None.
+        start: Start of the call, ISO 8601 in UTC with microseconds.
+        duration_s: From start to end on the monotonic clock.
+        pid: Process that made the call.
+        thread: Name of the thread that started it.
+        energy_j: The call's share of the energy of all metered devices, its children's included.
+        error_j: 95 % half-width of `energy_j`: resolution and calibration together.
+        resolution_j: 95 % half-width of what sampling and sensor steps leave open; averages out over calls.
+        self_j: `energy_j` without what the call's children used while it was open.
+        window_j: All that the metered devices drew while the call was open, shared with nobody.
+        idle_j: The part of `energy_j` that the devices would have drawn anyway; None until an idle power is known.
+        gpu_j: Share of the GPUs' energy; likewise `cpu_j`, `dram_j`, `other_j`.
+        gpu_method: ``counter``, ``power``, ``estimate`` or ``none``; likewise `cpu_method`, `dram_method`.
+        devices: Identifiers of the metered channels, separated by spaces.
+        coverage: Part of the call's time, 0 to 1, that every metered channel's curve really covers.
+        concurrency: Mean number of calls among which the energy was shared while this one was open.
+        items: Count given by the caller; likewise `images`, `tokens_in`, `tokens_out`, `steps`, `audio_s`.
+        model: Name of the model, as noted by the caller.
+        pue: Power usage effectiveness applied to `co2e_g`; 1.0 is the IT boundary.
+        intensity_g_per_kwh: Carbon intensity applied, or None.
+        intensity_source: Data set, version, key and year of the intensity.
+        intensity_method: What kind of intensity: average, location-based, life-cycle …
+        zone: Zone the intensity belongs to.
+        co2e_g: ``energy_j / 3.6e6 * intensity_g_per_kwh * pue``.
+        embodied_g: Embodied carbon attributed to the call; None in this version.
+        meta: JSON object: the caller's notes and aimeter's remarks on the call.
+        aimeter_version: Version that wrote the row; never empty, so a torn row is recognised.
+    """
+
+    schema: int
+    call_id: str
+    parent_id: str | None
+    name: str
+    status: Status
+    error_type: str | None
+    start: str
+    duration_s: float
+    pid: int
+    thread: str
+    energy_j: float | None
+    error_j: float | None
+    resolution_j: float | None
+    self_j: float | None
+    window_j: float | None
+    idle_j: float | None
+    gpu_j: float | None
+    cpu_j: float | None
+    dram_j: float | None
+    other_j: float | None
+    gpu_method: MeasuredBy
+    cpu_method: MeasuredBy
+    dram_method: MeasuredBy
+    devices: str
+    coverage: float
+    concurrency: float
+    items: float | None
+    images: float | None
+    tokens_in: float | None
+    tokens_out: float | None
+    steps: float | None
+    audio_s: float | None
+    model: str | None
+    pue: float
+    intensity_g_per_kwh: float | None
+    intensity_source: str | None
+    intensity_method: str | None
+    zone: str | None
+    co2e_g: float | None
+    embodied_g: float | None
+    meta: Mapping[str, object]
+    aimeter_version: str
+
+
+COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Record))
+COUNTS: tuple[str, ...] = ("items", "images", "tokens_in", "tokens_out", "steps", "audio_s")

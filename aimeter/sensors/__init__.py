@@ -1,0 +1,1 @@
+"""The meters aimeter can read, one file each; `discover` chooses among them."""

@@ -1,0 +1,125 @@
+"""What a sensor is: one kind of meter, its channels, and what one reading of it says.
+
+A sensor gives *channels* (``gpu:0``, ``cpu:0``, ``dram:0`` …). A channel delivers either cumulative energy in
+joules or a power in watts; it says how it comes by the figure, how often it is renewed and how wrong it may
+be. Whatever goes wrong while reading is a typed outcome in the `Reading`, never an exception in the sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+Kind = Literal["gpu", "cpu", "dram", "other"]
+Method = Literal["counter", "power", "estimate"]
+Quantity = Literal["energy", "power"]
+Clock = Callable[[], float]
+
+KINDS: tuple[Kind, ...] = ("gpu", "cpu", "dram", "other")
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One metered device (or part of one) as a sensor presents it.
+
+    Attributes:
+        id: Short and stable within a run: ``gpu:0``, ``cpu:1``, ``dram:0``.
+        kind: The column of the row that its energy belongs to.
+        method: How the figure comes about: ``counter`` (the device counts energy), ``power`` (a reported power,
+            integrated by aimeter) or ``estimate`` (computed from utilisation).
+        quantity: What `Reading.value` holds: ``energy`` in joules since an arbitrary origin, or ``power`` in watts.
+        name: What a person would call it: ``NVIDIA A100-SXM4-80GB``, ``package-0``.
+        device: Identity that survives renumbering: a GPU's UUID, a zone's path.
+        source: The interface it is read through: ``nvml``, ``powercap``, ``perf``, ``psutil``.
+        period_s: Time between updates of the published value, as documented for the device.
+        window_s: Averaging window of a published power; 0 for energy.
+        relative_error: Calibration error as a 95 % half-width relative to the energy (0.05 is 5 %).
+        wrap_j: Energy after which a counter starts again from 0; None where it never does.
+        max_power_w: Greatest power the device can draw, for plausibility; None if unknown.
+        shared: The figure is of the whole device although this process may use only a part of it (MIG).
+        note: One line on what the figure covers, or None.
+    """
+
+    id: str
+    kind: Kind
+    method: Method
+    quantity: Quantity
+    name: str
+    device: str
+    source: str
+    period_s: float
+    window_s: float = 0.0
+    relative_error: float = 0.05
+    wrap_j: float | None = None
+    max_power_w: float | None = None
+    shared: bool = False
+    note: str | None = None
+
+
+class Outcome(Enum):
+    """What became of one attempt to read a channel."""
+
+    OK = "ok"
+    AGAIN = "again"
+    """No value this time; the next attempt may succeed."""
+    GONE = "gone"
+    """No value and none to come: the device fell off the bus, the file vanished, permission was withdrawn."""
+
+
+class Reading(NamedTuple):
+    """One attempt to read one channel, stamped before and after on the monotonic clock."""
+
+    before_s: float
+    after_s: float
+    outcome: Outcome
+    value: float | None
+    """Joules or watts, by `Channel.quantity`; None unless the outcome is OK."""
+    reason: str = ""
+    """Why there is no value, in words fit for a log line."""
+
+
+@runtime_checkable
+class Sensor(Protocol):
+    """One kind of meter. To add a meter, write these three methods.
+
+    A sensor is read by one thread at a time.
+    """
+
+    channels: tuple[Channel, ...]
+
+    def read(self) -> list[Reading]:
+        """Read every channel, in the order of `channels`. Never raises for a fault of the device."""
+        ...
+
+    def reopen(self) -> None:
+        """Make the sensor usable in a forked child, where the parent's handles are not."""
+        ...
+
+    def close(self) -> None:
+        """Release what the sensor holds. Calling it twice is harmless."""
+        ...
+
+
+Status = Literal["used", "unused", "missing", "denied", "dead", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What looking for one meter found, for `aimeter doctor` and for the one warning a missing meter causes.
+
+    Attributes:
+        source: ``nvml``, ``powercap``, ``perf``, ``estimate`` …
+        subject: The device, zone or library that was looked for.
+        status: ``used``, ``unused`` (works, but another meter covers the same device), ``missing`` (not there),
+            ``denied`` (no permission), ``dead`` (there, but never advances) or ``failed`` (any other fault).
+        detail: What was found, in one sentence.
+        remedy: The exact command or setting that would mend it; empty if there is none.
+    """
+
+    source: str
+    subject: str
+    status: Status
+    detail: str
+    remedy: str = ""
