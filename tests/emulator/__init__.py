@@ -1,0 +1,1 @@
+"""Emulated hardware with exactly known energy, for tests."""
