@@ -35,6 +35,7 @@ class Channel:
         source: The interface it is read through: ``nvml``, ``powercap``, ``perf``, ``psutil``.
         period_s: Time between updates of the published value, as documented for the device.
         window_s: Averaging window of a published power; 0 for energy.
+        quantum_j: Smallest increment of the published value in joules; 0 where it is negligible or unknown.
         relative_error: Calibration error as a 95 % half-width relative to the energy (0.05 is 5 %).
         wrap_j: Energy after which a counter starts again from 0; None where it never does.
         max_power_w: Greatest power the device can draw, for plausibility; None if unknown.
@@ -51,6 +52,7 @@ class Channel:
     source: str
     period_s: float
     window_s: float = 0.0
+    quantum_j: float = 0.0
     relative_error: float = 0.05
     wrap_j: float | None = None
     max_power_w: float | None = None
