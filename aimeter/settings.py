@@ -1,0 +1,291 @@
+"""Settings: from arguments, the environment and pyproject.toml to one checked, immutable value.
+
+Strongest first: arguments, ``AIMETER_<KEY>`` variables, ``[tool.aimeter]`` in the nearest ``pyproject.toml``
+at or above the current folder, defaults. Nothing is guessed: an unknown key or an unusable value in any layer
+is an error that names the layer, also where a stronger layer would have overridden it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import operator
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+from aimeter.carbon.intensity import MAX_G_PER_KWH
+from aimeter.errors import ConfigurationError, did_you_mean
+
+PREFIX = "AIMETER_"
+TEST_PREFIX = "AIMETER_TEST_"
+"""Variables for aimeter's own tests; they are not settings."""
+
+MIN_INTERVAL_S = 0.001
+MAX_INTERVAL_S = 60.0
+
+_log = logging.getLogger("aimeter")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one meter works. Values are converted and checked when it is built.
+
+    Attributes:
+        log: File to append rows to: JSON Lines if its name ends in ``.jsonl`` or ``.ndjson``, else CSV; None
+            keeps rows in memory only.
+        log_conflict: What to do with a log that holds another schema: ``error``, or ``new_file`` beside it.
+        region: Where the electricity comes from, see `aimeter.carbon.location.resolve`; None is unknown.
+        intensity_g_per_kwh: Your own carbon intensity in g CO2e/kWh, 0 to 2000; it wins over the region's.
+        pue: Power usage effectiveness applied to grams; 1.0 is the IT boundary.
+        interval_s: Longest time between two readings of a channel while calls are open, 0.001 to 60 s.
+        sync: ``auto`` waits for the GPUs' queued work before a call's end is stamped; ``off`` does not. False
+            and True mean ``off`` and ``auto``.
+        memory_rows: Settled rows kept in memory for each meter; 0 keeps none.
+        powercap: Root of the powercap tree, for containers that mount it elsewhere.
+        enabled: False makes calls cost next to nothing and meters none of them.
+
+    Raises:
+        ConfigurationError: A value is unusable; the text says what is expected.
+    """
+
+    log: Path | None = None
+    log_conflict: Literal["error", "new_file"] = "error"
+    region: str | None = None
+    intensity_g_per_kwh: float | None = None
+    pue: float = 1.0
+    interval_s: float = 0.05
+    sync: Literal["auto", "off"] = "auto"
+    memory_rows: int = 10_000
+    powercap: Path = Path("/sys/class/powercap")
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        for key in KEYS:
+            value = _checked(key, getattr(self, key), origin="argument", folder=Path())
+            object.__setattr__(self, key, value)  # frozen for everybody else
+
+
+class _Layer(NamedTuple):
+    """Values from one place, by setting."""
+
+    values: Mapping[str, object]
+    origin: Callable[[str], str]
+    """Names the place of a key, as an error shows it."""
+    folder: Path
+    """What relative paths start from."""
+
+
+def load(
+    arguments: Mapping[str, object], *, environ: Mapping[str, str] = os.environ, folder: Path | None = None
+) -> Settings:
+    """Return the settings that follow from all layers.
+
+    A key that is absent from `arguments` is taken from the layers below. None as an argument counts as given:
+    with ``log=None`` nothing is logged to a file, whatever the environment says. An empty variable counts as
+    unset.
+
+    Args:
+        arguments: What the caller wrote, by key.
+        environ: The environment.
+        folder: Where relative paths and the search for ``pyproject.toml`` start; by default the current one.
+
+    Raises:
+        ConfigurationError: A key is unknown or a value unusable.
+    """
+    here = _current_folder() if folder is None else folder.absolute()
+    layers = (
+        _project(here),
+        _environment(environ, here),
+        _Layer(arguments, lambda _: "argument", here),
+    )
+    values: dict[str, object] = {}
+    for layer in layers:
+        for key, raw in layer.values.items():
+            values[key] = _checked(key, raw, origin=layer.origin(key), folder=layer.folder)
+    return Settings(**values)  # type: ignore[arg-type]  # every value was checked for its key
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path()  # the folder was deleted under the process
+
+
+def _environment(environ: Mapping[str, str], folder: Path) -> _Layer:
+    values = {
+        name.removeprefix(PREFIX).lower(): text
+        for name, text in environ.items()
+        if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and text.strip()
+    }
+    return _Layer(values, lambda key: f"environment variable {PREFIX}{key.upper()}", folder)
+
+
+def _project(folder: Path) -> _Layer:
+    candidates = (parent / "pyproject.toml" for parent in (folder, *folder.parents))
+    # Path.is_file would raise where a folder above may not be entered.
+    file = next((file for file in candidates if os.path.isfile(file)), None)  # noqa: PTH113 - see above
+    table = {} if file is None else _table(file)
+    return _Layer(table, lambda _: f"[tool.aimeter] in {file}", folder if file is None else file.parent)
+
+
+def _table(file: Path) -> Mapping[str, object]:
+    """Return ``[tool.aimeter]`` of a pyproject.toml, empty if it has none.
+
+    A file that cannot be read, or is malformed and has no section for aimeter, is somebody else's business:
+    one warning, and no settings.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        _warn_once(f"{file} cannot be read ({error}); it is not searched for settings.")
+        return {}
+    if "aimeter" not in text:
+        return {}
+    import tomllib  # noqa: PLC0415 - needed only where a project mentions aimeter
+
+    try:
+        tool = tomllib.loads(text).get("tool", {})
+    except tomllib.TOMLDecodeError as error:
+        if "[tool.aimeter]" in text:
+            message = f"{file} has a section [tool.aimeter] but is malformed: {error}."
+            raise ConfigurationError(message) from error
+        _warn_once(f"{file} is malformed ({error}); it is not searched for settings.")
+        return {}
+    table = tool.get("aimeter", {}) if isinstance(tool, dict) else {}
+    if not isinstance(table, dict):
+        message = f"tool.aimeter in {file} is {table!r}; write a table: [tool.aimeter]."
+        raise ConfigurationError(message)
+    return table
+
+
+@cache
+def _warn_once(text: str) -> None:
+    _log.warning(text)
+
+
+class _Key(NamedTuple):
+    """What a setting accepts."""
+
+    expected: str
+    convert: Callable[[object, Path], object]
+    """Takes the raw value and the folder of relative paths; raises ValueError, TypeError or OverflowError."""
+    optional: bool = False
+    """None is a value."""
+
+
+def _checked(key: str, raw: object, *, origin: str, folder: Path) -> object:
+    """Return the value of one setting, converted, or raise ConfigurationError with its origin."""
+    rule = KEYS.get(key)
+    if rule is None:
+        message = f"Unknown setting {key!r} ({origin}).{did_you_mean(key, KEYS)} Known: {', '.join(KEYS)}."
+        raise ConfigurationError(message)
+    if raw is None and rule.optional:
+        return None
+    try:
+        return rule.convert(raw, folder)
+    except (ValueError, TypeError, OverflowError):
+        message = f"The setting {key} is {raw!r} ({origin}); expected {rule.expected}."
+        raise ConfigurationError(message) from None
+
+
+def _number(low: float, high: float) -> Callable[[object, Path], float]:
+    def convert(raw: object, _: Path) -> float:
+        if isinstance(raw, bool):
+            raise TypeError
+        value = float(cast("float", raw))  # numbers of any kind, NumPy's too, and text
+        if not low <= value <= high or not math.isfinite(value):
+            raise ValueError
+        return value
+
+    return convert
+
+
+def _count(raw: object, _: Path) -> int:
+    if isinstance(raw, bool):
+        raise TypeError
+    value = int(raw) if isinstance(raw, str) else operator.index(cast("int", raw))
+    if value < 0:
+        raise ValueError
+    return value
+
+
+_WORDS = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+
+
+def _flag(raw: object, _: Path) -> bool:
+    try:
+        return _WORDS[str(raw).strip().lower()]
+    except KeyError:
+        raise ValueError from None
+
+
+def _sync(raw: object, folder: Path) -> str:
+    if isinstance(raw, str) and raw.strip().lower() == "auto":
+        return "auto"
+    return "auto" if _flag(raw, folder) else "off"
+
+
+def _choice(*words: str) -> Callable[[object, Path], str]:
+    def convert(raw: object, folder: Path) -> str:
+        word = _text(raw, folder).lower()
+        if word not in words:
+            raise ValueError
+        return word
+
+    return convert
+
+
+def _text(raw: object, _: Path) -> str:
+    if not isinstance(raw, str):
+        raise TypeError
+    text = raw.strip()
+    if not text:
+        raise ValueError
+    return text
+
+
+def _path(raw: object, folder: Path) -> Path:
+    text = os.fspath(cast("os.PathLike[str]", raw))
+    if not isinstance(text, str):
+        raise TypeError
+    if not text.strip() or "\0" in text:
+        raise ValueError
+    try:
+        return folder / Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError from None  # no home folder for ~
+
+
+KEYS: Mapping[str, _Key] = {
+    "log": _Key("the path of a file", _path, optional=True),
+    "log_conflict": _Key("'error' or 'new_file'", _choice("error", "new_file")),
+    "region": _Key("a place such as FR, US-VA or aws:us-east-1", _text, optional=True),
+    "intensity_g_per_kwh": _Key(
+        f"a number from 0 to {MAX_G_PER_KWH:.0f}, in g CO2e/kWh",
+        _number(0.0, MAX_G_PER_KWH),
+        optional=True,
+    ),
+    "pue": _Key("a number of at least 1.0", _number(1.0, math.inf)),
+    "interval_s": _Key(
+        f"seconds, from {MIN_INTERVAL_S} to {MAX_INTERVAL_S:.0f}", _number(MIN_INTERVAL_S, MAX_INTERVAL_S)
+    ),
+    "sync": _Key("'auto' or 'off' (or True or False)", _sync),
+    "memory_rows": _Key("a whole number of at least 0", _count),
+    "powercap": _Key("the path of a folder", _path),
+    "enabled": _Key("true or false (or 1, yes, on, 0, no, off)", _flag),
+}
+"""Every setting, in the order of `Settings`."""
