@@ -95,7 +95,7 @@ class Zone:
         self._curve = curve
         self._unit_j = unit_j
         self._unit_nj = math.floor(unit_j * 1e9 + 1e-6)
-        self._start_j = start_j
+        self._start = round(start_j / unit_j)
         self._period_s = period_s
         self._phase_s = phase_s
         self._frozen_at: float | None = None
@@ -128,8 +128,8 @@ class Zone:
         at_s = at_s if self._frozen_at is None else min(at_s, self._frozen_at)
         # The small addend keeps a moment that is meant to be a renewal from falling just before it.
         renewals = math.floor((at_s - self._phase_s) / self._period_s + 1e-6)
-        published_j = self._start_j + self._curve.energy_j(renewals * self._period_s + self._phase_s)
-        register = math.floor(published_j / self._unit_j) % _COUNTS
+        drawn_j = self._curve.energy_j(renewals * self._period_s + self._phase_s)
+        register = (self._start + math.floor(drawn_j / self._unit_j)) % _COUNTS
         return register * self._unit_nj // 1000
 
     def publish(self) -> None:
@@ -247,9 +247,9 @@ class PowercapTree:
             watts: Power until `Zone.set_power` changes it.
             parent: The zone it is a subzone of.
             control: Control type of a top-level zone.
-            mirror_of: Zone whose power it shows a second time.
+            mirror_of: Zone whose register it shows a second time, from `start_j` on.
             unit_j: Energy of one count of the register.
-            start_j: Reading at the start.
+            start_j: Reading at the start, to the nearest count.
             period_s: Time between renewals of the register.
             phase_s: Offset of the renewals from the clock's origin.
             max_energy_range_uj: Content of that file; -1 for the driver's own, None for no such file.

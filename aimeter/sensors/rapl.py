@@ -1,0 +1,112 @@
+"""What the two roads to RAPL, powercap and perf, have in common.
+
+RAPL counts the energy of each CPU package, and on servers that of the memory behind it, in the processor.
+The two roads show the same registers, so only one of them is ever used.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, TypeVar
+
+from aimeter.sensors.base import Channel, Kind, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Value = TypeVar("Value")
+
+PERIOD_S = 1e-3
+"""Time between renewals of the registers. Source: Intel SDM vol. 3B, RAPL interfaces: about 1 ms."""
+
+RELATIVE_ERROR: dict[Kind, float] = {"cpu": 0.05, "dram": 0.2}
+"""The project's judgement, for no vendor states a tolerance. What is known: Khan et al., "RAPL in Action",
+ACM TOMPECS 2018, for packages; Desrochers et al., MEMSYS 2016, for memory, which has a constant offset."""
+
+MAX_POWER_W: dict[Kind, float] = {"cpu": 1000.0, "dram": 500.0}
+"""Above any package sold (500 W) and its memory, with room for peaks: a counter claiming more was reset."""
+
+NOTES: dict[Kind, str | None] = {"cpu": None, "dram": "memory behind the package, counted apart from it"}
+
+ROUNDS = 5
+PAUSE_S = 0.01
+"""A probe reads `ROUNDS` times, `PAUSE_S` apart: 40 ms, in which a living register is renewed 40 times."""
+
+MIRROR_TOLERANCE = 1
+"""Counts by which the increments of mirrors may differ: the driver cuts each reading to whole counts."""
+
+# Removed device, revoked right: asking again cannot help. Everything else (EIO, EINVAL, ENODATA …) may pass.
+_FINAL = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EACCES, errno.EPERM})
+
+
+def channel(
+    kind: Kind,
+    number: int,
+    *,
+    name: str,
+    device: str,
+    source: str,
+    quantum_j: float,
+    wrap_j: float | None,
+) -> Channel:
+    """Describe one RAPL counter: the `number`-th package, or the memory behind it."""
+    return Channel(
+        id=f"{kind}:{number}",
+        kind=kind,
+        method="counter",
+        quantity="energy",
+        name=name,
+        device=device,
+        source=source,
+        period_s=PERIOD_S,
+        quantum_j=quantum_j,
+        relative_error=RELATIVE_ERROR[kind],
+        wrap_j=wrap_j,
+        max_power_w=MAX_POWER_W[kind],
+        note=NOTES[kind],
+    )
+
+
+def outcome_of(error: OSError) -> Outcome:
+    """Tell a fault that may pass from one that will not."""
+    return Outcome.GONE if error.errno in _FINAL else Outcome.AGAIN
+
+
+def watch(read: Callable[[], Value], sleep: Callable[[float], object]) -> list[Value]:
+    """Return the results of `ROUNDS` calls of `read`, `PAUSE_S` apart."""
+    rounds = [read()]
+    while len(rounds) < ROUNDS:
+        sleep(PAUSE_S)
+        rounds.append(read())
+    return rounds
+
+
+def advances(series: Sequence[int]) -> bool:
+    """Tell whether a counter moved: one that did not is present but dead, as perf's psys in some guests."""
+    return len(set(series)) > 1
+
+
+def mirrors(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Tell whether two counters, read side by side, are one counter shown twice.
+
+    Zen and Zen 2 Threadripper and EPYC show the counter of the socket once for each die
+    (mlco2/codecarbon#1274, #1379). Two counters of their own do not move by exactly the same number of counts
+    time after time; one shown twice does, unless it is renewed between its two readings. So equal increments
+    in at least half of the steps decide.
+    """
+    steps = [
+        (a1 - a0, b1 - b0)
+        for a0, a1, b0, b1 in zip(first, first[1:], second, second[1:], strict=False)
+        if a1 != a0 or b1 != b0
+    ]
+    equal = sum(abs(a - b) <= MIRROR_TOLERANCE for a, b in steps)
+    return bool(steps) and 2 * equal >= len(steps)
+
+
+def originals(counters: Sequence[Sequence[int]]) -> list[int]:
+    """Return the positions of the counters that mirror none before them."""
+    kept: list[int] = []
+    for position, series in enumerate(counters):
+        if not any(mirrors(counters[earlier], series) for earlier in kept):
+            kept.append(position)
+    return kept
