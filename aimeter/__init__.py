@@ -1,0 +1,74 @@
+"""Meter the energy of model calls: joules, grams of CO2e and their error for every call, in an auditable log.
+
+    with aimeter.track("image-gen", images=4) as call:
+        images = pipe(prompt, num_images_per_prompt=4).images
+    call.energy_j, call.error_j, call.co2e_g
+
+Importing aimeter loads the standard library only, touches no hardware and starts nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .default import configure, default_meter, export_csv, flush, records, summary, track
+    from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
+    from .meter import Meter
+    from .record import Record
+
+__all__ = [
+    "AimeterError",
+    "Call",
+    "ConfigurationError",
+    "LogSchemaError",
+    "Meter",
+    "Record",
+    "UnknownRegionError",
+    "__version__",
+    "configure",
+    "default_meter",
+    "export_csv",
+    "flush",
+    "records",
+    "summary",
+    "track",
+]
+
+_HOME = {
+    "AimeterError": "errors",
+    "Call": "call",
+    "ConfigurationError": "errors",
+    "LogSchemaError": "errors",
+    "Meter": "meter",
+    "Record": "record",
+    "UnknownRegionError": "errors",
+    "configure": "default",
+    "default_meter": "default",
+    "export_csv": "default",
+    "flush": "default",
+    "records": "default",
+    "summary": "default",
+    "track": "default",
+}
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used."""
+    if name not in _HOME:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,41 @@
+"""GPU work is asynchronous: wait for it before a call's end is stamped.
+
+Kernels are only queued when a framework's function returns. A call that ended there would leave its energy to
+whoever comes next. Only a framework that is already loaded is asked, and only devices it already uses.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def wait_for_devices() -> str | None:
+    """Wait for the queued work of torch's CUDA devices, if torch is loaded and has initialised CUDA.
+
+    Never imports torch, never initialises CUDA and never creates a context on a device that has none.
+
+    Returns:
+        None if there was nothing to wait for or all is done, else why it could not be waited for.
+    """
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    try:
+        if cuda is None or not cuda.is_initialized():
+            return None
+        if cuda.is_current_stream_capturing():
+            # Synchronising would invalidate the CUDA graph that is being captured.
+            return "not synchronised: a CUDA graph is being captured"
+        for device in range(cuda.device_count()):
+            if _has_context(device):
+                cuda.synchronize(device)
+    except Exception as error:  # noqa: BLE001 - any CUDA error is the caller's to meet in the caller's own code
+        return f"not synchronised: {type(error).__name__}"
+    return None
+
+
+def _has_context(device: int) -> bool:
+    """Return whether torch already holds a context on the device; synchronising another would create one."""
+    torch = sys.modules.get("torch")
+    ask = getattr(getattr(torch, "_C", None), "_cuda_hasPrimaryContext", None)
+    if ask is None:
+        return device == torch.cuda.current_device() if torch is not None else False
+    return bool(ask(device))

@@ -1,0 +1,404 @@
+"""A call: two timestamps, a place among the calls around it, and a handle that is valid for ever.
+
+Entering and leaving take a monotonic timestamp, set a context variable and append to a queue. No sensor is
+read, no lock is taken and nothing is written here: all else happens in the background, or when a figure is
+asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+
+from . import asynchronous
+from .errors import did_you_mean
+from .record import COUNTS, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from .meter import Meter
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+current: ContextVar[Call | None] = ContextVar("aimeter_call", default=None)
+"""The innermost open call of this thread or task."""
+
+_get_ident = threading.get_ident
+_modules = sys.modules
+
+
+class Pause(NamedTuple):
+    """The consumer of a generator holds it suspended from `time_s` on, or resumes it."""
+
+    call: Call
+    time_s: float
+    suspended: bool
+
+
+class Call:
+    """One metered call, made by `track`. Use it as ``with`` or ``async with``, once.
+
+    The figures can be read at any time: inside the block they say what has been used so far, after it they
+    are final. Reading one before its call is settled waits for the sensors, at most for one update of the
+    slowest; it never raises, and a figure that nobody could measure is None.
+    """
+
+    __slots__ = (
+        "_counts", "_end", "_error", "_ident", "_id", "_meter", "_notes", "_parent", "_record", "_remarks",
+        "_sampler", "_start", "_status", "_token", "name", "__weakref__",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        meter: Meter,
+        name: str,
+        counts: dict[str, float | None] | None = None,
+        notes: dict[str, object] | None = None,
+    ) -> None:
+        self.name = name
+        self._meter = meter
+        self._sampler = meter.sampler
+        self._counts = counts
+        self._notes = notes
+        self._remarks: dict[str, object] | None = None
+        self._start: float | None = None
+        self._end: float | None = None
+        self._status = "open"
+        self._error: str | None = None
+        self._record: Record | None = None
+        self._parent: Call | None = None
+        self._id: str | None = None
+
+    # The hot path
+
+    def __enter__(self) -> Self:
+        if self._start is not None:
+            message = f"the call {self.name!r} was entered before: make a new one with track() for each use"
+            raise RuntimeError(message)
+        around = current.get()
+        while around is not None and around._end is not None:
+            around = around._parent
+        self._parent = around
+        self._token = current.set(self)
+        self._ident = _get_ident()
+        sampler = self._sampler
+        self._start = sampler.now()
+        sampler.put(self)
+        if not sampler.ready:
+            sampler.attend()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish("ok", None)
+        else:
+            self.finish("error", kind.__name__)
+        try:
+            current.reset(self._token)
+        except ValueError:
+            # Entered in another context: an async generator that was begun in one task and ended in another.
+            current.set(self._parent)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Meter every invocation of `function` as a call of its own, with this one's name, counts and notes."""
+        from .decorate import decorate, name_of  # noqa: PLC0415 - only decorators need it
+
+        meter, counts, notes = self._meter.source, self._counts, self._notes
+        name = name_of(function) if isinstance(self, UnnamedCall) else self.name
+        return decorate(function, lambda: meter().call(name, counts and dict(counts), notes))
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def finish(self, status: str, error: str | None) -> None:
+        """Stamp the end. Later endings are ignored."""
+        if self._end is not None:
+            return
+        sampler = self._sampler
+        if sampler.synchronise and "torch" in _modules:
+            fault = asynchronous.wait_for_devices()
+            if fault is not None:
+                self.remark("sync", fault)
+        self._status = status
+        self._error = error
+        self._end = sampler.now()
+        sampler.put(self)
+        if not sampler.ready:
+            sampler.attend()
+
+    def pause(self, *, suspended: bool) -> None:
+        """Note that a generator's consumer holds it suspended from now on, or resumes it."""
+        sampler = self._sampler
+        sampler.put(Pause(self, sampler.now(), suspended))
+        if not sampler.ready:
+            sampler.attend()
+
+    def disown(self) -> None:
+        """Leave the call to the process that began it: this one was forked off in the middle."""
+        self._status = "disowned"
+        self._end = self._start
+
+    # What the caller adds
+
+    def count(
+        self,
+        *,
+        items: float | None = None,
+        images: float | None = None,
+        tokens_in: float | None = None,
+        tokens_out: float | None = None,
+        steps: float | None = None,
+        audio_s: float | None = None,
+    ) -> None:
+        """Add to the call's counts, in as many steps as it takes; each is 0 or more.
+
+        Raises:
+            TypeError: If a count is not a number.
+            ValueError: If it is negative or not finite.
+        """
+        if self._late("count"):
+            return
+        given = (items, images, tokens_in, tokens_out, steps, audio_s)
+        counts = self._counts = self._counts or {}
+        for key, value in zip(COUNTS, given, strict=True):
+            if value is not None:
+                counts[key] = (counts.get(key) or 0) + check_count(key, value)
+
+    def note(self, **notes: object) -> None:
+        """Attach facts to the row: ``model`` has a column, everything else goes into ``meta``."""
+        if not self._late("note"):
+            self._notes = {**(self._notes or {}), **notes}
+
+    def remark(self, key: str, value: object) -> None:
+        """Add a remark of aimeter's own to ``meta["aimeter"]``."""
+        self._remarks = {**(self._remarks or {}), key: value}
+
+    def _late(self, what: str) -> bool:
+        if self._record is None:
+            return False
+        self._meter.warn_once(
+            f"late-{what}",
+            f"{what}() came after the row of a call named {self.name!r} had been written and was ignored: "
+            "call it inside the block.",
+        )
+        return True
+
+    def per(self, unit: str) -> float | None:
+        """Return joules per unit of one of the counts, e.g. ``per("images")``; None if either is unknown.
+
+        Raises:
+            ValueError: If there is no such count.
+        """
+        if unit not in COUNTS:
+            message = f"unknown count {unit!r}: choose one of {', '.join(COUNTS)}.{did_you_mean(unit, COUNTS)}"
+            raise ValueError(message)
+        count, energy = (self._counts or {}).get(unit), self.energy_j
+        return energy / count if count and energy is not None else None
+
+    # What the call knows of itself
+
+    @property
+    def meter(self) -> Meter:
+        """The meter that the call belongs to."""
+        return self._meter
+
+    @property
+    def counts(self) -> dict[str, float | None]:
+        """What has been counted so far, by name."""
+        return self._counts or {}
+
+    @property
+    def notes(self) -> dict[str, object]:
+        """What the caller noted so far."""
+        return self._notes or {}
+
+    @property
+    def remarks(self) -> dict[str, object]:
+        """aimeter's own remarks on the call."""
+        return self._remarks or {}
+
+    @property
+    def ident(self) -> int:
+        """Identifier of the thread that began the call."""
+        return self._ident
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end has been stamped."""
+        return self._end is not None
+
+    @property
+    def settled(self) -> Record | None:
+        """The final row, if it is there yet; never waits."""
+        return self._record
+
+    def settle(self, record: Record) -> None:
+        """Make the call's row final."""
+        self._record = record
+
+    @property
+    def call_id(self) -> str:
+        """Unique identifier of the call, as in its row."""
+        if self._id is None:
+            self._id = self._meter.next_id()
+        return self._id
+
+    @property
+    def parent(self) -> Call | None:
+        """The call that was open around this one when it began."""
+        return self._parent
+
+    @property
+    def status(self) -> str:
+        """``open``, ``ok``, ``error`` or ``closed``."""
+        return self._status
+
+    @property
+    def error_type(self) -> str | None:
+        """Name of the exception that ended the call."""
+        return self._error
+
+    @property
+    def start_s(self) -> float:
+        """Start on the sampler's monotonic clock; minus infinity before the call began."""
+        return -float("inf") if self._start is None else self._start
+
+    @property
+    def end_s(self) -> float:
+        """End on the sampler's monotonic clock; infinity while the call is open."""
+        return float("inf") if self._end is None else self._end
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from start to end, or until now."""
+        if self._start is None:
+            return 0.0
+        return (self._sampler.now() if self._end is None else self._end) - self._start
+
+    @property
+    def record(self) -> Record | None:
+        """The row: final after the call, so far while it is open; None before it began."""
+        if self._record is not None or self._start is None or self._status == "disowned":
+            return self._record
+        return self._meter.figures_of(self)
+
+    def _figure(self, name: str) -> float | None:
+        record = self.record
+        value: float | None = None if record is None else getattr(record, name)
+        return value
+
+    @property
+    def energy_j(self) -> float | None:
+        """The call's share of the energy of all metered devices, in joules, its children's included."""
+        return self._figure("energy_j")
+
+    @property
+    def error_j(self) -> float | None:
+        """95 % half-width of `energy_j`: resolution and calibration together."""
+        return self._figure("error_j")
+
+    @property
+    def resolution_j(self) -> float | None:
+        """95 % half-width of what sampling and sensor steps leave open."""
+        return self._figure("resolution_j")
+
+    @property
+    def self_j(self) -> float | None:
+        """`energy_j` without what the call's children used."""
+        return self._figure("self_j")
+
+    @property
+    def window_j(self) -> float | None:
+        """All that the metered devices drew while the call was open."""
+        return self._figure("window_j")
+
+    @property
+    def idle_j(self) -> float | None:
+        """The part of `energy_j` that the devices would have drawn anyway."""
+        return self._figure("idle_j")
+
+    @property
+    def gpu_j(self) -> float | None:
+        """Share of the GPUs' energy in joules."""
+        return self._figure("gpu_j")
+
+    @property
+    def cpu_j(self) -> float | None:
+        """Share of the CPUs' energy in joules."""
+        return self._figure("cpu_j")
+
+    @property
+    def dram_j(self) -> float | None:
+        """Share of the memory's energy in joules."""
+        return self._figure("dram_j")
+
+    @property
+    def other_j(self) -> float | None:
+        """Share of the energy of other metered devices in joules."""
+        return self._figure("other_j")
+
+    @property
+    def co2e_g(self) -> float | None:
+        """Grams of CO2 equivalent."""
+        return self._figure("co2e_g")
+
+    def __repr__(self) -> str:
+        return f"<aimeter call {self.name!r}, {self._status}>"
+
+
+class UnnamedCall(Call):
+    """A call that nobody named: it bears the place in the code, or the name of the function it decorates."""
+
+    __slots__ = ()
+
+
+class UnmeteredCall(Call):
+    """The same handle where metering is switched off: it takes no time and knows no figure."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def finish(self, status: str, error: str | None) -> None:
+        """Do nothing."""
+
+
+def check_count(key: str, value: object) -> float:
+    """Return `value` if it can be a count.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is negative or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        # Numbers of NumPy and torch are numbers too; text and None are slips.
+        try:
+            value = value.item()  # type: ignore[attr-defined]
+        except (AttributeError, ValueError, RuntimeError):
+            value = None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            message = f"the count {key!r} must be a number"
+            raise TypeError(message)
+    if not 0 <= value < float("inf"):
+        message = f"the count {key!r} must be 0 or more and finite, not {value!r}"
+        raise ValueError(message)
+    return value

@@ -1,0 +1,165 @@
+"""`track` as a decorator: one wrapper for each kind of function, a fresh call for each invocation."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any, ParamSpec, TypeVar, cast
+
+from .call import Call, current
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+NewCall = Callable[[], Call]
+
+
+def decorate(function: Callable[P, R], new_call: NewCall) -> Callable[P, R]:
+    """Return `function` metered: every invocation is a call of its own, made by `new_call`.
+
+    A coroutine's call lasts from its first step to its end, not its creation. A generator's lasts from the
+    first ``next`` to its end or close; the time in which its consumer holds it suspended is told apart.
+
+    Raises:
+        TypeError: If it is a class, or not callable at all.
+    """
+    if isinstance(function, staticmethod | classmethod):
+        return cast("Callable[P, R]", type(function)(decorate(function.__func__, new_call)))
+    if inspect.isclass(function) or not callable(function):
+        message = f"track() meters functions, methods and blocks, not {function!r}: decorate its __call__ or a method"
+        raise TypeError(message)
+    wrap: Callable[[Callable[..., Any], NewCall], Callable[..., Any]]
+    if _is(inspect.isasyncgenfunction, function):
+        wrap = _async_generator
+    elif _is(inspect.isgeneratorfunction, function):
+        wrap = _generator
+    elif _is(inspect.iscoroutinefunction, function):
+        wrap = _coroutine
+    else:
+        wrap = _function
+    return cast("Callable[P, R]", functools.wraps(function)(wrap(function, new_call)))
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name under which a function is metered if none is given."""
+    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None) or type(function).__qualname__
+    return str(name).replace("<locals>.", "")
+
+
+def _is(kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
+    return kind(function) or kind(getattr(function, "__call__", None))  # noqa: B004 - an instance with such a method
+
+
+def _function(function: Callable[..., Any], new_call: NewCall) -> Callable[..., Any]:
+    def metered(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the types survive in decorate()
+        with new_call():
+            return function(*args, **kwargs)
+
+    return metered
+
+
+def _coroutine(function: Callable[..., Any], new_call: NewCall) -> Callable[..., Any]:
+    async def metered(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the types survive in decorate()
+        with new_call():
+            return await function(*args, **kwargs)
+
+    return metered
+
+
+class _Stretches:
+    """The call of a generator: it runs between a resumption and the next yield, and is suspended otherwise.
+
+    The context variable follows: calls made by the generator's body are its children, calls made by its
+    consumer are not.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._outer = current.get()
+        call.__enter__()
+        self._inner: Call | None = call
+
+    def suspend(self) -> None:
+        self._inner = current.get()
+        current.set(self._outer)
+        self.call.pause(suspended=True)
+
+    def resume(self) -> None:
+        self._outer = current.get()
+        current.set(self._inner)
+        self.call.pause(suspended=False)
+
+    def finish(self, status: str, error: BaseException | None = None) -> None:
+        self.call.finish(status, None if error is None else type(error).__name__)
+        current.set(self._outer)
+
+
+def _generator(function: Callable[..., Any], new_call: NewCall) -> Callable[..., Any]:
+    def metered(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401 - as above
+        generator = function(*args, **kwargs)
+        stretches = _Stretches(new_call())
+        step, value = generator.send, None
+        while True:
+            try:
+                item = step(value)
+            except StopIteration as stop:
+                stretches.finish("ok")
+                return stop.value
+            except BaseException as error:
+                stretches.finish("error", error)
+                raise
+            stretches.suspend()
+            try:
+                value = yield item
+                step = generator.send
+                stretches.resume()
+            except GeneratorExit:
+                stretches.resume()
+                try:
+                    generator.close()
+                except BaseException as error:
+                    stretches.finish("error", error)
+                    raise
+                stretches.finish("closed")
+                raise
+            except BaseException as error:  # noqa: BLE001 - the consumer threw it in: it is the generator's
+                step, value = generator.throw, error
+                stretches.resume()
+
+    return metered
+
+
+def _async_generator(function: Callable[..., Any], new_call: NewCall) -> Callable[..., Any]:
+    async def metered(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401 - as above
+        generator = function(*args, **kwargs)
+        stretches = _Stretches(new_call())
+        step, value = generator.asend, None
+        while True:
+            try:
+                item = await step(value)
+            except StopAsyncIteration:
+                stretches.finish("ok")
+                return
+            except BaseException as error:
+                stretches.finish("error", error)
+                raise
+            stretches.suspend()
+            try:
+                value = yield item
+                step = generator.asend
+                stretches.resume()
+            except GeneratorExit:
+                stretches.resume()
+                try:
+                    await generator.aclose()
+                except BaseException as error:
+                    stretches.finish("error", error)
+                    raise
+                stretches.finish("closed")
+                raise
+            except BaseException as error:  # noqa: BLE001 - the consumer threw it in: it is the generator's
+                step, value = generator.athrow, error
+                stretches.resume()
+
+    return metered

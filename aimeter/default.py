@@ -1,0 +1,88 @@
+"""The default meter: what `aimeter.track` and its neighbours use, made at the first use."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
+
+from .meter import Counts, Meter
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .call import Call
+    from .record import Record
+    from .report.summary import Summary
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_lock = threading.Lock()
+_meter: Meter | None = None
+
+
+def default_meter() -> Meter:
+    """Return the default meter; made with the settings found if there is none yet."""
+    return _meter if _meter is not None else configure()
+
+
+def configure(**settings: object) -> Meter:
+    """Make the default meter anew with these settings; the one before is flushed and closed.
+
+    Args:
+        **settings: Any field of `aimeter.settings.Settings`, such as ``log="calls.csv"`` and ``region="FR"``.
+
+    Raises:
+        ConfigurationError: A setting is unknown or unusable, or the log cannot be written.
+    """
+    global _meter  # noqa: PLW0603 - the one default
+    with _lock:
+        if _meter is not None and not settings:
+            return _meter
+        before, fresh = _meter, Meter(**settings)  # type: ignore[arg-type]
+        fresh.source = default_meter
+        _meter = fresh
+    if before is not None:
+        before.close()
+    return fresh
+
+
+@overload
+def track(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def track(name: str | None = None, /, *, model: str | None = None, **counts: Unpack[Counts]) -> Call: ...
+def track(name: object = None, /, **options: object) -> object:
+    """Meter a block, or every invocation of a function, with the default meter; see `Meter.track`."""
+    return (_meter or default_meter()).track(name, **options)  # type: ignore[call-overload]
+
+
+def records() -> list[Record]:
+    """Return the newest settled rows of the default meter, oldest first."""
+    return default_meter().records()
+
+
+def summary() -> Summary:
+    """Return a table by name over all calls of the default meter."""
+    return default_meter().summary()
+
+
+def export_csv(path: str | os.PathLike[str]) -> int:
+    """Write the rows that the default meter holds in memory to `path`, and return their number."""
+    return default_meter().export_csv(path)
+
+
+def flush() -> None:
+    """Settle and write every call of the default meter that has ended."""
+    if _meter is not None:
+        _meter.flush()
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

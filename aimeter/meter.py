@@ -1,0 +1,420 @@
+"""A meter: settings, a share in the process's sampler, and the places its rows go to."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import sys
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, ParamSpec, TypedDict, TypeVar, overload
+
+from . import settings as settings_module
+from ._version import __version__
+from .call import Call, UnmeteredCall, UnnamedCall, check_count
+from .carbon.offline import lookup
+from .errors import did_you_mean
+from .record import COUNTS, Record
+from .sampler import Sampler
+from .sinks import open_log
+from .sinks.memory import MemorySink
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+    from .report.summary import Summary
+    from .sampler import SteppedClock
+    from .sensors.base import Clock, Finding, Sensor
+    from .settle import Figures
+    from .sinks.base import Sink
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FLUSH_TIMEOUT_S = 2.0
+"""How long flushing, and asking a finished call for its joules, waits for the sensors."""
+
+SO_FAR_TIMEOUT_S = 0.25
+"""How long asking an open call for its joules waits for a fresh reading."""
+
+
+class Counts(TypedDict, total=False):
+    """What a call produced or consumed, each 0 or more."""
+
+    items: float
+    images: float
+    tokens_in: float
+    tokens_out: float
+    steps: float
+    audio_s: float
+
+
+class Meter:
+    """Meters calls. Most programs need none of their own: `aimeter.track` uses the default one.
+
+    Args:
+        sensors: Meters to read instead of those found on this machine; a list of its own sampler.
+        sinks: Further destinations of the rows, besides memory and `log`.
+        clock: Monotonic clock in seconds; with `aimeter.testing.FakeClock` nothing runs in the background.
+        **settings: Any field of `aimeter.settings.Settings`; they go before ``AIMETER_*`` variables and
+            ``[tool.aimeter]`` in pyproject.toml.
+
+    Raises:
+        ConfigurationError: A setting is unknown or unusable, or the log cannot be written.
+    """
+
+    def __init__(
+        self,
+        *,
+        sensors: Iterable[Sensor] | None = None,
+        sinks: Iterable[Sink] = (),
+        clock: Clock | SteppedClock = time.perf_counter,
+        **settings: object,
+    ) -> None:
+        self.settings = settings_module.load(settings)
+        self.intensity = lookup(self.settings.region, self.settings.intensity_g_per_kwh)
+        self.source: Callable[[], Meter] = lambda: self
+        self._memory = MemorySink(self.settings.memory_rows)
+        self._sinks: list[Sink] = [self._memory, *sinks]
+        if self.settings.log is not None:
+            self._sinks.append(open_log(self.settings.log, self.settings.log_conflict))
+        self._threads: dict[int, str] = {}
+        self._warned: set[str] = set()
+        self._new_ids()
+        self._own_sampler = sensors is not None
+        self.sampler = self._sampler(sensors, clock)
+        self.sampler.synchronise = self.settings.sync == "auto"
+        self.sampler.deliver_to(_deliver)
+        self._tally = _new_tally()
+        self._closed = False
+        _meters.add(self)
+        _at_exit()
+        if self.settings.enabled:
+            self.sampler.wait_until_open()
+
+    def _sampler(self, sensors: Iterable[Sensor] | None, clock: Clock | SteppedClock) -> Sampler:
+        if sensors is not None:
+            fixed = list(sensors)
+            return Sampler(lambda: (fixed, []), clock=clock, interval_s=self.settings.interval_s)
+        return shared_sampler(self.settings.powercap, clock, self.settings.interval_s)
+
+    def _new_ids(self) -> None:
+        self._prefix = uuid.uuid4().hex[:12]
+        self._numbers = itertools.count(1)
+
+    def next_id(self) -> str:
+        """Return an identifier that no other call has, in this process or another."""
+        return f"{self._prefix}-{next(self._numbers)}"
+
+    # Metering
+
+    @overload
+    def track(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+    @overload
+    def track(self, name: str | None = None, /, *, model: str | None = None, **counts: Unpack[Counts]) -> Call: ...
+    def track(
+        self,
+        name: str | Callable[..., object] | None = None,
+        /,
+        *,
+        model: str | None = None,
+        **counts: Unpack[Counts],
+    ) -> object:
+        """Meter a block, or every invocation of a function.
+
+        ``with meter.track("image-gen", images=4) as call:``, ``async with``, ``@meter.track`` and
+        ``@meter.track("summarise")`` on functions, methods, coroutines, generators and async generators.
+
+        Args:
+            name: What the call is called in the log; by default the function's name, or the place in the code.
+            model: Name of the model, for the column of that name.
+            **counts: Any of `aimeter.record.COUNTS`; more can be added inside the block with `Call.count`.
+
+        Returns:
+            The call, or the metered function if one was given.
+
+        Raises:
+            TypeError: The name is no text, a count is unknown or no number, or a class was decorated.
+            ValueError: A count is negative or not finite.
+        """
+        if name is not None and name.__class__ is not str:
+            return self._track_other(name)
+        if counts:
+            _check_counts(counts)
+        if name is None or not self.settings.enabled:
+            kind = UnmeteredCall if not self.settings.enabled else UnnamedCall
+            label = name if isinstance(name, str) else _place()
+            return kind(self, label, dict(counts), None if model is None else {"model": model})  # type: ignore[arg-type]
+        return Call(self, name, counts or None, None if model is None else {"model": model})  # type: ignore[arg-type]
+
+    def _track_other(self, name: object) -> object:
+        from .decorate import decorate, name_of  # noqa: PLC0415 - only decorators need it
+
+        if isinstance(name, str):
+            return self.track(str(name))
+        if callable(name) or isinstance(name, classmethod):
+            meter, label = self.source, name_of(name)  # type: ignore[arg-type]
+            return decorate(name, lambda: meter().call(label))  # type: ignore[arg-type]
+        message = f"track() takes a name or a function, not {name!r}: with track('image-gen'): ..."
+        raise TypeError(message)
+
+    def call(
+        self, name: str, counts: dict[str, float | None] | None = None, notes: dict[str, object] | None = None
+    ) -> Call:
+        """Return a new call, for decorators and integrations."""
+        kind = Call if self.settings.enabled else UnmeteredCall
+        return kind(self, name, dict(counts) if counts else None, notes)
+
+    # Reading back
+
+    def records(self) -> list[Record]:
+        """Return the newest settled rows, oldest first, after settling every call that has ended."""
+        self.flush()
+        return list(self._memory.records)
+
+    def summary(self) -> Summary:
+        """Return a table by name over all calls so far, for a terminal or a notebook."""
+        self.flush()
+        with self.sampler.lock:
+            return self._tally.summary()
+
+    def export_csv(self, path: str | os.PathLike[str]) -> int:
+        """Write the rows in memory to `path`, replacing it, and return their number.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        from .report.export import export_csv  # noqa: PLC0415 - only exports need it
+
+        records = self.records()
+        export_csv(records, Path(path))
+        return len(records)
+
+    def unattributed_j(self) -> dict[str, float]:
+        """Return the joules of each channel that were drawn while no call was open."""
+        self.flush()
+        drawn = self.sampler.unattributed_j()
+        result: dict[str, float] = {}
+        for trace, joules in zip(self.sampler.traces, drawn, strict=False):
+            result[trace.channel.id] = result.get(trace.channel.id, 0.0) + joules
+        return result
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What looking for sensors found."""
+        return list(self.sampler.findings)
+
+    @property
+    def lost_rows(self) -> int:
+        """Rows that a sink had to give up, and calls that could not be metered."""
+        return self.sampler.lost_calls + sum(sink.lost_rows for sink in self._sinks)
+
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """Settle and write every call that has ended, waiting for slow sensors up to `timeout_s`."""
+        self.sampler.flush(timeout_s)
+        with self.sampler.lock:
+            for sink in self._sinks:
+                sink.write(())
+
+    def close(self) -> None:
+        """Flush, write calls that are still open with status ``open``, and release everything.
+
+        Calls may still be made later; they are settled, but no thread is kept for them.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self.flush()
+        self._write_open_calls()
+        for sink in self._sinks:
+            sink.close()
+        if self._own_sampler:
+            self.sampler.close()
+        _meters.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Asked by calls and by the sampler
+
+    def figures_of(self, call: Call) -> Record | None:
+        """Return a call's row: final if it has ended, else so far. Waits for the sensors, but never long."""
+        if call.ended:
+            if not self.sampler.wait_for(lambda: call.settled is not None, FLUSH_TIMEOUT_S):
+                self.flush(0.0)
+            return call.settled
+        self.sampler.refresh(SO_FAR_TIMEOUT_S)
+        found = self.sampler.so_far(call)
+        if found is None:
+            return None
+        from .rows import build, so_far  # noqa: PLC0415 - loaded with the first figures
+
+        with self.sampler.lock:
+            context = self._context()
+            return build(so_far(call, *found, context), context)
+
+    def receive(self, figures: Sequence[Figures]) -> None:
+        """Turn settled figures into rows and hand them to the sinks; called under the sampler's lock."""
+        from .rows import build, thread_names  # noqa: PLC0415 - loaded with the first figures
+
+        thread_names(self._threads)
+        context = self._context()
+        records = []
+        for one in figures:
+            record = build(one, context)
+            one.call.settle(record)
+            records.append(record)
+            self._tally.add(record)
+        self._write(records)
+
+    def _write(self, records: Sequence[Record]) -> None:
+        for sink in self._sinks:
+            try:
+                sink.write(records)
+            except Exception as error:  # noqa: BLE001 - the one boundary: a sink by somebody else may raise anything
+                self.warn_once(f"sink {type(sink).__name__}", f"the sink {type(sink).__name__} raised {error!r}.")
+
+    def _context(self) -> object:
+        from .rows import Context, epoch_s  # noqa: PLC0415 - loaded with the first figures
+
+        return Context(
+            __version__,
+            self.intensity,
+            self.settings.pue,
+            self.sampler.traces,
+            epoch_s(self.sampler.now()),
+            self._threads,
+            self.sampler.cpu_s,
+        )
+
+    def _write_open_calls(self) -> None:
+        if not self.settings.enabled:
+            return
+        rows = [self.figures_of(call) for call in self.sampler.open_calls() if call.meter is self]
+        with self.sampler.lock:
+            self._write([row for row in rows if row is not None])
+
+    def warn_once(self, key: str, message: str) -> None:
+        """Log a warning, once for each key."""
+        self.sampler.complain(key, message)
+
+    def after_fork(self) -> None:
+        """In a forked child: rows, files and identifiers of its own."""
+        self._new_ids()
+        self._threads = {}
+        self._tally = _new_tally()
+        for sink in self._sinks:
+            sink.reopen()
+
+
+def _check_counts(counts: Mapping[str, object]) -> None:
+    for key, value in counts.items():
+        if key not in COUNTS:
+            message = (
+                f"track() got an unknown count {key!r}: choose among {', '.join(COUNTS)}, or add a note() "
+                f"inside the block.{did_you_mean(key, COUNTS)}"
+            )
+            raise TypeError(message)
+        check_count(key, value)
+
+
+def _place() -> str:
+    """Return file and line of the code that called track() without a name."""
+    frame = sys._getframe(1)  # noqa: SLF001 - inspect.stack() reads source files
+    here = Path(__file__).parent
+    while frame.f_back is not None and Path(frame.f_code.co_filename).parent == here:
+        frame = frame.f_back
+    return f"block at {Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def _new_tally() -> object:
+    from .report.summary import Tally  # noqa: PLC0415 - keeps the import light
+
+    return Tally()
+
+
+def _deliver(figures: Sequence[Figures]) -> None:
+    """Give each meter its own figures."""
+    by_meter: dict[int, tuple[Meter, list[Figures]]] = {}
+    for one in figures:
+        meter = one.call.meter
+        by_meter.setdefault(id(meter), (meter, []))[1].append(one)
+    for meter, own in by_meter.values():
+        meter.receive(own)
+
+
+_samplers: dict[tuple[Path, int], Sampler] = {}
+_meters: weakref.WeakSet[Meter] = weakref.WeakSet()
+_lock = threading.Lock()
+_registered = False
+
+
+def shared_sampler(powercap: Path, clock: Clock | SteppedClock, interval_s: float) -> Sampler:
+    """Return the sampler of this machine's sensors, which all meters share; it runs at the shortest interval."""
+
+    def find() -> tuple[list[Sensor], list[Finding]]:
+        from .sensors.discover import discover  # noqa: PLC0415 - loads psutil and pynvml, which importing must not
+
+        found = discover(powercap=powercap)
+        return found.sensors, found.findings
+
+    with _lock:
+        key = (powercap, id(clock))
+        sampler = _samplers.get(key)
+        if sampler is None:
+            sampler = _samplers[key] = Sampler(find, clock=clock, interval_s=interval_s)
+        sampler.interval_s = min(sampler.interval_s, interval_s)
+        return sampler
+
+
+def close_all() -> None:
+    """Close every meter: at a normal exit nothing that has finished is lost."""
+    for meter in list(_meters):
+        meter.close()
+
+
+def _at_exit() -> None:
+    """Have every meter closed at a normal exit, also of multiprocessing's children, which skip atexit."""
+    global _registered  # noqa: PLW0603 - once a process
+    with _lock:
+        if _registered:
+            return
+        _registered = True
+    atexit.register(close_all)
+    _at_exit_of_child()
+
+
+def _at_exit_of_child() -> None:
+    util = sys.modules.get("multiprocessing.util")
+    if util is None:
+        return
+
+    def register(_: object = None) -> None:
+        util.Finalize(None, close_all, exitpriority=10)
+
+    register()
+    # A child forgets the finalizers it was born with, and then runs these.
+    util.register_after_fork(_meters, register)
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
+    _lock = threading.Lock()
+    for meter in list(_meters):
+        meter.after_fork()
+    _at_exit_of_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

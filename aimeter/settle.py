@@ -1,0 +1,544 @@
+"""Whose joules: from the curves and the calls' times to each call's share, exactly conserved.
+
+At every instant the power is divided evenly among the calls that are open and have no open child (the
+*leaves*). With E(t) the energy of a device and n(t) the number of leaves, every leaf earns dV = dE / n: the
+virtual time of fair queueing. So a call's share is a difference of V, however many calls are open; the shares
+and what was drawn while no call was open add up to E by construction.
+
+Work is done in two steps. *Structure* turns the queue of starts and ends into edges, the moments at which n
+or somebody's part in it changes. *Energy* reads the curves at the edges once they are certain, vectorised.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .timeline import NO_ACTIVITY, Activity, Array, Points, half_width
+
+if TYPE_CHECKING:
+    from .call import Call, Pause
+    from .trace import Trace
+
+_MOST_EVENTS = 4096
+"""Events taken in one go, so that settling a backlog never keeps the sampler from its readings for long."""
+
+_QUIET_STRETCH_S = 0.25
+"""Time without a call is looked at in stretches of at least this length to learn the idle power."""
+
+_QUIET_GAP_S = 0.05
+"""Gaps between calls shorter than this teach nothing."""
+
+
+class Figures(NamedTuple):
+    """What one call used. Lists have one element per trace, in the order of the traces.
+
+    Attributes:
+        energy_j: Share of each device's energy, children included; `self_j` without them.
+        window_j: All that each device drew while the call was open.
+        idle_s: The call's share of the time, over which each device's idle power counts as its own.
+        resolution_j: 95 % half-width of `energy_j`, calibration not included.
+        metered: Whether the device's curve covers any of the call.
+        coverage: Part of the call's time covered by every device that was alive when it began.
+        concurrency: Mean number of leaves while the call was open.
+        suspended_s: Time in which a consumer held the generator suspended.
+    """
+
+    call: Call
+    energy_j: list[float]
+    self_j: list[float]
+    window_j: list[float]
+    idle_s: float
+    resolution_j: list[float]
+    metered: list[bool]
+    coverage: float
+    concurrency: float
+    suspended_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """What the ledger knows of one call while it is open."""
+
+    call: Call
+    parent: Entry | None
+    edge: int
+    children: int = 0
+    leaves: int = 0
+    leaf: bool = False
+    open: bool = True
+    suspended_since_s: float | None = None
+    suspended_s: float = 0.0
+    closed: int | None = None
+    batch: int = -1
+    row: int = -1
+    accounts: Array | None = None
+    at_open: Array | None = None
+
+
+class _Close(NamedTuple):
+    edge: int
+    entry: Entry
+    leaves: int
+
+
+class _Books:
+    """Edges in time order and what each books on whom; edges are numbered for ever, from 0."""
+
+    def __init__(self) -> None:
+        self.first = 0
+        self.time_s: list[float] = []
+        self.leaves: list[int] = []
+        self.edge: list[int] = []
+        self.entry: list[Entry] = []
+        self.change: list[tuple[int, int]] = []
+        self.opens: list[Entry] = []
+        self.closes: list[_Close] = []
+
+    def add_edge(self, time_s: float, leaves: int) -> int:
+        self.time_s.append(time_s)
+        self.leaves.append(leaves)
+        return self.first + len(self.time_s) - 1
+
+    def take(self, count: int) -> _Books:
+        """Remove and return the first `count` edges with all that they book."""
+        head = _Books()
+        head.first = self.first
+        self.first += count
+        head.time_s, self.time_s = self.time_s[:count], self.time_s[count:]
+        head.leaves, self.leaves = self.leaves[:count], self.leaves[count:]
+        last = self.first - 1
+        cut = bisect_right(self.edge, last)
+        head.edge, self.edge = self.edge[:cut], self.edge[cut:]
+        head.entry, self.entry = self.entry[:cut], self.entry[cut:]
+        head.change, self.change = self.change[:cut], self.change[cut:]
+        cut = bisect_right(self.opens, last, key=lambda entry: entry.edge)
+        head.opens, self.opens = self.opens[:cut], self.opens[cut:]
+        cut = bisect_right(self.closes, last, key=lambda close: close.edge)
+        head.closes, self.closes = self.closes[:cut], self.closes[cut:]
+        return head
+
+
+class Ledger:
+    """The books of all calls of one set of traces.
+
+    Not thread-safe: its owner holds a lock. Calls reach it through `queue`, to which any thread may append.
+
+    Attributes:
+        queue: Calls, appended once when they open and once when they end, and `Pause`s.
+        traces: The traced channels; may grow, never shrinks.
+        settled_s: Up to when everything is settled.
+        open_calls: Number of calls open as far as the queue has been read.
+        unattributed_j: Energy of each trace drawn while no call was open, up to the last edge.
+    """
+
+    def __init__(self, traces: list[Trace], queue: deque[Call | Pause] | None = None) -> None:
+        self.queue: deque[Call | Pause] = deque() if queue is None else queue
+        self.settled_s = -math.inf
+        self.traces = traces
+        self.open_calls = 0
+        self.unattributed_j: Array = np.zeros(0)
+        self._entries: dict[int, Entry] = {}
+        self._books = _Books()
+        self._leaves = 0
+        self._horizon_s = -math.inf
+        self._activity_time: list[float] = []
+        self._activity_open: list[float] = []
+        self._edge_s = math.nan
+        self._edge_leaves = 0
+        self._edge_energy: Array = np.zeros(0)
+        self._earned: Array = np.zeros(2)  # V of each trace, then of time, then the integral of n
+        self._spread: Array = np.zeros(0)
+        self._batch = 0
+        self._quiet_s = -math.inf
+
+    @property
+    def backlog(self) -> int:
+        """Events and edges waiting to be settled."""
+        return len(self.queue) + len(self._books.time_s)
+
+    def settle(self, now_s: float, *, until_s: float | None = None) -> list[Figures]:
+        """Settle what has become certain and return the figures of the calls that ended in it.
+
+        Args:
+            now_s: Events up to this time are known to be in the queue.
+            until_s: If given, settle up to this time whatever the curves say; traces that do not reach it
+                are closed with a gap.
+        """
+        self._read_queue(now_s if until_s is None else max(now_s, until_s))
+        if until_s is None:
+            certain = [t.curve.certain_until(self._horizon_s) for t in self.traces if t.alive]
+            until = min([self._horizon_s, *certain])
+        else:
+            until = until_s
+            for trace in self.traces:
+                if trace.alive:
+                    trace.settle_gap(until_s)
+        count = bisect_right(self._books.time_s, until)
+        figures = self._energy(self._books.take(count)) if count else []
+        self._learn_idle(until)
+        self.settled_s = max(self.settled_s, until)
+        return figures
+
+    def open_entries(self) -> list[Entry]:
+        """Return the calls that are open as far as the queue has been read."""
+        return list(self._entries.values())
+
+    # Structure
+
+    def _read_queue(self, horizon_s: float) -> None:
+        """Turn the events up to `horizon_s` into edges."""
+        events: list[tuple[float, Call, bool | None]] = []
+        later: list[Call | Pause] = []
+        seen: set[int] = set()
+        while self.queue and len(events) < _MOST_EVENTS:
+            event = self.queue.popleft()
+            pause: bool | None = None
+            if isinstance(event, tuple):
+                call, time_s, pause = event
+            else:
+                call = event
+                key = id(call)
+                is_open = key in self._entries or key in seen
+                time_s = call.end_s if is_open else call.start_s
+                seen.add(key)
+            if time_s > horizon_s:
+                later.append(event)
+                break
+            events.append((max(time_s, self._horizon_s), call, pause))
+        self.queue.extendleft(reversed(later))
+        if len(events) == _MOST_EVENTS:
+            horizon_s = max(event[0] for event in events)
+        events.sort(key=lambda event: event[0])
+        for time_s, call, pause in events:
+            entry = self._entries.get(id(call))
+            if pause is not None:
+                if entry is not None:
+                    self._pause(entry, time_s, suspended=pause)
+            elif entry is None:
+                self._open(call, time_s)
+            else:
+                self._close(entry, time_s)
+        self._horizon_s = max(self._horizon_s, horizon_s)
+
+    def _open(self, call: Call, time_s: float) -> None:
+        parent = self._entries.get(id(call.parent)) if call.parent is not None else None
+        edge = self._edge(time_s)
+        entry = Entry(call, parent, edge)
+        self._entries[id(call)] = entry
+        self.open_calls += 1
+        self._books.opens.append(entry)
+        self._change(entry, edge, +1)
+        if parent is not None:
+            parent.children += 1
+            self._rest(parent, edge)
+
+    def _close(self, entry: Entry, time_s: float) -> None:
+        edge = self._edge(time_s)
+        if entry.suspended_since_s is not None:
+            self._pause(entry, time_s, suspended=False, edge=edge)
+        leaves = entry.leaves
+        if entry.leaf:
+            self._change(entry, edge, -1)
+        entry.open, entry.closed = False, edge
+        del self._entries[id(entry.call)]
+        self.open_calls -= 1
+        if entry.leaves:
+            # Children that outlive it go on earning for themselves and for the next call around them.
+            self._book(edge, entry, 0, -entry.leaves)
+        parent = entry.parent
+        if entry.children:
+            for child in self._entries.values():
+                if child.parent is entry:
+                    child.parent = parent
+        if parent is not None:
+            parent.children += entry.children - 1
+            self._rest(parent, edge)
+        self._books.closes.append(_Close(edge, entry, leaves))
+
+    def _pause(self, entry: Entry, time_s: float, *, suspended: bool, edge: int | None = None) -> None:
+        if suspended == (entry.suspended_since_s is not None):
+            return
+        if suspended:
+            entry.suspended_since_s = time_s
+        elif entry.suspended_since_s is not None:
+            entry.suspended_s += time_s - entry.suspended_since_s
+            entry.suspended_since_s = None
+        edge = self._edge(time_s) if edge is None else edge
+        self._rest(entry, edge)
+        if entry.parent is not None:
+            # What runs meanwhile is the work of the call around the generator.
+            entry.parent.children += -1 if suspended else +1
+            self._rest(entry.parent, edge)
+
+    def _rest(self, entry: Entry, edge: int) -> None:
+        """Make the call a leaf or not, by whether it has open children or is suspended."""
+        leaf = entry.open and not entry.children and entry.suspended_since_s is None
+        if leaf != entry.leaf:
+            self._change(entry, edge, +1 if leaf else -1)
+
+    def _change(self, entry: Entry, edge: int, change: int) -> None:
+        """Make the call a leaf (+1) or not (-1), and book that on it and on the calls around it."""
+        entry.leaf = change > 0
+        self._leaves += change
+        self._books.leaves[edge - self._books.first] = self._leaves
+        entry.leaves += change
+        self._book(edge, entry, change, change)
+        around = entry.parent
+        while around is not None:
+            around.leaves += change
+            self._book(edge, around, 0, change)
+            around = around.parent
+
+    def _edge(self, time_s: float) -> int:
+        """Add an edge and keep the activity, the time for which any call has been open, in step with it."""
+        books = self._books
+        time_s = max(time_s, self._activity_time[-1] if self._activity_time else -math.inf)
+        if self._activity_time:
+            open_s = time_s - self._activity_time[-1] if self._leaves else 0.0
+            self._activity_open.append(self._activity_open[-1] + open_s)
+        else:
+            self._activity_open.append(0.0)
+        self._activity_time.append(time_s)
+        return books.add_edge(time_s, self._leaves)
+
+    def _book(self, edge: int, entry: Entry, own: int, total: int) -> None:
+        self._books.edge.append(edge)
+        self._books.entry.append(entry)
+        self._books.change.append((own, total))
+
+    # Energy
+
+    def _activity(self) -> Activity:
+        """Return the activity, known up to the horizon."""
+        if not self._activity_time:
+            return NO_ACTIVITY
+        time_s, open_s = list(self._activity_time), list(self._activity_open)
+        if self._horizon_s > time_s[-1]:
+            open_s.append(open_s[-1] + (self._horizon_s - time_s[-1] if self._leaves else 0.0))
+            time_s.append(self._horizon_s)
+        return Activity(np.array(time_s), np.array(open_s))
+
+    def _forget_activity(self, before_s: float) -> None:
+        """Drop what no stretch that is still to be read reaches back to."""
+        keep = max(bisect_right(self._activity_time, before_s) - 1, 0)
+        del self._activity_time[:keep], self._activity_open[:keep]
+
+    def _grow(self) -> int:
+        """Make room for traces that were added; return their number."""
+        count = len(self.traces)
+        missing = count - self._edge_energy.size
+        if missing:
+            self._edge_energy = _widen(self._edge_energy, missing)
+            self._spread = _widen(self._spread, missing)
+            self.unattributed_j = _widen(self.unattributed_j, missing)
+            self._earned = np.concatenate([self._earned[:-2], np.zeros(missing), self._earned[-2:]])
+        return count
+
+    def _energy(self, books: _Books) -> list[Figures]:
+        """Read the curves at the edges and share them out."""
+        traces = self._grow()
+        time = np.array(books.time_s)
+        after = np.array(books.leaves, dtype=np.float64)
+        before = np.concatenate([[self._edge_leaves], after[:-1]])
+        first = math.isnan(self._edge_s)
+        lapse = np.diff(time, prepend=time[0] if first else self._edge_s)
+        for gap in np.flatnonzero((before == 0) & (lapse >= _QUIET_GAP_S)):
+            for trace in self.traces:
+                trace.note_quiet(float(time[gap] - lapse[gap]), float(time[gap]))
+        activity = self._activity()
+        read = [trace.curve.at(time, activity) for trace in self.traces]
+        energy = np.array([points.energy_j for points in read]).reshape(traces, time.size)
+        if first:
+            self._edge_energy = energy[:, 0].copy() if traces else self._edge_energy
+        step = np.diff(energy, prepend=self._edge_energy[:, None])
+        share = np.divide(1.0, before, out=np.zeros_like(before), where=before > 0)
+        self.unattributed_j = self.unattributed_j + step @ (before == 0)
+        earned = np.vstack([step * share, lapse * share, lapse * before])
+        earned = self._earned[:, None] + np.cumsum(earned, axis=1)
+        points = self._points(read, share, after)
+        accounts = self._account(books, earned)
+        figures = self._close_calls(books, accounts, points, earned, after, before)
+        for entry in books.opens:
+            if entry.closed is None or entry.closed >= self._books.first:
+                at = entry.edge - books.first
+                entry.at_open = np.append(points[:, :, at].ravel(), [after[at], earned[-1, at]])
+        self._edge_s, self._edge_leaves = books.time_s[-1], books.leaves[-1]
+        self._edge_energy, self._earned = energy[:, -1], earned[:, -1]
+        self._spread = points[_SPREAD, :, -1] if traces else self._spread
+        self._batch += 1
+        return figures
+
+    def _points(self, read: Sequence[Points], share: Array, after: Array) -> Array:
+        """Stack what each curve says at each edge, with the running variance that edges add to shares.
+
+        Where n changes from a to b, an energy that lies on the wrong side of the edge is divided by the wrong
+        number: an error of h * (1/a - 1/b) for whoever is open throughout.
+        """
+        points = np.zeros((_POINTS, len(read), share.size))
+        share_after = np.divide(1.0, after, out=np.zeros_like(after), where=after > 0)
+        both = (share > 0) & (share_after > 0)
+        for k, one in enumerate(read):
+            error = half_width(one) * (share_after - share) * both
+            spread = self._spread[k] + np.cumsum(error**2)
+            points[:, k] = (*one, spread, spread - error**2)
+        return points
+
+    def _account(self, books: _Books, earned: Array) -> Array:
+        """Book every change on its account and return the accounts, shape (calls, 2, earners).
+
+        Account 0 is the call's own leaf, account 1 that of the call with its children. An account that held
+        m leaves between edges i and j has earned m * (V[j] - V[i]).
+        """
+        entries: list[Entry] = []
+        rows = np.empty(len(books.entry), dtype=np.intp)
+        # A call can end without a change of leaves: all that it has left is suspended children.
+        for index, entry in enumerate([*books.entry, *(close.entry for close in books.closes)]):
+            if entry.batch != self._batch:
+                entry.batch, entry.row = self._batch, len(entries)
+                entries.append(entry)
+            if index < rows.size:
+                rows[index] = entry.row
+        accounts = np.zeros((len(entries), 2, earned.shape[0]))
+        for entry in entries:
+            if entry.accounts is not None:
+                old = entry.accounts
+                accounts[entry.row, :, : old.shape[1] - 2] = old[:, :-2]
+                accounts[entry.row, :, -2:] = old[:, -2:]
+        change = np.array(books.change, dtype=np.float64)
+        at = np.array(books.edge, dtype=np.intp) - books.first
+        np.add.at(accounts, rows, -change[:, :, None] * earned.T[at][:, None, :])
+        for entry in entries:
+            if entry.closed is None or entry.closed >= self._books.first:
+                entry.accounts = accounts[entry.row].copy()
+        return accounts
+
+    def _close_calls(
+        self, books: _Books, accounts: Array, points: Array, earned: Array, after: Array, before: Array
+    ) -> list[Figures]:
+        closes = books.closes
+        if not closes:
+            return []
+        traces = len(self.traces)
+        # Where each call opened: an edge of this batch, or what was kept of an earlier one.
+        end = np.array([close.edge for close in closes], dtype=np.intp) - books.first
+        begin = np.array([close.entry.edge for close in closes], dtype=np.intp) - books.first
+        start = points[:, :, np.maximum(begin, 0)]
+        leaves = after[np.maximum(begin, 0)]
+        crowd = earned[-1, np.maximum(begin, 0)]
+        for index in np.flatnonzero(begin < 0):
+            kept = closes[index].entry.at_open
+            if kept is None:
+                continue
+            known = (kept.size - 2) // _POINTS
+            start[:, :known, index] = kept[:-2].reshape(_POINTS, known)
+            leaves[index], crowd[index] = kept[-2], kept[-1]
+        stop = points[:, :, end]
+        table = accounts[[close.entry.row for close in closes]]
+        own, total = table[:, 0, :traces].T, table[:, 1, :traces].T
+        held = np.array([close.leaves for close in closes], dtype=np.float64)
+        window = stop[_ENERGY] - start[_ENERGY]
+        began, ended = Points(*start[:_SPREAD]), Points(*stop[:_SPREAD])
+        alone = np.divide(total, window, out=np.zeros_like(total), where=window > 0)
+        variance = (
+            (half_width(began) / np.maximum(leaves, 1.0)) ** 2
+            + (half_width(ended) * held / np.maximum(before[end], 1.0)) ** 2
+            + np.maximum(stop[_SPREAD_BEFORE] - start[_SPREAD], 0.0)
+            + 1.96**2 * np.maximum(ended.variance_j2 - began.variance_j2, 0.0) * alone**2
+        )
+        duration = np.array([close.entry.call.end_s - close.entry.call.start_s for close in closes])
+        lapse = np.array([books.time_s[e] for e in end]) - np.array([close.entry.call.start_s for close in closes])
+        duration = np.maximum(np.minimum(duration, lapse), 0.0)
+        covered = np.minimum(ended.covered_s - began.covered_s, duration)
+        resolution = np.sqrt(variance)
+        bound = np.maximum(ended.high_j - began.low_j, 0.0)
+        counted = np.array([trace.curve.counted for trace in self.traces], dtype=bool)[:, None]
+        resolution = np.where(counted, np.minimum(resolution, np.maximum(bound - total, total)), resolution)
+        power = np.array([trace.last_power_w for trace in self.traces])[:, None]
+        died = np.array([trace.died_s for trace in self.traces])[:, None]
+        alive = np.array([trace.alive for trace in self.traces], dtype=bool)[:, None]
+        born = np.array([len(trace.curve) > 0 for trace in self.traces], dtype=bool)[:, None]
+        starts = np.array([close.entry.call.start_s for close in closes])
+        expected = born & (alive | (died > starts))
+        # Nothing is extrapolated into a gap; what the device may have drawn in it widens the error.
+        resolution = np.where(expected, resolution + (duration - covered) * power, 0.0)
+        seen = np.where(duration > 0, covered / np.where(duration > 0, duration, 1.0), 1.0)
+        metered = expected & (seen > 0)
+        coverage = np.where(expected, seen, 1.0).min(axis=0, initial=1.0) * (expected.any(axis=0) if traces else 0.0)
+        mean_leaves = np.divide(earned[-1, end] - crowd, lapse, out=np.ones_like(lapse), where=lapse > 0)
+        idle = table[:, 1, -2]
+        return [
+            Figures(close.entry.call, *rest)
+            for close, *rest in zip(
+                closes,
+                total.T.tolist(),
+                own.T.tolist(),
+                window.T.tolist(),
+                idle.tolist(),
+                resolution.T.tolist(),
+                metered.T.tolist(),
+                np.minimum(coverage, 1.0).tolist(),
+                mean_leaves.tolist(),
+                [close.entry.suspended_s for close in closes],
+                strict=True,
+            )
+        ]
+
+    def so_far(self, call: Call, now_s: float) -> tuple[list[float], list[float]] | None:
+        """Return the joules of an open call up to now, and of its whole window; None if it is not open.
+
+        What lies beyond the last settled edge is shared among the calls open now, at the power last seen.
+        """
+        entry = self._entries.get(id(call))
+        if entry is None:
+            return None
+        time = np.array([call.start_s])
+        activity = self._activity()
+        part = entry.leaves / max(self._leaves, 1)
+        shares, windows = [], []
+        for k, trace in enumerate(self.traces):
+            if not len(trace.curve):
+                shares.append(0.0)
+                windows.append(0.0)
+                continue
+            tail = max(now_s - trace.curve.end_s, 0.0) * trace.last_power_w if trace.alive else 0.0
+            energy = trace.curve.energy_j + tail
+            window = max(energy - float(trace.curve.at(time, activity).energy_j[0]), 0.0)
+            if entry.accounts is not None and entry.at_open is not None and k < entry.accounts.shape[1] - 2:
+                kept = entry.at_open[:-2].reshape(_POINTS, -1)
+                window = max(energy - float(kept[_ENERGY, k]), 0.0)
+                settled = float(entry.accounts[1, k] + entry.leaves * self._earned[k])
+                share = settled + part * max(energy - float(self._edge_energy[k]), 0.0)
+            else:
+                share = window * part
+            shares.append(share)
+            windows.append(window)
+        return shares, windows
+
+    def _learn_idle(self, until_s: float) -> None:
+        """Tell each trace about the time since the last edge, if no call is open, and forget old activity."""
+        if not math.isfinite(until_s):
+            return
+        if not self._edge_leaves and not math.isnan(self._edge_s):
+            start = max(self._quiet_s, self._edge_s)
+            if until_s - start >= _QUIET_STRETCH_S:
+                for trace in self.traces:
+                    trace.note_quiet(start, until_s)
+                self._quiet_s = until_s
+        known = [trace.curve.certain_until(until_s) for trace in self.traces if trace.alive and len(trace.curve)]
+        self._forget_activity(min([until_s, *known]))
+
+
+_ENERGY = 0
+_SPREAD, _SPREAD_BEFORE, _POINTS = 5, 6, 7
+
+
+def _widen(values: Array, by: int) -> npt.NDArray[np.float64]:
+    return np.concatenate([values, np.zeros(by)])

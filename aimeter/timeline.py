@@ -1,0 +1,251 @@
+"""The curve of one channel: cumulative joules against time, and how wrong each point may be.
+
+A counter tells the energy at the moment its value changes and nothing in between. So a curve is a list of
+*knots* - a time, the joules counted up to it, and the uncertainty of those joules - and two rules for the
+stretch between two knots:
+
+* the counter gives the amount: whatever happened in between, the energy of the stretch is the difference of
+  its knots, which bounds the true curve from both sides because energy never falls;
+* the calls give the shape: outside every call the device draws a power that has been measured (the *base*
+  of the stretch), and what the stretch holds above it belongs to the time in which a call was open.
+
+A channel that reports power has no such bounds: its knots are sums of sampled power, and their uncertainty
+is what the averaging window and the update period of the sensor may hide.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+_CAPACITY = 4096
+_T, _E, _U, _BASE, _COVERED, _VARIANCE = range(6)
+_COLUMNS = 6
+
+
+class Points(NamedTuple):
+    """The curve read at some times; arrays of one shape.
+
+    Attributes:
+        energy_j: Best estimate of the joules since the curve began.
+        low_j: What the true value cannot be below, with 95 % confidence or better.
+        high_j: What the true value cannot be above.
+        covered_s: Seconds since the curve began in which it was really metered.
+        variance_j2: Running variance of the sampling error; a difference of two belongs to the time between.
+    """
+
+    energy_j: Array
+    low_j: Array
+    high_j: Array
+    covered_s: Array
+    variance_j2: Array
+
+
+class Activity(NamedTuple):
+    """For how long at least one call has been open: seconds (`open_s`) at the times `time_s`, both ascending.
+
+    Between two of the times the growth is linear; before the first and after the last there is none.
+    """
+
+    time_s: Array
+    open_s: Array
+
+    def at(self, times_s: Array) -> Array:
+        """Return the seconds of activity up to each of `times_s`."""
+        if not self.time_s.size:
+            return np.zeros_like(times_s)
+        return np.interp(times_s, self.time_s, self.open_s)
+
+
+NO_ACTIVITY = Activity(np.empty(0), np.empty(0))
+
+
+class Curve:
+    """Knots of one channel in a bounded buffer; the oldest fall out.
+
+    Args:
+        counted: True if energy between knots is bounded by them (counters and models), False if it is sampled.
+        max_power_w: The most the device can draw; narrows the bounds of a counted curve.
+        reach_s: For a sampled curve, how far around a time its readings still depend on the power at that
+            time: averaging window plus update period.
+    """
+
+    def __init__(self, *, counted: bool, max_power_w: float | None = None, reach_s: float = 0.0) -> None:
+        self.counted = counted
+        self.max_power_w = max_power_w if max_power_w is not None else np.inf
+        self.reach_s = reach_s
+        self._buffer = np.zeros((_COLUMNS, 2 * _CAPACITY))
+        self._first = 0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size - self._first
+
+    @property
+    def knots(self) -> Array:
+        """Time, joules and uncertainty of every knot kept, shape (3, n)."""
+        return self._buffer[:3, self._first : self._size]
+
+    @property
+    def start_s(self) -> float:
+        """Time of the oldest knot kept."""
+        return float(self._buffer[_T, self._first])
+
+    @property
+    def end_s(self) -> float:
+        """Time of the newest knot."""
+        return float(self._buffer[_T, self._size - 1])
+
+    @property
+    def energy_j(self) -> float:
+        """Joules at the newest knot, counted from the first one ever."""
+        return float(self._buffer[_E, self._size - 1])
+
+    def append(
+        self, time_s: float, energy_j: float, uncertainty_j: float, *, base_w: float = np.nan, variance_j2: float = 0.0
+    ) -> None:
+        """Add a knot that ends a metered stretch.
+
+        Args:
+            time_s: After the newest knot.
+            energy_j: Not below the newest knot's.
+            uncertainty_j: 95 % half-width of `energy_j` at `time_s`.
+            base_w: Power that the device draws while no call is open, NaN if unknown; shapes the stretch.
+            variance_j2: Variance that sampling adds over the stretch.
+        """
+        previous = self._size - 1 if self._size > self._first else None
+        covered = variance = 0.0
+        if previous is not None:
+            covered = self._buffer[_COVERED, previous] + time_s - self._buffer[_T, previous]
+            variance = self._buffer[_VARIANCE, previous]
+        self._put(time_s, energy_j, uncertainty_j, base_w, covered, variance + variance_j2)
+
+    def append_gap(self, time_s: float) -> None:
+        """Add a knot that ends an unmetered stretch: no energy, no coverage."""
+        last = self._buffer[:, self._size - 1]
+        self._put(time_s, last[_E], last[_U], 0.0, last[_COVERED], last[_VARIANCE])
+
+    def _put(self, *knot: float) -> None:
+        if self._size == self._buffer.shape[1]:
+            kept = self._buffer[:, -_CAPACITY:].copy()
+            self._buffer[:, :_CAPACITY] = kept
+            self._first, self._size = 0, _CAPACITY
+        self._buffer[:, self._size] = knot
+        self._size += 1
+        if self._size - self._first > _CAPACITY:
+            self._first += 1
+
+    def certain_until(self, horizon_s: float) -> float:
+        """Return the newest time up to `horizon_s` at which the curve will not change any more."""
+        times = self._buffer[_T, self._first : self._size]
+        after = int(np.searchsorted(times, horizon_s, side="right"))
+        if not after:
+            return -np.inf
+        return float(times[after - 1]) - (0.0 if self.counted else self.reach_s)
+
+    def at(self, times_s: Array, activity: Activity = NO_ACTIVITY) -> Points:
+        """Read the curve at `times_s` (ascending or not), any shape of one dimension.
+
+        Before the first knot and after the last the energy is held and nothing is covered.
+        """
+        block = self._buffer[:, self._first : self._size]
+        if block.shape[1] < 2:
+            held = np.full(times_s.shape, block[_E, 0] if block.shape[1] else 0.0)
+            return Points(held, held, held, np.zeros_like(held), np.zeros_like(held))
+        right = np.clip(np.searchsorted(block[_T], times_s, side="left"), 1, block.shape[1] - 1)
+        before, after = block[:, right - 1], block[:, right]
+        time = np.clip(times_s, before[_T], after[_T])
+        span = np.maximum(after[_T] - before[_T], 1e-12)
+        part = (time - before[_T]) / span
+        step = after[_E] - before[_E]
+        energy = before[_E] + step * _shape(time, part, step, span, before[_T], after, activity)
+        covered = before[_COVERED] + (after[_COVERED] - before[_COVERED]) * part
+        variance = before[_VARIANCE] + (after[_VARIANCE] - before[_VARIANCE]) * part
+        if self.counted:
+            low, high = self._counted_bounds(time, before, after, span)
+        else:
+            half = self._sampled_half_width(right, block) + np.maximum(before[_U], after[_U])
+            low, high = energy - half, energy + half
+        return Points(energy, np.minimum(low, energy), np.maximum(high, energy), covered, variance)
+
+    def _counted_bounds(self, time: Array, before: Array, after: Array, span: Array) -> tuple[Array, Array]:
+        """Bound a rising curve by its knots, and by the most that the device can draw since and until them."""
+        floor, ceiling = before[_E] - before[_U], after[_E] + after[_U]
+        # A stretch may exceed the nominal maximum (a wrong limit, a late update): its own mean is then the limit.
+        limit = np.maximum(self.max_power_w, (ceiling - floor) / span)
+        with np.errstate(invalid="ignore"):
+            low = np.maximum(floor, after[_E] - after[_U] - limit * (after[_T] - time))
+            high = np.minimum(ceiling, before[_E] + before[_U] + limit * (time - before[_T]))
+        return np.where(np.isnan(low), floor, low), np.where(np.isnan(high), ceiling, high)
+
+    def _sampled_half_width(self, right: Array, block: Array) -> Array:
+        """Bound what a moving average hides at each time: its reach times the swing of power seen around it.
+
+        A burst of energy Q, however short, shows in an average over W as an excess of Q / W for a time W:
+        so the swing seen within the reach, times the reach, is at least the energy that may lie on the other
+        side of the time.
+        """
+        power = np.diff(block[_E]) / np.maximum(np.diff(block[_T]), 1e-12)
+        ends = block[_T, 1:]
+        first = np.searchsorted(ends, block[_T, right - 1] - self.reach_s, side="left")
+        last = np.searchsorted(block[_T, :-1], block[_T, right] + self.reach_s, side="right")
+        swing = np.array([np.ptp(power[a:b]) if b > a else 0.0 for a, b in zip(first, last, strict=True)])
+        return np.asarray(swing * self.reach_s)
+
+    def energy(self, t0_s: Array, t1_s: Array, activity: Activity = NO_ACTIVITY) -> tuple[Array, Array]:
+        """Return the joules between pairs of times and their resolution.
+
+        Args:
+            t0_s: Starts, shape (n,).
+            t1_s: Ends, shape (n,), not before the starts.
+            activity: When calls were open, for the shape between knots.
+
+        Returns:
+            Joules and their 95 % half-width (calibration not included), each of shape (n,).
+        """
+        start, end = self.at(np.asarray(t0_s, float), activity), self.at(np.asarray(t1_s, float), activity)
+        joules = end.energy_j - start.energy_j
+        return joules, resolution(start, end, joules)
+
+
+def half_width(points: Points) -> Array:
+    """Return the 95 % half-width of the energy at each point."""
+    return np.maximum(points.energy_j - points.low_j, points.high_j - points.energy_j)
+
+
+def resolution(start: Points, end: Points, joules: Array) -> Array:
+    """Return the 95 % half-width of the energy between `start` and `end`.
+
+    The errors of the two ends are independent and add in quadrature, with the sampling variance in between.
+    No estimate can be further off than the bounds of the two ends allow.
+    """
+    sampled = 1.96**2 * np.maximum(end.variance_j2 - start.variance_j2, 0.0)
+    independent = np.sqrt(half_width(start) ** 2 + half_width(end) ** 2 + sampled)
+    most = np.maximum(end.high_j - start.low_j, 0.0)
+    least = np.maximum(end.low_j - start.high_j, 0.0)
+    return np.minimum(independent, np.maximum(most - joules, joules - least) + np.sqrt(sampled))
+
+
+def _shape(
+    time: Array, part: Array, step: Array, span: Array, begin: Array, after: Array, activity: Activity
+) -> Array:
+    """Return which part of a stretch's energy lies before each time, 0 to 1.
+
+    Outside calls the device draws the stretch's base power (never more than the stretch's mean); the rest is
+    spread evenly over the time in which a call was open. Where that is unknown, none or all of the stretch,
+    the energy is spread evenly.
+    """
+    if not activity.time_s.size:
+        return part
+    open_before = activity.at(begin)
+    open_all = activity.at(after[_T]) - open_before
+    open_part = np.divide(activity.at(time) - open_before, open_all, out=np.zeros_like(part), where=open_all > 0)
+    quiet = np.divide(after[_BASE] * span, step, out=np.ones_like(part), where=step > 0)
+    quiet = np.clip(quiet, 0.0, 1.0)
+    shaped = quiet * part + (1.0 - quiet) * open_part
+    usable = np.isfinite(after[_BASE]) & (open_all > 0) & (open_all < span)
+    return np.where(usable, shaped, part)

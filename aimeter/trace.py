@@ -1,0 +1,298 @@
+"""From readings to a curve: what each reading of a channel adds to what is known of its energy.
+
+A value is known to have been published between the reading that did not yet show it and the one that did,
+and not longer ago than the sensor's update period. The middle of that interval is the time of the knot; half
+of it, times the power around it, is the knot's uncertainty.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+
+from .sensors.base import Channel, Outcome, Reading
+from .timeline import Curve
+
+DEAD_AFTER_S = 2.0
+"""A source that has not advanced for this long while it was read is unavailable, however present it looks."""
+
+RETRY_S = 1.0
+"""A channel that died is looked at this often, in case it comes back."""
+
+_PHASES = 8
+"""Readings of a staircase come this fraction of its period apart when a step is due."""
+
+_IDLE_STRETCHES = 64
+"""Quiet stretches remembered; the lowest of their powers is the idle power."""
+
+_IDLE_STRETCH_S = 0.1
+"""A quiet stretch teaches the idle power if its knots are this far apart, or a period of the sensor."""
+
+
+class Step(Enum):
+    """What a counter's new value means."""
+
+    FIRST = "first"
+    SAME = "same"
+    FORWARD = "forward"
+    WRAPPED = "wrapped"
+    RESET = "reset"
+    ABSURD = "absurd"
+
+
+class Difference(NamedTuple):
+    """A counter's difference that says how it came about, so that none is mistaken for another."""
+
+    step: Step
+    joules: float
+
+
+def difference(
+    previous_j: float | None, value_j: float, elapsed_s: float, wrap_j: float | None, max_power_w: float | None
+) -> Difference:
+    """Return what a counter's new value means.
+
+    Args:
+        previous_j: The value before, None if there is none.
+        value_j: The value now.
+        elapsed_s: Time between the two.
+        wrap_j: Where the counter starts again from 0; None if it never does, so that a fall is a reset.
+        max_power_w: The most the device can draw. A difference above twice that is absurd: counters have been
+            seen to jump by 1e14 J.
+    """
+    if previous_j is None:
+        return Difference(Step.FIRST, 0.0)
+    joules, step = value_j - previous_j, Step.FORWARD
+    if joules == 0:
+        return Difference(Step.SAME, 0.0)
+    if joules < 0:
+        if wrap_j is None:
+            return Difference(Step.RESET, 0.0)
+        joules, step = joules + wrap_j, Step.WRAPPED
+    # A published value can be a whole period old when it appears, which no short interval may be blamed for.
+    limit_j = 2 * (max_power_w or 10_000.0) * (elapsed_s + 0.5)
+    if joules < 0 or joules > limit_j:
+        return Difference(Step.RESET if step is Step.WRAPPED else Step.ABSURD, 0.0)
+    return Difference(step, joules)
+
+
+class Trace:
+    """One channel over time: its curve, its health, its idle power, and when to read it next.
+
+    Attributes:
+        channel: What is traced.
+        curve: Its knots; None until the first value.
+        alive: False once the channel is dead or gone; its curve then ends.
+        gone: True once the device said that it will not come back.
+        died_s: Until when the curve is known, if it is not alive.
+        reason: Why it is not alive, or the last thing that went wrong.
+        idle_w: Lowest power seen over a quiet stretch; None until one was seen.
+        unclaimed_j: Energy that came to light after its time had been settled without it.
+    """
+
+    def __init__(self, channel: Channel, interval_s: float) -> None:
+        self.channel = channel
+        self.interval_s = interval_s
+        self.alive = True
+        self.gone = False
+        self.died_s = math.inf
+        self.reason = ""
+        self.unclaimed_j = 0.0
+        self.faults = 0
+        self.resets = 0
+        self.period_s = channel.period_s
+        self.last_power_w = 0.0
+        self._sampled = channel.quantity == "power"
+        reach = channel.window_s + channel.period_s if self._sampled else 0.0
+        self.curve = Curve(counted=not self._sampled, max_power_w=channel.max_power_w, reach_s=reach)
+        self._value: float | None = None
+        self._read: Reading | None = None
+        self._moved_s = 0.0
+        self._half_s = 0.0
+        self._settled_gap_s: float | None = None
+        self._idle: list[float] = []
+        self.idle_w: float | None = None
+
+    @property
+    def steps_slowly(self) -> bool:
+        """Whether single steps of the published value can be told apart at the sampling interval."""
+        return self.period_s > self.interval_s
+
+    def resume(self, now_s: float) -> None:
+        """Start watching the channel's health anew after a time without readings."""
+        self._moved_s = now_s
+        self._read = None
+
+    def due_s(self, now_s: float) -> float:
+        """Return when to read next: when the next step is due, and often around that time."""
+        if self._read is None:
+            return now_s
+        last = self._read.after_s
+        if not self.alive:
+            return last + RETRY_S
+        if self._sampled:
+            return last + min(self.interval_s, self.period_s)
+        if not self.steps_slowly or not len(self.curve):
+            return last + self.interval_s
+        step = max(self.period_s / _PHASES, self.interval_s / 5)
+        return max(last + step, min(self.curve.end_s + self.period_s - step, last + self.period_s))
+
+    def take(self, reading: Reading) -> None:
+        """Add one reading to what is known."""
+        if self.gone:
+            return
+        if reading.outcome is Outcome.OK and reading.value is not None:
+            if not self.alive:
+                self._revive(reading, reading.value)
+            elif self._sampled:
+                self._take_power(reading, reading.value)
+            else:
+                self._take_energy(reading, reading.value)
+        else:
+            self.faults += 1
+            self.reason = reading.reason
+            if reading.outcome is Outcome.GONE:
+                self.gone = True
+                self._die()
+        if self._read is None:
+            self._moved_s = reading.after_s
+        self._read = reading
+        if self.alive and reading.after_s - self._moved_s >= DEAD_AFTER_S:
+            self.reason = reading.reason or f"has not advanced for {DEAD_AFTER_S:g} s"
+            self._die()
+
+    def _die(self) -> None:
+        self.alive = False
+        self.died_s = self.curve.end_s if len(self.curve) else -math.inf
+
+    def _revive(self, reading: Reading, value: float) -> None:
+        """Go on after a time of silence, which stays uncovered; its energy, if counted, is nobody's."""
+        if not self._sampled and value == self._value:
+            return
+        if not self._sampled and self._value is not None and value > self._value:
+            self.unclaimed_j += value - self._value
+        self.alive, self._value, self._moved_s = True, value, reading.after_s
+        if len(self.curve):
+            self.curve.append_gap(max(reading.after_s, self.curve.end_s + 1e-9))
+            self._settled_gap_s = None
+
+    def settle_gap(self, time_s: float) -> None:
+        """Close the curve at `time_s` without energy: somebody cannot wait for the next reading."""
+        if len(self.curve) and time_s > self.curve.end_s:
+            self.curve.append_gap(time_s)
+            self._settled_gap_s = time_s
+
+    def note_quiet(self, start_s: float, end_s: float) -> None:
+        """Learn the idle power from a stretch in which no call was open: from the knots that lie inside it."""
+        times, joules = self.curve.knots[:2]
+        first, last = np.searchsorted(times, start_s), np.searchsorted(times, end_s, side="right") - 1
+        if last <= first or times[last] - times[first] < 0.9 * min(self.period_s, _IDLE_STRETCH_S):
+            return
+        power = float((joules[last] - joules[first]) / (times[last] - times[first]))
+        if power > 0:
+            self._idle.append(power)
+            del self._idle[:-_IDLE_STRETCHES]
+            self.idle_w = min(self._idle)
+
+    def _published(self, reading: Reading) -> tuple[float, float]:
+        """Return when the value just read was published, and the half-width of that."""
+        earliest = reading.before_s - self.period_s
+        if self._read is not None and self._read.outcome is Outcome.OK:
+            earliest = max(earliest, self._read.before_s)
+        if len(self.curve):
+            earliest = max(earliest, self.curve.end_s)
+        return (earliest + reading.after_s) / 2, (reading.after_s - earliest) / 2
+
+    def _learn_period(self, reading: Reading, *, moved: bool) -> None:
+        """Follow a staircase whose steps are shorter or longer than documented."""
+        if not len(self.curve) or self._read is None or reading.after_s - self._read.after_s > self.period_s:
+            return
+        since = reading.after_s - self.curve.end_s
+        if not moved and since > 1.5 * self.period_s:
+            self.period_s = since
+        elif moved and self.steps_slowly and self._read.after_s <= self.curve.end_s + self._half_s:
+            # Already there at the first look since the last step: the true period is no longer than that.
+            self.period_s = min(self.period_s, since)
+
+    def _take_energy(self, reading: Reading, value: float) -> None:
+        elapsed = reading.after_s - self._read.before_s if self._read is not None else 0.0
+        found = difference(self._value, value, elapsed, self.channel.wrap_j, self.channel.max_power_w)
+        if found.step is Step.SAME:
+            self._learn_period(reading, moved=False)
+            return
+        if found.step is Step.ABSURD:
+            self.faults += 1
+            self.reason = f"jumped from {self._value:.6g} J to {value:.6g} J, more than the device can draw"
+            self._value = value
+            self.settle_gap(reading.after_s)
+            return
+        time, half = self._published(reading)
+        self._value, self._moved_s = value, reading.after_s
+        if found.step is Step.FIRST:
+            self._half_s = half
+            self.curve.append(time, 0.0, 0.0)
+            return
+        if found.step is Step.RESET:
+            self.resets += 1
+            self.reason = "the counter was reset"
+            self.settle_gap(time)
+            return
+        self._learn_period(reading, moved=True)
+        self._append(time, half, found.joules)
+
+    def _append(self, time: float, half: float, joules: float) -> None:
+        """Add a knot, after giving up the part of its energy whose time has been settled without it."""
+        curve, end = self.curve, self.curve.end_s
+        time = max(time, end + 1e-9)
+        if self._settled_gap_s is not None:
+            known_since = float(curve.knots[0, -2]) if len(curve) > 1 else end
+            part = (end - known_since) / max(time - known_since, 1e-9)
+            self.unclaimed_j += joules * part
+            joules *= 1 - part
+            self._settled_gap_s = None
+        power = joules / (time - end)
+        around = max(power, self.last_power_w)
+        self.last_power_w, self._half_s = power, half
+        uncertainty = half * around + self.channel.quantum_j
+        curve.append(time, curve.energy_j + joules, uncertainty, base_w=_or_nan(self.idle_w))
+
+    def _take_power(self, reading: Reading, watts: float) -> None:
+        """Add the energy of a published power: of the period before it appeared, or held while it stays.
+
+        What was published at t is a mean over the window before t, so it belongs to the time around the
+        middle of the window: knots are shifted back by what the window exceeds the period.
+        """
+        shift = max(self.channel.window_s - self.channel.period_s, 0.0) / 2
+        self._moved_s = reading.after_s
+        previous, self._value = self._value, watts
+        time = self._published(reading)[0] - shift
+        middle = (reading.before_s + reading.after_s) / 2 - shift
+        if previous is None or not len(self.curve):
+            self.curve.append(middle, 0.0, 0.0)
+            self.last_power_w = watts
+            return
+        end = self.curve.end_s
+        if watts == previous:
+            time = middle
+        elapsed = max(time, end + 1e-9) - end
+        fresh = min(elapsed, self.channel.period_s) if watts != previous else elapsed
+        joules = watts * fresh + previous * (elapsed - fresh)
+        missed = 1 - min(self.channel.window_s / self.channel.period_s, 1.0)
+        variance = missed * (0.5 * (watts - previous) * elapsed) ** 2
+        if self._settled_gap_s is not None:
+            self._settled_gap_s = None
+        self.last_power_w = watts
+        self.curve.append(
+            end + elapsed,
+            self.curve.energy_j + joules,
+            self.channel.quantum_j * elapsed,
+            base_w=_or_nan(self.idle_w),
+            variance_j2=variance,
+        )
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
