@@ -1,0 +1,306 @@
+"""One NVIDIA GPU, read through NVML.
+
+It is read, in this order of preference, through
+
+1. the energy counter (``nvmlDeviceGetTotalEnergyConsumption``, Volta and newer),
+2. the instant power (field 186),
+3. ``nvmlDeviceGetPowerUsage``, which is a mean over 1 s on GA10x, Ada, Hopper and newer,
+4. the instant power of the whole module, which on Grace Hopper contains the CPU.
+
+NVML's millijoules and milliwatts become joules and watts here and nowhere else. Sources: NVIDIA NVML API
+Reference; update periods and windows from Yang, Adamek, Armour, "Part-time Power Measurements", SC'24,
+arXiv 2312.02741.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aimeter.sensors.base import Channel, Outcome, Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aimeter.sensors.base import Clock, Method, Quantity
+    from aimeter.sensors.visible import Gpu
+
+_RELATIVE_ERROR = 0.05
+"""Reported power is off by about 5 %, in proportion (arXiv 2312.02741). No tolerance is published for the
+counter; it is given the same."""
+
+_COUNTER_PERIOD_S = 0.1
+"""No vendor figure. 20 to 100 ms in PETSc's manual of its NVML log, about 100 ms in Zeus' documentation."""
+
+_AVERAGE_PERIOD_S = 0.1
+_AVERAGE_WINDOW_S = 1.0
+
+_FIELD_INSTANT = 186
+_SCOPE_GPU, _SCOPE_MODULE = 0, 1
+_TRIES = 3
+
+_GONE = frozenset({1, 2, 3, 4, 6, 9, 12, 13, 14, 15, 16, 17, 18, 28})
+"""Return codes after which asking again is useless: UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED,
+NO_PERMISSION, NOT_FOUND, DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND, CORRUPTED_INFOROM,
+GPU_IS_LOST, RESET_REQUIRED, OPERATING_SYSTEM, LIB_RM_VERSION_MISMATCH, GPU_NOT_FOUND. All others may pass:
+TIMEOUT, IN_USE, NO_DATA, NOT_READY, and UNKNOWN, which is also what a container gets for ever after
+``systemctl daemon-reload``; that the readings have stopped is for the sampler to notice."""
+
+
+class Timing(NamedTuple):
+    """How a family of GPUs publishes its power, in seconds."""
+
+    instant_period_s: float
+    instant_window_s: float
+    usage_is_average: bool
+    """Whether ``nvmlDeviceGetPowerUsage`` is a mean over 1 s."""
+
+
+_TIMINGS: tuple[tuple[tuple[int, int], Timing], ...] = (
+    ((9, 0), Timing(0.1, 0.025, usage_is_average=True)),  # Hopper; newer ones unmeasured, taken to be like it
+    ((8, 1), Timing(0.1, 0.1, usage_is_average=True)),  # GA10x, Ada
+    ((8, 0), Timing(0.1, 0.025, usage_is_average=False)),  # GA100
+    ((7, 5), Timing(0.1, 0.1, usage_is_average=False)),  # Turing
+    ((6, 0), Timing(0.02, 0.01, usage_is_average=False)),  # Pascal, Volta
+    ((0, 0), Timing(0.1, 0.1, usage_is_average=False)),  # Kepler, Maxwell: a first-order lag
+)
+
+
+def timing(capability: tuple[int, int] | None) -> Timing:
+    """Return how GPUs of this compute capability publish power; the most cautious row if it is unknown.
+
+    The compute capability tells GA100 (8.0) from GA10x (8.6), which NVML's architecture does not.
+    """
+    if capability is None:
+        return _TIMINGS[0][1]
+    return next(row for least, row in _TIMINGS if capability >= least)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way of asking a GPU: a call that returns joules or watts, or raises NVMLError."""
+
+    what: str
+    method: Method
+    quantity: Quantity
+    period_s: float
+    window_s: float
+    ask: Callable[[Any], float]
+    quantum_j: float = 0.0
+    note: str | None = None
+
+
+def _ways(nv: Any, capability: tuple[int, int] | None) -> list[_Way]:  # noqa: ANN401  pynvml has no types
+    family = timing(capability)
+
+    def energy_j(handle: object) -> float:
+        return nv.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3  # type: ignore[no-any-return]
+
+    def usage_w(handle: object) -> float:
+        return nv.nvmlDeviceGetPowerUsage(handle) / 1e3  # type: ignore[no-any-return]
+
+    def instant_w(scope: int) -> Callable[[object], float]:
+        def ask(handle: object) -> float:
+            answer = nv.nvmlDeviceGetFieldValues(handle, [(_FIELD_INSTANT, scope)])[0]
+            # The call as a whole succeeds if any field does; each has a return code of its own.
+            if answer.nvmlReturn:
+                raise nv.NVMLError(answer.nvmlReturn)
+            return answer.value.uiVal / 1e3  # type: ignore[no-any-return]
+
+        return ask
+
+    instant = (family.instant_period_s, family.instant_window_s)
+    usage = (_AVERAGE_PERIOD_S, _AVERAGE_WINDOW_S) if family.usage_is_average else instant
+    usage_name = "power averaged over 1 s" if family.usage_is_average else "power"
+    module = "power of the whole module, CPU included"
+    return [
+        _Way("energy counter", "counter", "energy", _COUNTER_PERIOD_S, 0.0, energy_j, quantum_j=1e-3),
+        _Way("instant power", "power", "power", *instant, instant_w(_SCOPE_GPU)),
+        _Way(usage_name, "power", "power", *usage, usage_w),
+        _Way(module, "power", "power", *instant, instant_w(_SCOPE_MODULE), note=module),
+    ]
+
+
+class NvmlGpu:
+    """One GPU. Reading it costs one NVML call.
+
+    Args:
+        nv: The module ``pynvml``.
+        gpu: The device, as `probe` found it.
+        clock: Monotonic clock that stamps the readings.
+
+    Raises:
+        pynvml.NVMLError: If NVML or the device cannot be opened.
+    """
+
+    def __init__(self, nv: Any, gpu: Gpu, *, clock: Clock = time.perf_counter) -> None:  # noqa: ANN401  no types
+        self.channels: tuple[Channel, ...] = ()
+        self.faults: list[str] = []
+        """Why ways that are better than the one in use do not serve."""
+        self._nv = nv
+        self._gpu = gpu
+        self._clock = clock
+        self._label = f"gpu:{gpu.index} ({gpu.name})"
+        self._last: tuple[float, float] | None = None
+        nv.nvmlInit()
+        self._pid: int | None = os.getpid()
+        try:
+            self._handle = self._find()
+        except nv.NVMLError:
+            self.close()
+            raise
+        self._ways = _ways(nv, gpu.capability)
+        self._instant_ways = [
+            way for way in self._ways if 0 < way.window_s < _AVERAGE_WINDOW_S and not way.note
+        ]
+        self._way: _Way
+        self._ask: Callable[[Any], float]
+        self.fall_back()
+
+    @property
+    def in_use(self) -> str:
+        """What the GPU is read through, in words."""
+        return self._way.what
+
+    def read(self) -> list[Reading]:
+        """Read the GPU once. A fault of the device and an implausible value are outcomes, not exceptions."""
+        if not self.channels:
+            return []
+        before_s = self._clock()
+        try:
+            value = self._ask(self._handle)
+        except self._nv.NVMLError as fault:
+            outcome = Outcome.GONE if fault.value in _GONE else Outcome.AGAIN
+            return [
+                Reading(before_s, self._clock(), outcome, None, f"{self._label}: {self._way.what}: {fault}")
+            ]
+        after_s = self._clock()
+        doubt = self._doubt(self._way, value, after_s)
+        if doubt:
+            reason = f"{self._label}: {self._way.what} {doubt}"
+            return [Reading(before_s, after_s, Outcome.AGAIN, None, reason)]
+        self._last = (after_s, value)
+        return [Reading(before_s, after_s, Outcome.OK, value)]
+
+    def fall_back(self) -> bool:
+        """Change to the next way of reading that gives a value, `channels` with it; False if none does."""
+        while self._ways:
+            way = self._ways.pop(0)
+            fault = self._trial(way)
+            if fault:
+                self.faults.append(f"{way.what}: {fault}")
+                continue
+            if self.channels:
+                self.faults.append(f"{self._way.what}: given up")
+            self._way, self._ask, self._last = way, way.ask, None
+            self.channels = (self._channel(way),)
+            return True
+        return False
+
+    def instant_power_w(self) -> float | None:
+        """Return the power of this moment in watts, to check a counter by; None if there is none."""
+        while self._instant_ways:
+            way = self._instant_ways[0]
+            try:
+                watts = way.ask(self._handle)
+            except self._nv.NVMLError as fault:
+                if fault.value not in _GONE:
+                    return None
+                del self._instant_ways[0]
+            else:
+                return None if self._doubt(way, watts, self._clock()) else watts
+        return None
+
+    def reopen(self) -> None:
+        """Initialise NVML in a forked child, where the parent's handles are dead.
+
+        The parent's nvmlInit does not count in the child (NVIDIA/cuCascade PR 138), so nothing is shut down
+        there: that could take NVML away from whoever has initialised it in the child already.
+        """
+        inherited = self._pid != os.getpid()
+        self._handle = None  # NVML refuses a null handle; a stale one it may follow
+        try:
+            self._nv.nvmlInit()
+        except self._nv.NVMLError:
+            return  # the next reading says why
+        if not inherited:
+            self._release()
+        self._pid = os.getpid()
+        try:
+            self._handle = self._find()
+        except self._nv.NVMLError:
+            return
+
+    def close(self) -> None:
+        """Give back this sensor's hold on NVML; harmless in a child that never reopened it."""
+        if self._pid == os.getpid():
+            self._release()
+        self._pid = None
+
+    def _find(self) -> Any:  # noqa: ANN401  a ctypes pointer
+        if self._gpu.uuid:
+            return self._nv.nvmlDeviceGetHandleByUUID(self._gpu.uuid)
+        return self._nv.nvmlDeviceGetHandleByIndex(self._gpu.index)
+
+    def _release(self) -> None:
+        # Someone else may have shut it down once too often.
+        with contextlib.suppress(self._nv.NVMLError):
+            self._nv.nvmlShutdown()
+
+    def _trial(self, way: _Way) -> str:
+        """Return why this way gives no value now, or an empty string."""
+        fault = ""
+        for _ in range(_TRIES):
+            try:
+                fault = self._doubt(way, way.ask(self._handle), self._clock())
+            except self._nv.NVMLError as error:
+                fault = str(error)
+                if error.value in _GONE:
+                    break
+            if not fault:
+                break
+        return fault
+
+    def _doubt(self, way: _Way, value: float, now_s: float) -> str:
+        """Return why a value cannot be true, or an empty string.
+
+        A device that is on draws more than nothing: 0 is what NVML gives when it is asked too fast, and what
+        counters that do not work give. The greatest limit is doubled, as short peaks do exceed it.
+        """
+        if value <= 0:
+            return "reads 0"
+        if self._gpu.max_power_w is None:
+            return ""
+        most_w = 2 * self._gpu.max_power_w
+        if way.quantity == "power":
+            return f"reads {value:.0f} W, which it cannot draw" if value > most_w else ""
+        if self._last is not None:
+            last_s, last_j = self._last
+            gain_j = value - last_j
+            if gain_j > most_w * (now_s - last_s + way.period_s):
+                return f"jumped by {gain_j:.3g} J in {now_s - last_s:.3g} s, which it cannot draw"
+        return ""
+
+    def _channel(self, way: _Way) -> Channel:
+        notes = [way.note] if way.note else []
+        if self._gpu.mig_enabled:
+            notes.append("whole device, upper bound")
+        return Channel(
+            id=f"gpu:{self._gpu.index}",
+            kind="gpu",
+            method=way.method,
+            quantity=way.quantity,
+            name=self._gpu.name,
+            device=self._gpu.uuid or self._gpu.pci_bus_id or f"NVML index {self._gpu.index}",
+            source="nvml",
+            period_s=way.period_s,
+            window_s=way.window_s,
+            quantum_j=way.quantum_j,
+            relative_error=_RELATIVE_ERROR,
+            max_power_w=self._gpu.max_power_w,
+            shared=self._gpu.mig_enabled,
+            note="; ".join(notes) or None,
+        )
