@@ -29,6 +29,10 @@ R = TypeVar("R")
 current: ContextVar[Call | None] = ContextVar("aimeter_call", default=None)
 """The innermost open call of this thread or task."""
 
+# Looked up once: these run for every call.
+_get_current = current.get
+_set_current = current.set
+_reset_current = current.reset
 _get_ident = threading.get_ident
 _modules = sys.modules
 
@@ -50,9 +54,11 @@ class Call:
     """
 
     __slots__ = (
-        "_counts", "_end", "_error", "_ident", "_id", "_meter", "_notes", "_parent", "_record", "_remarks",
-        "_sampler", "_start", "_status", "_token", "name", "__weakref__",
+        "_counts", "_end", "_error", "_id", "_ident", "_meter", "_notes", "_parent", "_record", "_remarks",
+        "_start", "_status", "_token", "name", "__weakref__",
     )  # fmt: skip
+
+    # Cold fields start out unset and are read with a default: creating a call stays cheap.
 
     def __init__(
         self,
@@ -63,17 +69,12 @@ class Call:
     ) -> None:
         self.name = name
         self._meter = meter
-        self._sampler = meter.sampler
-        self._counts = counts
-        self._notes = notes
-        self._remarks: dict[str, object] | None = None
         self._start: float | None = None
         self._end: float | None = None
-        self._status = "open"
-        self._error: str | None = None
-        self._record: Record | None = None
-        self._parent: Call | None = None
-        self._id: str | None = None
+        if counts is not None:
+            self._counts = counts
+        if notes is not None:
+            self._notes = notes
 
     # The hot path
 
@@ -81,13 +82,13 @@ class Call:
         if self._start is not None:
             message = f"the call {self.name!r} was entered before: make a new one with track() for each use"
             raise RuntimeError(message)
-        around = current.get()
+        around = _get_current()
         while around is not None and around._end is not None:
             around = around._parent
         self._parent = around
-        self._token = current.set(self)
+        self._token = _set_current(self)
         self._ident = _get_ident()
-        sampler = self._sampler
+        sampler = self._meter.sampler
         self._start = sampler.now()
         sampler.put(self)
         if not sampler.ready:
@@ -97,12 +98,18 @@ class Call:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.finish("ok", None)
-        else:
-            self.finish("error", kind.__name__)
+        if self._end is None:
+            sampler = self._meter.sampler
+            if sampler.synchronise and "torch" in _modules:
+                self._synchronise()
+            if kind is not None:
+                self._error = kind.__name__
+            self._end = sampler.now()
+            sampler.put(self)
+            if not sampler.ready:
+                sampler.attend()
         try:
-            current.reset(self._token)
+            _reset_current(self._token)
         except ValueError:
             # Entered in another context: an async generator that was begun in one task and ended in another.
             current.set(self._parent)
@@ -111,9 +118,9 @@ class Call:
         """Meter every invocation of `function` as a call of its own, with this one's name, counts and notes."""
         from .decorate import decorate, name_of  # noqa: PLC0415 - only decorators need it
 
-        meter, counts, notes = self._meter.source, self._counts, self._notes
+        meter, counts, notes = self._meter.source, dict(self.counts), dict(self.notes)
         name = name_of(function) if isinstance(self, UnnamedCall) else self.name
-        return decorate(function, lambda: meter().call(name, counts and dict(counts), notes))
+        return decorate(function, lambda: meter().call(name, counts, notes))
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -124,14 +131,12 @@ class Call:
         self.__exit__(kind, error, trace)
 
     def finish(self, status: str, error: str | None) -> None:
-        """Stamp the end. Later endings are ignored."""
+        """Stamp the end of a generator's call. Later endings are ignored."""
         if self._end is not None:
             return
-        sampler = self._sampler
+        sampler = self._meter.sampler
         if sampler.synchronise and "torch" in _modules:
-            fault = asynchronous.wait_for_devices()
-            if fault is not None:
-                self.remark("sync", fault)
+            self._synchronise()
         self._status = status
         self._error = error
         self._end = sampler.now()
@@ -139,9 +144,14 @@ class Call:
         if not sampler.ready:
             sampler.attend()
 
+    def _synchronise(self) -> None:
+        fault = asynchronous.wait_for_devices()
+        if fault is not None:
+            self.remark("sync", fault)
+
     def pause(self, *, suspended: bool) -> None:
         """Note that a generator's consumer holds it suspended from now on, or resumes it."""
-        sampler = self._sampler
+        sampler = self._meter.sampler
         sampler.put(Pause(self, sampler.now(), suspended))
         if not sampler.ready:
             sampler.attend()
@@ -172,7 +182,7 @@ class Call:
         if self._late("count"):
             return
         given = (items, images, tokens_in, tokens_out, steps, audio_s)
-        counts = self._counts = self._counts or {}
+        counts = self._counts = self.counts
         for key, value in zip(COUNTS, given, strict=True):
             if value is not None:
                 counts[key] = (counts.get(key) or 0) + check_count(key, value)
@@ -180,14 +190,14 @@ class Call:
     def note(self, **notes: object) -> None:
         """Attach facts to the row: ``model`` has a column, everything else goes into ``meta``."""
         if not self._late("note"):
-            self._notes = {**(self._notes or {}), **notes}
+            self._notes = {**self.notes, **notes}
 
     def remark(self, key: str, value: object) -> None:
         """Add a remark of aimeter's own to ``meta["aimeter"]``."""
-        self._remarks = {**(self._remarks or {}), key: value}
+        self._remarks = {**self.remarks, key: value}
 
     def _late(self, what: str) -> bool:
-        if self._record is None:
+        if self.settled is None:
             return False
         self._meter.warn_once(
             f"late-{what}",
@@ -205,7 +215,7 @@ class Call:
         if unit not in COUNTS:
             message = f"unknown count {unit!r}: choose one of {', '.join(COUNTS)}.{did_you_mean(unit, COUNTS)}"
             raise ValueError(message)
-        count, energy = (self._counts or {}).get(unit), self.energy_j
+        count, energy = self.counts.get(unit), self.energy_j
         return energy / count if count and energy is not None else None
 
     # What the call knows of itself
@@ -218,22 +228,22 @@ class Call:
     @property
     def counts(self) -> dict[str, float | None]:
         """What has been counted so far, by name."""
-        return self._counts or {}
+        return getattr(self, "_counts", None) or {}
 
     @property
     def notes(self) -> dict[str, object]:
         """What the caller noted so far."""
-        return self._notes or {}
+        return getattr(self, "_notes", None) or {}
 
     @property
     def remarks(self) -> dict[str, object]:
         """aimeter's own remarks on the call."""
-        return self._remarks or {}
+        return getattr(self, "_remarks", None) or {}
 
     @property
     def ident(self) -> int:
         """Identifier of the thread that began the call."""
-        return self._ident
+        return getattr(self, "_ident", 0)
 
     @property
     def ended(self) -> bool:
@@ -243,7 +253,7 @@ class Call:
     @property
     def settled(self) -> Record | None:
         """The final row, if it is there yet; never waits."""
-        return self._record
+        return getattr(self, "_record", None)
 
     def settle(self, record: Record) -> None:
         """Make the call's row final."""
@@ -252,24 +262,31 @@ class Call:
     @property
     def call_id(self) -> str:
         """Unique identifier of the call, as in its row."""
-        if self._id is None:
+        try:
+            return self._id
+        except AttributeError:
             self._id = self._meter.next_id()
-        return self._id
+            return self._id
 
     @property
     def parent(self) -> Call | None:
         """The call that was open around this one when it began."""
-        return self._parent
+        return getattr(self, "_parent", None)
 
     @property
     def status(self) -> str:
         """``open``, ``ok``, ``error`` or ``closed``."""
-        return self._status
+        given: str | None = getattr(self, "_status", None)
+        if given is not None:
+            return given
+        if self._end is None:
+            return "open"
+        return "ok" if self.error_type is None else "error"
 
     @property
     def error_type(self) -> str | None:
         """Name of the exception that ended the call."""
-        return self._error
+        return getattr(self, "_error", None)
 
     @property
     def start_s(self) -> float:
@@ -286,13 +303,14 @@ class Call:
         """Seconds from start to end, or until now."""
         if self._start is None:
             return 0.0
-        return (self._sampler.now() if self._end is None else self._end) - self._start
+        return (self._meter.sampler.now() if self._end is None else self._end) - self._start
 
     @property
     def record(self) -> Record | None:
         """The row: final after the call, so far while it is open; None before it began."""
-        if self._record is not None or self._start is None or self._status == "disowned":
-            return self._record
+        settled = self.settled
+        if settled is not None or self._start is None or self.status == "disowned":
+            return settled
         return self._meter.figures_of(self)
 
     def _figure(self, name: str) -> float | None:
@@ -356,7 +374,7 @@ class Call:
         return self._figure("co2e_g")
 
     def __repr__(self) -> str:
-        return f"<aimeter call {self.name!r}, {self._status}>"
+        return f"<aimeter call {self.name!r}, {self.status}>"
 
 
 class UnnamedCall(Call):

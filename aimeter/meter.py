@@ -85,7 +85,7 @@ class Meter:
         if self.settings.log is not None:
             self._sinks.append(open_log(self.settings.log, self.settings.log_conflict))
         self._threads: dict[int, str] = {}
-        self._warned: set[str] = set()
+        self._kind = Call if self.settings.enabled else UnmeteredCall
         self._new_ids()
         self._own_sampler = sensors is not None
         self.sampler = self._sampler(sensors, clock)
@@ -143,21 +143,20 @@ class Meter:
             TypeError: The name is no text, a count is unknown or no number, or a class was decorated.
             ValueError: A count is negative or not finite.
         """
-        if name is not None and name.__class__ is not str:
-            return self._track_other(name)
-        if counts:
-            _check_counts(counts)
-        if name is None or not self.settings.enabled:
-            kind = UnmeteredCall if not self.settings.enabled else UnnamedCall
-            label = name if isinstance(name, str) else _place()
-            return kind(self, label, dict(counts), None if model is None else {"model": model})  # type: ignore[arg-type]
-        return Call(self, name, counts or None, None if model is None else {"model": model})  # type: ignore[arg-type]
+        if name.__class__ is str and not counts and model is None:
+            return self._kind(self, name)  # type: ignore[arg-type]
+        _check_counts(counts)
+        notes: dict[str, object] | None = None if model is None else {"model": model}
+        given: dict[str, float | None] | None = dict(counts) or None  # type: ignore[arg-type]
+        if isinstance(name, str):
+            return self._kind(self, name, given, notes)
+        if name is None:
+            return (UnnamedCall if self.settings.enabled else UnmeteredCall)(self, _place(), given, notes)
+        return self._decorate(name)
 
-    def _track_other(self, name: object) -> object:
+    def _decorate(self, name: object) -> object:
         from .decorate import decorate, name_of  # noqa: PLC0415 - only decorators need it
 
-        if isinstance(name, str):
-            return self.track(str(name))
         if callable(name) or isinstance(name, classmethod):
             meter, label = self.source, name_of(name)  # type: ignore[arg-type]
             return decorate(name, lambda: meter().call(label))  # type: ignore[arg-type]
@@ -168,8 +167,7 @@ class Meter:
         self, name: str, counts: dict[str, float | None] | None = None, notes: dict[str, object] | None = None
     ) -> Call:
         """Return a new call, for decorators and integrations."""
-        kind = Call if self.settings.enabled else UnmeteredCall
-        return kind(self, name, dict(counts) if counts else None, notes)
+        return self._kind(self, name, dict(counts) if counts else None, notes or None)
 
     # Reading back
 

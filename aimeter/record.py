@@ -42,7 +42,7 @@ class Record:
         gpu_method: ``counter``, ``power``, ``estimate`` or ``none``; likewise `cpu_method`, `dram_method`.
         devices: Identifiers of the metered channels, separated by spaces.
         coverage: Part of the call's time, 0 to 1, that every metered channel's curve really covers.
-        concurrency: Mean number of calls among which the energy was shared while this one was open.
+        concurrency: Among how many calls the energy was shared, on average; 1 is nobody else.
         items: Count given by the caller; likewise `images`, `tokens_in`, `tokens_out`, `steps`, `audio_s`.
         model: Name of the model, as noted by the caller.
         pue: Power usage effectiveness applied to `co2e_g`; 1.0 is the IT boundary.

@@ -47,7 +47,7 @@ class Figures(NamedTuple):
         resolution_j: 95 % half-width of `energy_j`, calibration not included.
         metered: Whether the device's curve covers any of the call.
         coverage: Part of the call's time covered by every device that was alive when it began.
-        concurrency: Mean number of leaves while the call was open.
+        concurrency: Among how many calls the energy was shared: the call's time over its share of the time.
         suspended_s: Time in which a consumer held the generator suspended.
     """
 
@@ -154,7 +154,7 @@ class Ledger:
         self._edge_s = math.nan
         self._edge_leaves = 0
         self._edge_energy: Array = np.zeros(0)
-        self._earned: Array = np.zeros(2)  # V of each trace, then of time, then the integral of n
+        self._earned: Array = np.zeros(1)  # V of each trace, then of time
         self._spread: Array = np.zeros(0)
         self._batch = 0
         self._quiet_s = -math.inf
@@ -339,7 +339,7 @@ class Ledger:
             self._edge_energy = _widen(self._edge_energy, missing)
             self._spread = _widen(self._spread, missing)
             self.unattributed_j = _widen(self.unattributed_j, missing)
-            self._earned = np.concatenate([self._earned[:-2], np.zeros(missing), self._earned[-2:]])
+            self._earned = np.concatenate([self._earned[:-1], np.zeros(missing), self._earned[-1:]])
         return count
 
     def _energy(self, books: _Books) -> list[Figures]:
@@ -361,15 +361,15 @@ class Ledger:
         step = np.diff(energy, prepend=self._edge_energy[:, None])
         share = np.divide(1.0, before, out=np.zeros_like(before), where=before > 0)
         self.unattributed_j = self.unattributed_j + step @ (before == 0)
-        earned = np.vstack([step * share, lapse * share, lapse * before])
+        earned = np.vstack([step * share, lapse * share])
         earned = self._earned[:, None] + np.cumsum(earned, axis=1)
         points = self._points(read, share, after)
         accounts = self._account(books, earned)
-        figures = self._close_calls(books, accounts, points, earned, after, before)
+        figures = self._close_calls(books, accounts, points, after, before)
         for entry in books.opens:
             if entry.closed is None or entry.closed >= self._books.first:
                 at = entry.edge - books.first
-                entry.at_open = np.append(points[:, :, at].ravel(), [after[at], earned[-1, at]])
+                entry.at_open = np.append(points[:, :, at].ravel(), [after[at]])
         self._edge_s, self._edge_leaves = books.time_s[-1], books.leaves[-1]
         self._edge_energy, self._earned = energy[:, -1], earned[:, -1]
         self._spread = points[_SPREAD, :, -1] if traces else self._spread
@@ -410,8 +410,8 @@ class Ledger:
         for entry in entries:
             if entry.accounts is not None:
                 old = entry.accounts
-                accounts[entry.row, :, : old.shape[1] - 2] = old[:, :-2]
-                accounts[entry.row, :, -2:] = old[:, -2:]
+                accounts[entry.row, :, : old.shape[1] - 1] = old[:, :-1]
+                accounts[entry.row, :, -1] = old[:, -1]
         change = np.array(books.change, dtype=np.float64)
         at = np.array(books.edge, dtype=np.intp) - books.first
         np.add.at(accounts, rows, -change[:, :, None] * earned.T[at][:, None, :])
@@ -421,7 +421,7 @@ class Ledger:
         return accounts
 
     def _close_calls(
-        self, books: _Books, accounts: Array, points: Array, earned: Array, after: Array, before: Array
+        self, books: _Books, accounts: Array, points: Array, after: Array, before: Array
     ) -> list[Figures]:
         closes = books.closes
         if not closes:
@@ -432,14 +432,13 @@ class Ledger:
         begin = np.array([close.entry.edge for close in closes], dtype=np.intp) - books.first
         start = points[:, :, np.maximum(begin, 0)]
         leaves = after[np.maximum(begin, 0)]
-        crowd = earned[-1, np.maximum(begin, 0)]
         for index in np.flatnonzero(begin < 0):
             kept = closes[index].entry.at_open
             if kept is None:
                 continue
-            known = (kept.size - 2) // _POINTS
-            start[:, :known, index] = kept[:-2].reshape(_POINTS, known)
-            leaves[index], crowd[index] = kept[-2], kept[-1]
+            known = (kept.size - 1) // _POINTS
+            start[:, :known, index] = kept[:-1].reshape(_POINTS, known)
+            leaves[index] = kept[-1]
         stop = points[:, :, end]
         table = accounts[[close.entry.row for close in closes]]
         own, total = table[:, 0, :traces].T, table[:, 1, :traces].T
@@ -472,8 +471,9 @@ class Ledger:
         seen = np.where(duration > 0, covered / np.where(duration > 0, duration, 1.0), 1.0)
         metered = expected & (seen > 0)
         coverage = np.where(expected, seen, 1.0).min(axis=0, initial=1.0) * (expected.any(axis=0) if traces else 0.0)
-        mean_leaves = np.divide(earned[-1, end] - crowd, lapse, out=np.ones_like(lapse), where=lapse > 0)
-        idle = table[:, 1, -2]
+        share_s = table[:, 1, -1]
+        suspended = np.array([close.entry.suspended_s for close in closes])
+        sharers = np.divide(lapse - suspended, share_s, out=np.ones_like(lapse), where=share_s > 0)
         return [
             Figures(close.entry.call, *rest)
             for close, *rest in zip(
@@ -481,12 +481,12 @@ class Ledger:
                 total.T.tolist(),
                 own.T.tolist(),
                 window.T.tolist(),
-                idle.tolist(),
+                share_s.tolist(),
                 resolution.T.tolist(),
                 metered.T.tolist(),
                 np.minimum(coverage, 1.0).tolist(),
-                mean_leaves.tolist(),
-                [close.entry.suspended_s for close in closes],
+                np.maximum(sharers, 1.0).tolist(),
+                suspended.tolist(),
                 strict=True,
             )
         ]
@@ -511,8 +511,8 @@ class Ledger:
             tail = max(now_s - trace.curve.end_s, 0.0) * trace.last_power_w if trace.alive else 0.0
             energy = trace.curve.energy_j + tail
             window = max(energy - float(trace.curve.at(time, activity).energy_j[0]), 0.0)
-            if entry.accounts is not None and entry.at_open is not None and k < entry.accounts.shape[1] - 2:
-                kept = entry.at_open[:-2].reshape(_POINTS, -1)
+            if entry.accounts is not None and entry.at_open is not None and k < entry.accounts.shape[1] - 1:
+                kept = entry.at_open[:-1].reshape(_POINTS, -1)
                 window = max(energy - float(kept[_ENERGY, k]), 0.0)
                 settled = float(entry.accounts[1, k] + entry.leaves * self._earned[k])
                 share = settled + part * max(energy - float(self._edge_energy[k]), 0.0)

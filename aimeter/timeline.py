@@ -23,6 +23,9 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 _CAPACITY = 4096
+_HEADROOM = 10.0
+"""A device whose limit is unknown may draw this many times the highest mean power seen between two knots."""
+
 _T, _E, _U, _BASE, _COVERED, _VARIANCE = range(6)
 _COLUMNS = 6
 
@@ -69,14 +72,16 @@ class Curve:
 
     Args:
         counted: True if energy between knots is bounded by them (counters and models), False if it is sampled.
-        max_power_w: The most the device can draw; narrows the bounds of a counted curve.
+        max_power_w: The most the device can draw; narrows the bounds of a counted curve. Where it is unknown,
+            a multiple of the highest mean power seen takes its place.
         reach_s: For a sampled curve, how far around a time its readings still depend on the power at that
             time: averaging window plus update period.
     """
 
     def __init__(self, *, counted: bool, max_power_w: float | None = None, reach_s: float = 0.0) -> None:
         self.counted = counted
-        self.max_power_w = max_power_w if max_power_w is not None else np.inf
+        self._limit_w = max_power_w or 0.0
+        self._limit_known = max_power_w is not None
         self.reach_s = reach_s
         self._buffer = np.zeros((_COLUMNS, 2 * _CAPACITY))
         self._first = 0
@@ -122,6 +127,9 @@ class Curve:
         if previous is not None:
             covered = self._buffer[_COVERED, previous] + time_s - self._buffer[_T, previous]
             variance = self._buffer[_VARIANCE, previous]
+            if not self._limit_known:
+                mean_w = (energy_j - self._buffer[_E, previous]) / (time_s - self._buffer[_T, previous])
+                self._limit_w = max(self._limit_w, _HEADROOM * mean_w)
         self._put(time_s, energy_j, uncertainty_j, base_w, covered, variance + variance_j2)
 
     def append_gap(self, time_s: float) -> None:
@@ -176,11 +184,10 @@ class Curve:
         """Bound a rising curve by its knots, and by the most that the device can draw since and until them."""
         floor, ceiling = before[_E] - before[_U], after[_E] + after[_U]
         # A stretch may exceed the nominal maximum (a wrong limit, a late update): its own mean is then the limit.
-        limit = np.maximum(self.max_power_w, (ceiling - floor) / span)
-        with np.errstate(invalid="ignore"):
-            low = np.maximum(floor, after[_E] - after[_U] - limit * (after[_T] - time))
-            high = np.minimum(ceiling, before[_E] + before[_U] + limit * (time - before[_T]))
-        return np.where(np.isnan(low), floor, low), np.where(np.isnan(high), ceiling, high)
+        limit = np.maximum(self._limit_w, (ceiling - floor) / span)
+        low = np.maximum(floor, after[_E] - after[_U] - limit * (after[_T] - time))
+        high = np.minimum(ceiling, before[_E] + before[_U] + limit * (time - before[_T]))
+        return low, high
 
     def _sampled_half_width(self, right: Array, block: Array) -> Array:
         """Bound what a moving average hides at each time: its reach times the swing of power seen around it.
