@@ -130,20 +130,16 @@ class _Zone:
     parent: _Zone | None = None
     number: int | None = None
     """Which package it is among those that count; None where it does not count."""
-    series: list[int] = field(default_factory=list)
-    error: OSError | ValueError | None = None
     counter: Counter = field(init=False)
+    trial: rapl.Trial = field(init=False)
 
     def __post_init__(self) -> None:
         self.counter = Counter(self.folder)
+        self.trial = rapl.Trial(self.counter.read_uj)
 
     @property
     def label(self) -> str:
         return self.name if self.parent is None else f"{self.parent.name}/{self.name}"
-
-    @property
-    def alive(self) -> bool:
-        return self.error is None and rapl.advances(self.series)
 
     def channel(self) -> Channel:
         # A range of 0 has been seen (powercap/powercap#3): then the wrap is unknown, and never assumed.
@@ -157,16 +153,6 @@ class _Zone:
             quantum_j=range_uj * 1e-6 / _REGISTER_MAX,
             wrap_j=range_uj * 1e-6 or None,
         )
-
-
-def _sample(zones: list[_Zone]) -> None:
-    """Read all zones once, close together, so that mirrors are read between the same two renewals."""
-    for zone in zones:
-        if zone.error is None:
-            try:
-                zone.series.append(zone.counter.read_uj())
-            except (OSError, ValueError) as error:
-                zone.error = error
 
 
 @dataclass(slots=True)
@@ -202,17 +188,17 @@ def probe(
         tree = _explore(root)
         masked = any(not entry.exists() for entry in root.iterdir())
     except (FileNotFoundError, NotADirectoryError):
-        return [], [_finding(str(root), "missing", "there is no powercap tree, as in most virtual machines")]
+        return [], [_finding(str(root), "missing", "There is no powercap tree, as in most virtual machines.")]
     except OSError as error:
-        return [], [_finding(str(root), "denied", f"the tree cannot be listed: {error}", UNMASK)]
+        return [], [_finding(str(root), "denied", f"The tree cannot be listed: {error}.", UNMASK)]
     zones = tree.packages + tree.memories
     if not zones and masked:
-        detail = "its links lead nowhere: the container runtime masks /sys/devices/virtual/powercap"
+        detail = "Its links lead nowhere: the container runtime masks /sys/devices/virtual/powercap."
         return [], [_finding(str(root), "denied", detail, UNMASK)]
     if not zones:
-        detail = "it holds no package: no RAPL, as in most virtual machines, or a container runtime masks it"
+        detail = "It holds no package: no RAPL, as in most virtual machines, or a container runtime masks it."
         return [], [_finding(str(root), "missing", detail, f"if in a container: {UNMASK}")]
-    rapl.watch(lambda: _sample(zones), sleep)
+    rapl.hold([zone.trial for zone in zones], sleep)
     findings = _choose(tree)
     for zone in zones:
         zone.counter.close()
@@ -255,49 +241,56 @@ def _choose(tree: _Tree) -> list[Finding]:
             zone.number = number
             number += 1
     for memory in tree.memories:
-        if not memory.alive:
+        if not memory.trial.alive:
             findings += _fault(memory)
         elif tree.client:
-            findings.append(_finding(memory.label, "unused", "a client's package may contain its memory"))
+            findings.append(_finding(memory.label, "unused", "A client's package may contain its memory."))
         elif memory.parent is not None:
             memory.number = memory.parent.number
     if tree.platform:
-        findings.append(_finding("psys", "unused", "it contains the packages"))
+        findings.append(_finding("psys", "unused", "It is more than the CPU, and not on all machines right."))
     counted = [zone for zone in tree.packages + tree.memories if zone.number is not None]
-    return [_finding(zone.label, "used", f"counts {zone.channel().id}") for zone in counted] + findings
+    return [_finding(zone.label, "used", f"It counts {zone.channel().id}.") for zone in counted] + findings
 
 
 def _without_doubles(group: list[_Zone]) -> tuple[list[_Zone], list[Finding]]:
     """Return the zones of one package that count it once, and why its others do not."""
-    control = next((zone.control for zone in group if zone.alive), None)
-    candidates = [zone for zone in group if zone.alive and zone.control == control]
-    kept = [candidates[position] for position in rapl.originals([zone.series for zone in candidates])]
+    control = next((zone.control for zone in group if zone.trial.alive), None)
+    candidates = [zone for zone in group if zone.trial.alive and zone.control == control]
+    kept = [candidates[position] for position in rapl.originals([zone.trial for zone in candidates])]
     findings: list[Finding] = []
     for zone in group:
-        if not zone.alive:
+        if not zone.trial.alive:
             findings += _fault(zone)
         elif zone.control != control:
-            findings.append(_finding(zone.label, "unused", f"{zone.control} repeats what {control} shows"))
+            findings.append(_finding(zone.label, "unused", f"{zone.control} repeats what {control} shows."))
         elif zone not in kept:
-            findings.append(_finding(zone.label, "unused", "it shows the counter of another die once more"))
+            findings.append(_finding(zone.label, "unused", "It shows the counter of another die once more."))
     return kept, findings
 
 
 def _denials(zones: list[_Zone]) -> list[Finding]:
     """Report all zones that may not be read as one finding, because one command mends them all."""
-    denied = [zone.label for zone in zones if isinstance(zone.error, PermissionError)]
+    denied = [zone.label for zone in zones if isinstance(zone.trial.error, PermissionError)]
     if not denied:
         return []
-    return [_finding(", ".join(denied), "denied", "only root may read energy_uj since Linux 5.10", PERMIT)]
+    return [
+        _finding(
+            ", ".join(denied),
+            "denied",
+            "This user may not read energy_uj, which only root may since Linux 5.10.",
+            PERMIT,
+        )
+    ]
 
 
 def _fault(zone: _Zone) -> list[Finding]:
     """Report why a zone that is present cannot be used; what `_denials` reports is left to it."""
-    if isinstance(zone.error, PermissionError):
+    if isinstance(zone.trial.error, PermissionError):
         return []
-    if zone.error is not None:
-        return [_finding(zone.label, "failed", f"{zone.counter.path} cannot be read: {zone.error}")]
-    return [_finding(zone.label, "dead", f"{zone.counter.path} is present, but its value never changes")]
+    if zone.trial.error is not None:
+        return [_finding(zone.label, "failed", f"{zone.counter.path} cannot be read: {zone.trial.error}.")]
+    return [_finding(zone.label, "dead", f"{zone.counter.path} is present, but its value never changes.")]
 
 
 def _finding(subject: str, status: Status, detail: str, remedy: str = "") -> Finding:

@@ -7,14 +7,12 @@ The two roads show the same registers, so only one of them is ever used.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from aimeter.sensors.base import Channel, Kind, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-Value = TypeVar("Value")
 
 PERIOD_S = 1e-3
 """Time between renewals of the registers. Source: Intel SDM vol. 3B, RAPL interfaces: about 1 ms."""
@@ -72,18 +70,35 @@ def outcome_of(error: OSError) -> Outcome:
     return Outcome.GONE if error.errno in _FINAL else Outcome.AGAIN
 
 
-def watch(read: Callable[[], Value], sleep: Callable[[float], object]) -> list[Value]:
-    """Return the results of `ROUNDS` calls of `read`, `PAUSE_S` apart."""
-    rounds = [read()]
-    while len(rounds) < ROUNDS:
-        sleep(PAUSE_S)
-        rounds.append(read())
-    return rounds
+class Trial:
+    """A counter on trial: read a few times before it is trusted."""
+
+    def __init__(self, read: Callable[[], int]) -> None:
+        self.series: list[int] = []
+        self.error: OSError | ValueError | None = None
+        self._read = read
+
+    def sample(self) -> None:
+        """Read the counter once more, unless it has failed before."""
+        if self.error is None:
+            try:
+                self.series.append(self._read())
+            except (OSError, ValueError) as error:
+                self.error = error
+
+    @property
+    def alive(self) -> bool:
+        """Whether the counter moved; one that did not is present but dead, as perf's psys in some guests."""
+        return self.error is None and len(set(self.series)) > 1
 
 
-def advances(series: Sequence[int]) -> bool:
-    """Tell whether a counter moved: one that did not is present but dead, as perf's psys in some guests."""
-    return len(set(series)) > 1
+def hold(trials: Sequence[Trial], sleep: Callable[[float], object]) -> None:
+    """Read all counters `ROUNDS` times, `PAUSE_S` apart, those of a round close together."""
+    for remaining in reversed(range(ROUNDS)):
+        for trial in trials:
+            trial.sample()
+        if remaining:
+            sleep(PAUSE_S)
 
 
 def mirrors(first: Sequence[int], second: Sequence[int]) -> bool:
@@ -103,10 +118,10 @@ def mirrors(first: Sequence[int], second: Sequence[int]) -> bool:
     return bool(steps) and 2 * equal >= len(steps)
 
 
-def originals(counters: Sequence[Sequence[int]]) -> list[int]:
+def originals(trials: Sequence[Trial]) -> list[int]:
     """Return the positions of the counters that mirror none before them."""
     kept: list[int] = []
-    for position, series in enumerate(counters):
-        if not any(mirrors(counters[earlier], series) for earlier in kept):
+    for position, trial in enumerate(trials):
+        if not any(mirrors(trials[earlier].series, trial.series) for earlier in kept):
             kept.append(position)
     return kept
