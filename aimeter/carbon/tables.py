@@ -133,7 +133,7 @@ def _object(document: object) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return _object(json.loads(path.read_text(encoding="utf-8")))
+    return _object(json.loads(path.read_text(encoding="utf-8-sig")))
 
 
 def _whole(path: Path) -> Entries:
@@ -196,7 +196,7 @@ def _canadian_codes() -> dict[str, str]:
 
 
 def _rows(path: Path) -> Entries:
-    # The file starts with a byte-order mark.
+    # The file starts with a byte-order mark, which utf-8-sig drops.
     with path.open(encoding="utf-8-sig", newline="") as file:
         return [(f"{row['provider']} {row['region']}", row) for row in csv.DictReader(file)]
 
