@@ -144,8 +144,7 @@ def test_scopes_of_the_power_field(nvml):
     handle, other = opened(), opened(1)
     gpu, module, memory = field(handle, (186, 0), (186, 1), (186, 2))
     assert (gpu.value.uiVal, module.value.uiVal, memory.nvmlReturn) == (80_000, 200_000, NOT_SUPPORTED)
-    with pytest.raises(pynvml.NVMLError_NotSupported):
-        field(other, (186, 1))
+    assert field(other, (186, 1))[0].nvmlReturn == NOT_SUPPORTED
 
 
 def test_counter_is_a_staircase_of_the_integral(nvml):
@@ -239,7 +238,7 @@ def test_faults_by_time_by_number_and_by_value(nvml):
 
 
 def test_a_field_fails_alone(nvml):
-    """One good field makes the call a success, so each field's own return code counts."""
+    """The call succeeds whatever becomes of its fields: each field's own return code counts."""
     gpu = nvml.add("h100")
     nvml.time = 10.0
     handle = opened()
@@ -247,6 +246,8 @@ def test_a_field_fails_alone(nvml):
     average, instant = field(handle, 185, 186)
     assert (average.nvmlReturn, instant.nvmlReturn) == (0, UNKNOWN)
     gpu.fault(FIELD_AVERAGE, UNKNOWN)
+    assert [value.nvmlReturn for value in field(handle, 185, 186)] == [UNKNOWN, UNKNOWN]
+    gpu.fault("nvmlDeviceGetFieldValues", UNKNOWN)
     with pytest.raises(pynvml.NVMLError_Unknown):
         field(handle, 185, 186)
     assert (gpu.calls(FIELD_AVERAGE), gpu.calls(FIELD_INSTANT), gpu.calls(FIELD_MODULE)) == (2, 2, 0)

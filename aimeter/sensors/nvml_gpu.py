@@ -105,7 +105,7 @@ def _ways(nv: Any, capability: tuple[int, int] | None) -> list[_Way]:  # noqa: A
     def instant_w(scope: int) -> Callable[[object], float]:
         def ask(handle: object) -> float:
             answer = nv.nvmlDeviceGetFieldValues(handle, [(_FIELD_INSTANT, scope)])[0]
-            # The call as a whole succeeds if any field does; each has a return code of its own.
+            # The call succeeds although a field failed; each has a return code of its own.
             if answer.nvmlReturn:
                 raise nv.NVMLError(answer.nvmlReturn)
             return answer.value.uiVal / 1e3  # type: ignore[no-any-return]
@@ -195,7 +195,7 @@ class NvmlGpu:
                 continue
             if self.channels:
                 self.faults.append(f"{self._way.what}: given up")
-            self._way, self._ask, self._last = way, way.ask, None
+            self._way, self._ask = way, way.ask
             self.channels = (self._channel(way),)
             return True
         return False

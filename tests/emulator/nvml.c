@@ -389,17 +389,14 @@ static int field_value(Device *d, FieldValue *v)
 int nvmlDeviceGetFieldValues(Handle h, int count, FieldValue *values)
 {
     struct timeval t;
-    int filled = 0;
     DEVICE_CALL(nvmlDeviceGetFieldValues, h, values && count > 0);
     gettimeofday(&t, NULL);
     for (int i = 0; i < count; i++) {
         values[i].timestamp_us = (int64_t)t.tv_sec * 1000000 + t.tv_usec;
         values[i].latency_us = (int64_t)(d->latency_s * 1e6);
         values[i].code = field_value(d, &values[i]);
-        filled += values[i].code == SUCCESS;
-        code = values[i].code;
     }
-    return end(filled ? SUCCESS : code); /* one good field makes the whole call a success */
+    return end(SUCCESS); /* clients must look at the code of each field */
 }
 
 typedef struct { uint64_t timestamp_us; Value value; } Sample;
