@@ -10,13 +10,15 @@ import textwrap
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 
+import pynvml
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aimeter.sensors.base import Outcome, Sensor
-from aimeter.sensors.nvml import probe
+from aimeter.sensors.nvml import NvmlGpu, probe
 from aimeter.sensors.nvml_gpu import timing
+from aimeter.sensors.visible import Gpu
 from tests.emulator.nvml import (
     DRIVER_NOT_LOADED,
     ENERGY,
@@ -431,8 +433,6 @@ def test_power_fields_fail_each_for_itself(rig):
 
 def test_shutdown_by_someone_else_is_a_fault_not_an_exception(rig):
     """If other code shuts NVML down once too often, the sensor says so and closes quietly."""
-    import pynvml  # noqa: PLC0415
-
     rig.add("a100")
     (sensor,), _ = rig.look()
     pynvml.nvmlShutdown()
@@ -465,6 +465,27 @@ def test_reopen_in_the_same_process(rig):
     rig.init_error(DRIVER_NOT_LOADED)
     sensor.reopen()
     assert read(sensor).outcome is Outcome.GONE
+
+
+def test_reopen_without_the_device(rig):
+    """A device that is not found again is gone, and found again it is read again."""
+    gpu = rig.add("a100")
+    (sensor,), _ = rig.look()
+    gpu.fault("nvmlDeviceGetHandleByUUID", GPU_IS_LOST, calls=1)
+    sensor.reopen()
+    assert read(sensor).outcome is Outcome.GONE
+    sensor.reopen()
+    assert read(sensor).outcome is Outcome.OK
+
+
+def test_a_gpu_without_a_meter_gives_no_reading(rig):
+    """Opened by hand, a GPU with no working meter has no channel and no reading."""
+    gpu = rig.add("gtx1080")
+    for function in (FIELD_INSTANT, POWER):
+        gpu.fault(function, NOT_SUPPORTED)
+    sensor = NvmlGpu(pynvml, Gpu(0, gpu.uuid))
+    assert (sensor.channels, sensor.read(), sensor.instant_power_w()) == ((), [], None)
+    sensor.close()
 
 
 def test_fork_in_mid_run(rig):
@@ -501,8 +522,6 @@ def test_fork_child_that_never_reopens(rig):
     if child == 0:
         verdict = 1
         try:
-            import pynvml  # noqa: PLC0415
-
             pynvml.nvmlInit()  # the child's own business
             sensor.close()
             verdict = 0 if rig.references == 1 else 2
