@@ -437,6 +437,7 @@ class Ledger:
             if kept is None:
                 continue
             known = (kept.size - 1) // _POINTS
+            start[:, :, index] = 0.0  # as far as a trace that was added since is concerned
             start[:, :known, index] = kept[:-1].reshape(_POINTS, known)
             leaves[index] = kept[-1]
         stop = points[:, :, end]
