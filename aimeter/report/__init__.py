@@ -1,0 +1,9 @@
+"""Reading logs back and adding them up."""
+
+from __future__ import annotations
+
+from aimeter.report.export import export_csv
+from aimeter.report.read import ReadResult, read
+from aimeter.report.summary import Summary, SummaryRow, Tally, summarise
+
+__all__ = ["ReadResult", "Summary", "SummaryRow", "Tally", "export_csv", "read", "summarise"]

@@ -1,0 +1,50 @@
+"""Writing records to a CSV file of their own, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aimeter.errors import ConfigurationError
+from aimeter.sinks.text import CSV_HEADER, csv_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aimeter.record import Record
+
+
+def export_csv(records: Iterable[Record], path: str | os.PathLike[str]) -> int:
+    """Write the records to a CSV file, replacing what is there, and return how many they are.
+
+    The file is written beside its place and moved there when it is complete and on disk. rename(2) is atomic:
+    a reader sees the old file or the new one, never a part.
+
+    Raises:
+        ConfigurationError: The folder does not exist, or the path is a folder.
+        OSError: The disk did not take it; the old file is untouched.
+    """
+    target = Path(path).expanduser().resolve()  # through a link to the file itself
+    if not target.parent.is_dir():
+        message = f"The folder {target.parent} does not exist. Create it: mkdir -p '{target.parent}'."
+        raise ConfigurationError(message)
+    if target.is_dir():
+        message = f"{target} is a folder. Name a file in it, such as '{target / 'calls.csv'}'."
+        raise ConfigurationError(message)
+    beside = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    rows = 0
+    try:
+        with beside.open("xb") as file:
+            file.write(CSV_HEADER)
+            for record in records:
+                file.write(csv_line(record))
+                rows += 1
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    return rows

@@ -1,0 +1,104 @@
+"""A row of a log as a record again: the inverse of `aimeter.sinks.text`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import get_type_hints
+
+from aimeter.record import COLUMNS, Record
+from aimeter.sinks.text import unguarded
+
+MALFORMED = (TypeError, ValueError, RecursionError)
+"""What a row that is not one of ours raises, whatever is wrong with it."""
+
+
+def _optional_number(value: object) -> float | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(value)
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _number(value: object) -> float:
+    number = _optional_number(value)
+    if number is None:
+        raise ValueError(value)
+    return number
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(value)
+    return int(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _optional_text(value: object) -> str | None:
+    return None if value is None or value == "" else _text(value)
+
+
+def _mapping(value: object) -> dict[str, object]:
+    if isinstance(value, str):
+        value = json.loads(value) if value else {}
+    if not isinstance(value, dict):
+        raise TypeError(value)
+    return value
+
+
+_BY_TYPE: dict[object, Callable[[object], object]] = {
+    int: _integer,
+    float: _number,
+    float | None: _optional_number,
+    str | None: _optional_text,
+    Mapping[str, object]: _mapping,
+}
+_TYPES = get_type_hints(Record)
+_READERS = tuple(_BY_TYPE.get(_TYPES[column], _text) for column in COLUMNS)
+_GUARDED = tuple(read in {_text, _optional_text} for read in _READERS)
+
+
+def _record(values: Sequence[object]) -> Record:
+    build: Callable[..., Record] = Record
+    record = build(*[read(value) for read, value in zip(_READERS, values, strict=True)])
+    if not record.aimeter_version:
+        message = "aimeter_version is empty: the row is torn"
+        raise ValueError(message)
+    return record
+
+
+def record_from_csv(fields: Sequence[str], places: Sequence[int]) -> Record:
+    """Build the record from a row's fields; `places` holds the place of each of `COLUMNS` among them.
+
+    Raises:
+        TypeError, ValueError, RecursionError: A field does not hold what its column should (see `MALFORMED`).
+    """
+    return _record(
+        [
+            unguarded(fields[place]) if text else fields[place]
+            for place, text in zip(places, _GUARDED, strict=True)
+        ]
+    )
+
+
+def record_from_json(row: object) -> Record:
+    """Build the record from a decoded line of JSON; keys that this schema does not know are ignored.
+
+    Raises:
+        TypeError, ValueError, RecursionError: A column is missing or does not hold what it should.
+    """
+    if not isinstance(row, dict):
+        raise TypeError(row)
+    missing = [column for column in COLUMNS if column not in row]
+    if missing:
+        message = f"the row has no {missing[0]}"
+        raise ValueError(message)
+    return _record([row[column] for column in COLUMNS])

@@ -1,0 +1,144 @@
+"""Reading logs back, row by row, whatever has happened to them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from aimeter.errors import ConfigurationError, LogSchemaError, did_you_mean
+from aimeter.record import COLUMNS
+from aimeter.report.parse import MALFORMED, record_from_csv, record_from_json
+from aimeter.sinks.text import csv_fields
+
+if TYPE_CHECKING:
+    from aimeter.record import Record
+
+_BOM = b"\xef\xbb\xbf"
+_PROBLEMS_TOLD = 10
+
+LogPath = str | os.PathLike[str]
+
+
+class ReadResult(Iterator["Record"]):
+    """The records of some logs, one at a time, in constant memory.
+
+    Attributes:
+        rows: Records given so far.
+        skipped: Lines so far that are no whole row: torn, glued together or foreign.
+        problems: Where the first ten of them are, and what is wrong: ``calls.csv:17: 12 columns, not 42``.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.rows = 0
+        self.skipped = 0
+        self.problems: list[str] = []
+        self._records = self._read_all(paths)
+
+    def __next__(self) -> Record:
+        record = next(self._records)
+        self.rows += 1
+        return record
+
+    def _read_all(self, paths: Iterable[Path]) -> Iterator[Record]:
+        for path in paths:
+            with path.open("rb") as log:
+                columns = _columns(path, log)
+                if columns is None:
+                    yield from self._json_rows(path, log)
+                else:
+                    yield from self._csv_rows(path, log, columns)
+
+    def _skip(self, path: Path, number: int, reason: object) -> None:
+        self.skipped += 1
+        if len(self.problems) < _PROBLEMS_TOLD:
+            self.problems.append(f"{path}:{number}: {str(reason)[:100]}")
+
+    def _csv_rows(self, path: Path, log: BinaryIO, columns: list[str]) -> Iterator[Record]:
+        places = [columns.index(column) for column in COLUMNS]
+        version = places[-1]
+        known_version = ""
+        for number, line in enumerate(log, 1):
+            fields = csv_fields(line.removeprefix(_BOM) if number == 1 else line)
+            if fields in ([""], columns):
+                continue  # a blank line ends a torn one; where files cannot be locked a header may come twice
+            if len(fields) != len(columns):
+                self._skip(path, number, f"{len(fields)} columns, not {len(columns)}")
+                continue
+            if not line.endswith((b"\n", b"\r")) and fields[version] != known_version:
+                self._skip(path, number, "the line has no end, and its last column may be cut")
+                continue
+            try:
+                record = record_from_csv(fields, places)
+            except MALFORMED as fault:
+                self._skip(path, number, fault)
+                continue
+            known_version = record.aimeter_version
+            yield record
+
+    def _json_rows(self, path: Path, log: BinaryIO) -> Iterator[Record]:
+        for number, line in enumerate(log, 1):
+            if not line.strip():
+                continue
+            try:
+                record = record_from_json(json.loads(line))
+            except MALFORMED as fault:
+                self._skip(path, number, fault)
+                continue
+            yield record
+
+
+def _columns(path: Path, log: BinaryIO) -> list[str] | None:
+    """Return the names in a CSV log's header, or None for JSON Lines; by content, so a log may be renamed.
+
+    Raises:
+        LogSchemaError: It is neither, or a schema that this version cannot read.
+    """
+    first = log.readline().removeprefix(_BOM)
+    log.seek(0)
+    if not first:
+        return list(COLUMNS)
+    if first.startswith(b"{"):
+        try:
+            present = json.loads(first)
+        except MALFORMED:  # a torn first line says nothing about the others
+            return None
+    else:
+        present = csv_fields(first)
+    missing = [column for column in COLUMNS if column not in present]
+    if missing:
+        message = (
+            f"{path} is no aimeter log that this version can read: its first line lacks {len(missing)} "
+            f"columns, such as {missing[0]}. Check the path, or upgrade aimeter if a newer version wrote it."
+        )
+        raise LogSchemaError(message)
+    return None if first.startswith(b"{") else present
+
+
+def read(paths: LogPath | Iterable[LogPath]) -> ReadResult:
+    """Read one log or several, CSV or JSON Lines, one after another.
+
+    Rows of later schemas are read by the names of their columns; what this version does not know is left out.
+
+    Raises:
+        ConfigurationError: A path names no readable file.
+        LogSchemaError: A file is no aimeter log. Raised at once, before any record is given.
+    """
+    found = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+    for path in found:
+        try:
+            with path.open("rb") as log:
+                _columns(path, log)
+        except OSError as fault:
+            message = f"The log {path} cannot be read: {fault.strerror}.{_near(path)}"
+            raise ConfigurationError(message) from fault
+    return ReadResult(found)
+
+
+def _near(path: Path) -> str:
+    try:
+        return did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
+    except OSError:
+        return ""

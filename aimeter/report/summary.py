@@ -1,0 +1,203 @@
+"""Adding records up, by name, in constant memory a name.
+
+The error of a sum or a mean: each record carries a 95 % half-width, `error_j`, and the part of it that
+sampling leaves open, `resolution_j`. The rest, ``calibration = sqrt(error_j² - resolution_j²)``, is the
+sensor's own, and one sensor is wrong in the same direction at every call. By the law of propagation of
+uncertainty (JCGM 100:2008, "GUM", 5.1.2 and 5.2.2) independent parts add in quadrature, and fully correlated
+parts linearly:
+
+    error of n calls together = sqrt(sum of resolution_j² + (sum of calibration)²)
+    error of their mean       = that / n
+
+So the mean of many calls is limited by the calibration alone. This is the error of measurement of these
+calls, not their spread.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aimeter.record import COUNTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rich.table import Table
+
+    from aimeter.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryRow:
+    """What the calls of one name come to.
+
+    Attributes:
+        name: The calls' name.
+        calls: How many there are.
+        errors: How many of them raised.
+        unknown: How many have no energy; they are left out of every figure in joules.
+        energy_j: Energy of the others together; None if there is no other.
+        energy_error_j: Its error as a 95 % half-width; None if a call's own is not known.
+        per_call_j: Mean energy of a call whose energy is known.
+        per_call_error_j: Its error as a 95 % half-width.
+        per_unit_j: Energy per unit, by the name of the count: total energy of the calls that have this count,
+            divided by the total of the count.
+        co2e_g: Carbon of the calls that have any figure of it; None if none has.
+        duration_s: Time of all calls together; calls that overlap count twice.
+        methods: How each kind of device was measured: all methods that occur, sorted. A kind that was never
+            measured is absent.
+        coverage: The least `coverage` of any call, 0 to 1.
+    """
+
+    name: str
+    calls: int
+    errors: int
+    unknown: int
+    energy_j: float | None
+    energy_error_j: float | None
+    per_call_j: float | None
+    per_call_error_j: float | None
+    per_unit_j: Mapping[str, float]
+    co2e_g: float | None
+    duration_s: float
+    methods: Mapping[str, tuple[str, ...]]
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Calls by name, the most energy first, and what they come to.
+
+    Attributes:
+        rows: One a name.
+        total: Of the calls that no other call encloses: a parent's energy includes its children's.
+        nested: How many calls are inside others and so not in `total`.
+        skipped: Lines of the logs that were no whole rows.
+    """
+
+    rows: tuple[SummaryRow, ...]
+    total: SummaryRow
+    nested: int = 0
+    skipped: int = 0
+
+    def __str__(self) -> str:
+        from aimeter.report.table import grid, text  # noqa: PLC0415  rendering is loaded by who looks
+
+        return text(grid(self))
+
+    def _repr_html_(self) -> str:
+        from aimeter.report.table import grid, html  # noqa: PLC0415  rendering is loaded by who looks
+
+        return html(grid(self))
+
+    def __rich__(self) -> Table:
+        from aimeter.report.table import grid, rich_table  # noqa: PLC0415  rendering is loaded by who looks
+
+        return rich_table(grid(self))
+
+
+@dataclass(slots=True)
+class _Sums:
+    calls: int = 0
+    errors: int = 0
+    known: int = 0
+    energy_j: float = 0.0
+    resolution_j2: float = 0.0
+    calibration_j: float = 0.0
+    all_bounded: bool = True
+    unit_energy_j: dict[str, float] = field(default_factory=dict)
+    units: dict[str, float] = field(default_factory=dict)
+    co2e_g: float | None = None
+    duration_s: float = 0.0
+    gpu: set[str] = field(default_factory=set)
+    cpu: set[str] = field(default_factory=set)
+    dram: set[str] = field(default_factory=set)
+    coverage: float = 1.0
+
+    def add(self, record: Record) -> None:
+        self.calls += 1
+        self.errors += record.status == "error"
+        self.duration_s += record.duration_s
+        self.coverage = min(self.coverage, record.coverage)
+        self.gpu.add(record.gpu_method)
+        self.cpu.add(record.cpu_method)
+        self.dram.add(record.dram_method)
+        if record.co2e_g is not None:
+            self.co2e_g = (self.co2e_g or 0.0) + record.co2e_g
+        if record.energy_j is not None:
+            self._add_energy(record, record.energy_j)
+
+    def _add_energy(self, record: Record, energy_j: float) -> None:
+        self.known += 1
+        self.energy_j += energy_j
+        if record.error_j is None:
+            self.all_bounded = False
+        else:
+            resolution_j2 = (record.resolution_j or 0.0) ** 2
+            self.resolution_j2 += resolution_j2
+            self.calibration_j += math.sqrt(max(record.error_j**2 - resolution_j2, 0.0))
+        for unit in COUNTS:
+            count: float | None = getattr(record, unit)
+            if count is not None:
+                self.units[unit] = self.units.get(unit, 0.0) + count
+                self.unit_energy_j[unit] = self.unit_energy_j.get(unit, 0.0) + energy_j
+
+    def row(self, name: str) -> SummaryRow:
+        error_j = math.sqrt(self.resolution_j2 + self.calibration_j**2)
+        bounded = self.known > 0 and self.all_bounded
+        methods = {"gpu": self.gpu, "cpu": self.cpu, "dram": self.dram}
+        return SummaryRow(
+            name=name,
+            calls=self.calls,
+            errors=self.errors,
+            unknown=self.calls - self.known,
+            energy_j=self.energy_j if self.known else None,
+            energy_error_j=error_j if bounded else None,
+            per_call_j=self.energy_j / self.known if self.known else None,
+            per_call_error_j=error_j / self.known if bounded else None,
+            per_unit_j={
+                unit: self.unit_energy_j[unit] / count for unit, count in self.units.items() if count > 0
+            },
+            co2e_g=self.co2e_g,
+            duration_s=self.duration_s,
+            methods={kind: tuple(sorted(seen)) for kind, seen in methods.items() if seen - {"none"}},
+            coverage=self.coverage,
+        )
+
+
+class Tally:
+    """A running summary: add records as they come, ask at any time. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, _Sums] = {}
+        self._total = _Sums()
+
+    def add(self, record: Record) -> None:
+        """Count one record in."""
+        sums = self._by_name.get(record.name)
+        if sums is None:
+            sums = self._by_name[record.name] = _Sums()
+        sums.add(record)
+        if record.parent_id is None:
+            self._total.add(record)
+
+    def summary(self, *, skipped: int = 0) -> Summary:
+        """Return the sums so far; `skipped` is the number of a log's lines that were no rows."""
+        rows = [sums.row(name) for name, sums in self._by_name.items()]
+        rows.sort(key=lambda row: (-(row.energy_j or 0.0), row.name))
+        return Summary(
+            rows=tuple(rows),
+            total=self._total.row("total"),
+            nested=sum(row.calls for row in rows) - self._total.calls,
+            skipped=skipped,
+        )
+
+
+def summarise(records: Iterable[Record]) -> Summary:
+    """Add up records, such as those of `aimeter.report.read`, in constant memory a name."""
+    tally = Tally()
+    for record in records:
+        tally.add(record)
+    return tally.summary(skipped=getattr(records, "skipped", 0))

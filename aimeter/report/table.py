@@ -1,0 +1,140 @@
+"""A summary as a table: plain text, HTML for notebooks, rich for terminals."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, NamedTuple
+
+from aimeter.report.units import printable, quantity
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from aimeter.report.summary import Summary, SummaryRow
+
+_UNIT_NAMES = {
+    "items": "item",
+    "images": "image",
+    "tokens_in": "token in",
+    "tokens_out": "token out",
+    "steps": "step",
+    "audio_s": "s of audio",
+}
+_LONGEST_NAME = 40
+_TEXT_COLUMNS = frozenset({"name", "per unit", "measured by"})
+
+
+class Grid(NamedTuple):
+    """A table before it is drawn."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    total: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def grid(summary: Summary) -> Grid:
+    """Put a summary into words and figures."""
+    every = (*summary.rows, summary.total)
+    columns = ["name", "calls", "errors", "per call", "per unit", "energy", "CO2e", "time", "measured by"]
+    if any(row.unknown for row in every):
+        columns.insert(3, "no energy")
+    if any(row.coverage < 1 for row in every):
+        columns.insert(-1, "covered")
+    return Grid(
+        header=tuple(columns),
+        rows=tuple(tuple(_cells(row)[column] for column in columns) for row in summary.rows),
+        total=tuple(_cells(summary.total)[column] for column in columns),
+        notes=_notes(summary),
+    )
+
+
+def _cells(row: SummaryRow) -> dict[str, str]:
+    return {
+        "name": printable(row.name),
+        "calls": f"{row.calls:,}",
+        "errors": f"{row.errors:,}",
+        "no energy": f"{row.unknown:,}",
+        "per call": quantity(row.per_call_j, "J", row.per_call_error_j),
+        "per unit": ", ".join(
+            f"{quantity(j, 'J')}/{_UNIT_NAMES[unit]}" for unit, j in row.per_unit_j.items()
+        ),
+        "energy": quantity(row.energy_j, "J", row.energy_error_j),
+        "CO2e": quantity(row.co2e_g, "g", largest=3),
+        "time": quantity(row.duration_s, "s", largest=0),
+        "covered": f"{row.coverage:.0%}",
+        "measured by": ", ".join(f"{kind} {'+'.join(seen)}" for kind, seen in row.methods.items())
+        or "nothing",
+    }
+
+
+def _notes(summary: Summary) -> tuple[str, ...]:
+    notes = ["± is the error of measurement, a 95 % half-width; a sensor's calibration does not average out."]
+    if summary.nested:
+        notes.append(
+            f"The total is of calls that no other call encloses; {summary.nested:,} more are inside those."
+        )
+    if any(row.unknown for row in summary.rows):
+        notes.append("Calls without energy are left out of every figure in joules and grams.")
+    if any(row.coverage < 1 for row in summary.rows):
+        notes.append("Covered: the least part of a call's time that the meters cover.")
+    if summary.skipped:
+        notes.append(f"{summary.skipped:,} lines of the log were torn or foreign and were skipped.")
+    return tuple(notes)
+
+
+def text(table: Grid) -> str:
+    """Draw the table in plain text."""
+    lines = [table.header, *table.rows, table.total]
+    lines = [(_shortened(name), *others) for name, *others in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def drawn(cells: tuple[str, ...]) -> str:
+        aligned = (
+            cell.ljust(width) if title in _TEXT_COLUMNS else cell.rjust(width)
+            for title, cell, width in zip(table.header, cells, widths, strict=True)
+        )
+        return "  ".join(aligned).rstrip()
+
+    rule = "-" * len("  ".join("-" * width for width in widths))
+    header, *rows, total = map(drawn, lines)
+    return "\n".join([header, rule, *rows, rule, total, *table.notes])
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def html(table: Grid) -> str:
+    """Draw the table in HTML; nothing in it can be markup."""
+
+    def drawn(tag: str, cells: tuple[str, ...]) -> str:
+        sides = ("left" if title in _TEXT_COLUMNS else "right" for title in table.header)
+        return "".join(
+            f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>'
+            for side, cell in zip(sides, cells, strict=True)
+        )
+
+    rows = "".join(f"<tr>{drawn('td', row)}</tr>" for row in table.rows)
+    notes = "<br>".join(map(escape, table.notes))
+    return (
+        f"<table><thead><tr>{drawn('th', table.header)}</tr></thead><tbody>{rows}</tbody>"
+        f"<tfoot><tr>{drawn('th', table.total)}</tr></tfoot></table><p><small>{notes}</small></p>"
+    )
+
+
+def rich_table(table: Grid) -> Table:
+    """Draw the table for a terminal. rich is loaded here, when one is drawn."""
+    from rich.table import Table  # noqa: PLC0415  loaded when first needed
+    from rich.text import Text  # noqa: PLC0415  loaded when first needed
+
+    drawn = Table(caption="\n".join(table.notes), caption_justify="left", show_footer=True)
+    for title, total in zip(table.header, table.total, strict=True):
+        drawn.add_column(
+            title, Text(total), justify="left" if title in _TEXT_COLUMNS else "right", overflow="fold"
+        )
+    for row in table.rows:
+        drawn.add_row(
+            *map(Text, row)
+        )  # a Text, unlike a string, holds no markup: a name may contain brackets
+    return drawn

@@ -1,0 +1,50 @@
+"""Quantities as people read them: engineering prefixes, and no digits that the error makes meaningless."""
+
+from __future__ import annotations
+
+import math
+
+_PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
+
+UNKNOWN = "unknown"
+
+
+def _exponent(value: float, largest: int) -> int:
+    """Return the multiple of three that, as an exponent, leaves 1 to 999 before the point."""
+    rounded = float(f"{value:.3g}")  # 999.6 shows as 1.00 k
+    return min(max(math.floor(math.log10(rounded) / 3) * 3, min(_PREFIXES)), largest)
+
+
+def quantity(value: float | None, unit: str, error: float | None = None, *, largest: int = 12) -> str:
+    """Return ``12.3 J``, ``4.50 mJ`` or, with an error, ``12.34 ± 0.62 J``.
+
+    A plain value has three significant digits. With an error, the error has two and the value ends at the
+    same place, as the GUM advises (JCGM 100:2008, 7.2.6).
+
+    Args:
+        value: In `unit`; None is unknown.
+        unit: Base unit, without prefix.
+        error: Half-width in the same unit, or None.
+        largest: Power of ten of the largest prefix that suits the unit: 3 for grams, 0 for seconds.
+    """
+    if value is None:
+        return UNKNOWN
+    size = max(abs(value), error or 0.0)
+    if size == 0:
+        return f"0 {unit}"
+    exponent = _exponent(size, largest)
+    scaled = value / 10**exponent
+    if not error:
+        digits = 2 - math.floor(math.log10(float(f"{abs(scaled):.3g}")))
+        return f"{scaled:.{max(digits, 0)}f} {_PREFIXES[exponent]}{unit}"
+    scaled_error = error / 10**exponent
+    digits = min(max(1 - math.floor(math.log10(float(f"{scaled_error:.2g}"))), 0), 6)
+    return f"{scaled:.{digits}f} ± {scaled_error:.{digits}f} {_PREFIXES[exponent]}{unit}"
+
+
+def printable(text: str) -> str:
+    """Return `text` with what would steer a terminal as escapes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )

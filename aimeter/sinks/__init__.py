@@ -1,0 +1,31 @@
+"""Destinations of settled records: one file each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aimeter.sinks.base import Sink
+from aimeter.sinks.csvlog import CsvLog
+from aimeter.sinks.filelog import Conflict, FileLog
+from aimeter.sinks.jsonl import JsonLinesLog
+from aimeter.sinks.memory import MemorySink
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["Conflict", "CsvLog", "FileLog", "JsonLinesLog", "MemorySink", "Sink", "open_log"]
+
+JSON_LINES_SUFFIXES = frozenset({".jsonl", ".ndjson"})
+
+
+def open_log(path: str | os.PathLike[str], conflict: Conflict = "error") -> FileLog:
+    """Open the log at `path`: JSON Lines if its name ends in ``.jsonl`` or ``.ndjson``, otherwise CSV.
+
+    Raises:
+        LogSchemaError: The file holds something else, and `conflict` is ``error``.
+        ConfigurationError: The path cannot be written.
+    """
+    if Path(path).suffix.lower() in JSON_LINES_SUFFIXES:
+        return JsonLinesLog(path, conflict=conflict)
+    return CsvLog(path, conflict=conflict)
