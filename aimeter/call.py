@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
@@ -18,7 +19,6 @@ from .errors import did_you_mean
 from .record import COUNTS, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Self
 
     from .meter import Meter
@@ -34,6 +34,8 @@ _get_current = current.get
 _set_current = current.set
 _reset_current = current.reset
 _get_ident = threading.get_ident
+# The public current_thread() would make a lasting dummy object for threads that Python did not start.
+_thread_of: Callable[[int], threading.Thread | None] = getattr(threading, "_active", {}).get
 _modules = sys.modules
 
 
@@ -54,11 +56,21 @@ class Call:
     """
 
     __slots__ = (
-        "_counts", "_end", "_error", "_id", "_ident", "_meter", "_notes", "_parent", "_record", "_remarks",
-        "_start", "_status", "_token", "name", "__weakref__",
+        "_counts", "_end", "_error", "_id", "_meter", "_notes", "_parent", "_record", "_remarks",
+        "_start", "_status", "_thread", "_token", "name", "__weakref__",
     )  # fmt: skip
 
-    # Cold fields start out unset and are read with a default: creating a call stays cheap.
+    # These start out unset and are read with a default: creating a call stays cheap.
+    _counts: dict[str, float | None]
+    _error: str | None
+    _id: str
+    _notes: dict[str, object]
+    _parent: Call | None
+    _record: Record
+    _remarks: dict[str, object]
+    _status: str
+    _thread: threading.Thread | None
+    _token: Token[Call | None]
 
     def __init__(
         self,
@@ -87,7 +99,7 @@ class Call:
             around = around._parent
         self._parent = around
         self._token = _set_current(self)
-        self._ident = _get_ident()
+        self._thread = _thread_of(_get_ident())
         sampler = self._meter.sampler
         self._start = sampler.now()
         sampler.put(self)
@@ -241,9 +253,10 @@ class Call:
         return getattr(self, "_remarks", None) or {}
 
     @property
-    def ident(self) -> int:
-        """Identifier of the thread that began the call."""
-        return getattr(self, "_ident", 0)
+    def thread(self) -> str:
+        """Name of the thread that began the call; empty if Python does not know the thread."""
+        thread: threading.Thread | None = getattr(self, "_thread", None)
+        return "" if thread is None else thread.name
 
     @property
     def ended(self) -> bool:
@@ -397,6 +410,9 @@ class UnmeteredCall(Call):
         pass
 
     def finish(self, status: str, error: str | None) -> None:
+        """Do nothing."""
+
+    def pause(self, *, suspended: bool) -> None:
         """Do nothing."""
 
 

@@ -28,7 +28,8 @@ from .sinks.memory import MemorySink
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
-    from .report.summary import Summary
+    from .report.summary import Summary, Tally
+    from .rows import Context
     from .sampler import SteppedClock
     from .sensors.base import Clock, Finding, Sensor
     from .settle import Figures
@@ -84,7 +85,6 @@ class Meter:
         self._sinks: list[Sink] = [self._memory, *sinks]
         if self.settings.log is not None:
             self._sinks.append(open_log(self.settings.log, self.settings.log_conflict))
-        self._threads: dict[int, str] = {}
         self._kind = Call if self.settings.enabled else UnmeteredCall
         self._new_ids()
         self._own_sampler = sensors is not None
@@ -264,9 +264,8 @@ class Meter:
 
     def receive(self, figures: Sequence[Figures]) -> None:
         """Turn settled figures into rows and hand them to the sinks; called under the sampler's lock."""
-        from .rows import build, thread_names  # noqa: PLC0415 - loaded with the first figures
+        from .rows import build  # noqa: PLC0415 - loaded with the first figures
 
-        thread_names(self._threads)
         context = self._context()
         records = []
         for one in figures:
@@ -283,7 +282,7 @@ class Meter:
             except Exception as error:  # noqa: BLE001 - the one boundary: a sink by somebody else may raise anything
                 self.warn_once(f"sink {type(sink).__name__}", f"the sink {type(sink).__name__} raised {error!r}.")
 
-    def _context(self) -> object:
+    def _context(self) -> Context:
         from .rows import Context, epoch_s  # noqa: PLC0415 - loaded with the first figures
 
         return Context(
@@ -292,7 +291,6 @@ class Meter:
             self.settings.pue,
             self.sampler.traces,
             epoch_s(self.sampler.now()),
-            self._threads,
             self.sampler.cpu_s,
         )
 
@@ -310,7 +308,6 @@ class Meter:
     def after_fork(self) -> None:
         """In a forked child: rows, files and identifiers of its own."""
         self._new_ids()
-        self._threads = {}
         self._tally = _new_tally()
         for sink in self._sinks:
             sink.reopen()
@@ -336,7 +333,7 @@ def _place() -> str:
     return f"block at {Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
-def _new_tally() -> object:
+def _new_tally() -> Tally:
     from .report.summary import Tally  # noqa: PLC0415 - keeps the import light
 
     return Tally()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -31,7 +30,6 @@ class Context(NamedTuple):
         pue: Power usage effectiveness to apply.
         traces: The traces, in the order of the figures' lists.
         epoch_s: Wall-clock time (Unix) at 0 of the monotonic clock.
-        threads: Names of the threads seen alive, by identifier.
         meter_cpu_s: CPU time that metering has cost this process so far.
     """
 
@@ -40,16 +38,7 @@ class Context(NamedTuple):
     pue: float
     traces: Sequence[Trace]
     epoch_s: float
-    threads: Mapping[int, str]
     meter_cpu_s: float
-
-
-def thread_names(known: dict[int, str]) -> dict[int, str]:
-    """Return `known` with the names of the threads now alive added."""
-    for thread in threading.enumerate():
-        if thread.ident is not None:
-            known[thread.ident] = thread.name
-    return known
 
 
 def epoch_s(now_s: float) -> float:
@@ -127,7 +116,7 @@ def build(figures: Figures, context: Context) -> Record:
         start=datetime.fromtimestamp(context.epoch_s + call.start_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         duration_s=call.duration_s,
         pid=os.getpid(),
-        thread=context.threads.get(call.ident, str(call.ident)),
+        thread=call.thread,
         energy_j=energy if known else None,
         error_j=error_j(resolution, calibration) if known else None,
         resolution_j=resolution if known else None,

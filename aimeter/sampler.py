@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from .call import Call, Pause
     from .sensors.base import Clock, Finding, Reading, Sensor
-    from .settle import Figures, Ledger
+    from .settle import Entry, Figures, Ledger
     from .trace import Trace
 
 logger = logging.getLogger("aimeter")
@@ -90,7 +90,7 @@ class Sampler:
         self.lost_calls = 0
         self.cpu_s = 0.0
         self.lock = threading.RLock()
-        self._stepped = clock if hasattr(clock, "attach") else None
+        self._stepped: SteppedClock | None = clock if hasattr(clock, "attach") else None  # type: ignore[assignment]
         self._discover = discover
         self._ledger: Ledger | None = None
         self._by_sensor: list[list[Trace]] = []
@@ -252,29 +252,33 @@ class Sampler:
         except Exception as error:  # noqa: BLE001 - the one boundary: a sensor by somebody else may raise anything
             self.complain(f"raised-{index}", f"{type(sensor).__name__} raised {error!r} and is left out.")
             readings = _gone(self._by_sensor[index], self.now(), repr(error))
+        died: list[Trace] = []
         with self.lock:
             for trace, reading in zip(self._by_sensor[index], readings, strict=False):
                 was_alive = trace.alive
                 trace.take(reading)
                 if was_alive and not trace.alive:
-                    self._mourn(index, sensor, trace)
+                    died.append(trace)
+        for trace in died:
+            self._mourn(index, sensor, trace)
 
     def _mourn(self, index: int, sensor: Sensor, trace: Trace) -> None:
         """Say once that a channel died, and go on with the next best way to read its device, if any."""
         channel = trace.channel
         fall_back: Callable[[], bool] | None = getattr(sensor, "fall_back", None)
-        if fall_back is not None and not trace.gone and fall_back():
+        if fall_back is not None and fall_back():
+            from .trace import Trace  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
+
             self.complain(
                 f"fell-back-{channel.id}",
-                f"{channel.id} ({channel.name}): the {channel.method} {trace.reason}; "
+                f"{channel.id} ({channel.name}): its {channel.method} {trace.reason}; "
                 f"its {sensor.channels[0].method} is used instead.",
             )
-            from .trace import Trace  # noqa: PLC0415 - loads NumPy
-
-            trace.gone = True
-            fresh = [Trace(one, self.interval_s) for one in sensor.channels]
-            self._by_sensor[index] = fresh
-            self.traces.extend(fresh)
+            with self.lock:
+                trace.gone = True
+                fresh = [Trace(one, self.interval_s) for one in sensor.channels]
+                self._by_sensor[index] = fresh
+                self.traces.extend(fresh)
             return
         self.complain(
             f"died-{channel.id}",
@@ -378,8 +382,8 @@ class Sampler:
         """In a forked child: start afresh; open calls, queue and figures are the parent's business."""
         self.lock = threading.RLock()
         self._settled = threading.Condition(self.lock)
-        for call in [*(entry.call for entry in self._open_entries()), *self.queue]:
-            (call[0] if isinstance(call, tuple) else call).disown()
+        for event in [*(entry.call for entry in self._open_entries()), *self.queue]:
+            (event[0] if isinstance(event, tuple) else event).disown()
         self.queue.clear()
         self.ready = False
         self._waiting = 0
@@ -393,7 +397,7 @@ class Sampler:
             self._reopen = True
             self._opened.set()
 
-    def _open_entries(self) -> Iterable[object]:
+    def _open_entries(self) -> Iterable[Entry]:
         return [] if self._ledger is None else self._ledger.open_entries()
 
 

@@ -181,15 +181,15 @@ class Curve:
         return Points(energy, np.minimum(low, energy), np.maximum(high, energy), covered, variance)
 
     def _counted_bounds(self, time: Array, before: Array, after: Array, span: Array) -> tuple[Array, Array]:
-        """Bound a rising curve by its knots, and by the most that the device can draw since and until them."""
+        """Bound a rising curve by its knots, and by the most that the device can draw between them."""
         floor, ceiling = before[_E] - before[_U], after[_E] + after[_U]
-        # A stretch may exceed the nominal maximum (a wrong limit, a late update): its own mean is then the limit.
+        # A stretch may exceed the nominal limit (a wrong one, a late update): its own mean is then the limit.
         limit = np.maximum(self._limit_w, (ceiling - floor) / span)
         low = np.maximum(floor, after[_E] - after[_U] - limit * (after[_T] - time))
         high = np.minimum(ceiling, before[_E] + before[_U] + limit * (time - before[_T]))
         return low, high
 
-    def _sampled_half_width(self, right: Array, block: Array) -> Array:
+    def _sampled_half_width(self, right: npt.NDArray[np.intp], block: Array) -> Array:
         """Bound what a moving average hides at each time: its reach times the swing of power seen around it.
 
         A burst of energy Q, however short, shows in an average over W as an excess of Q / W for a time W:
@@ -234,7 +234,8 @@ def resolution(start: Points, end: Points, joules: Array) -> Array:
     independent = np.sqrt(half_width(start) ** 2 + half_width(end) ** 2 + sampled)
     most = np.maximum(end.high_j - start.low_j, 0.0)
     least = np.maximum(end.low_j - start.high_j, 0.0)
-    return np.minimum(independent, np.maximum(most - joules, joules - least) + np.sqrt(sampled))
+    bounded: Array = np.minimum(independent, np.maximum(most - joules, joules - least) + np.sqrt(sampled))
+    return bounded
 
 
 def _shape(
@@ -250,8 +251,10 @@ def _shape(
         return part
     open_before = activity.at(begin)
     open_all = activity.at(after[_T]) - open_before
-    open_part = np.divide(activity.at(time) - open_before, open_all, out=np.zeros_like(part), where=open_all > 0)
-    quiet = np.divide(after[_BASE] * span, step, out=np.ones_like(part), where=step > 0)
+    open_so_far = activity.at(time) - open_before
+    open_part = np.divide(open_so_far, open_all, out=np.zeros_like(part), where=open_all > 0)
+    # A step of next to nothing has no shape worth dividing by.
+    quiet = np.divide(after[_BASE] * span, step, out=np.ones_like(part), where=step > 1e-9)
     quiet = np.clip(quiet, 0.0, 1.0)
     shaped = quiet * part + (1.0 - quiet) * open_part
     usable = np.isfinite(after[_BASE]) & (open_all > 0) & (open_all < span)

@@ -51,7 +51,11 @@ class Difference(NamedTuple):
 
 
 def difference(
-    previous_j: float | None, value_j: float, elapsed_s: float, wrap_j: float | None, max_power_w: float | None
+    previous_j: float | None,
+    value_j: float,
+    elapsed_s: float,
+    wrap_j: float | None,
+    max_power_w: float | None,
 ) -> Difference:
     """Return what a counter's new value means.
 
@@ -186,7 +190,7 @@ class Trace:
             self._settled_gap_s = time_s
 
     def note_quiet(self, start_s: float, end_s: float) -> None:
-        """Learn the idle power from a stretch in which no call was open: from the knots that lie inside it."""
+        """Learn the idle power from the knots inside a stretch in which no call was open."""
         times, joules = self.curve.knots[:2]
         first, last = np.searchsorted(times, start_s), np.searchsorted(times, end_s, side="right") - 1
         if last <= first or times[last] - times[first] < 0.9 * min(self.period_s, _IDLE_STRETCH_S):

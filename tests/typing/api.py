@@ -1,0 +1,62 @@
+"""Never run: one line for each way of calling the API, for the type checker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, assert_type
+
+import aimeter
+
+
+@aimeter.track
+def plain(a: int, *, b: str = "") -> float:
+    return a + len(b)
+
+
+@aimeter.track("named", images=2, model="m")
+async def coroutine(a: int) -> str:
+    return str(a)
+
+
+@aimeter.track()
+def generator(a: int) -> Iterator[int]:
+    yield a
+
+
+@aimeter.track("stream")
+async def stream(a: int) -> AsyncIterator[int]:
+    yield a
+
+
+class Pipeline:
+    @aimeter.track
+    def method(self, prompt: str) -> bytes:
+        return prompt.encode()
+
+
+def use() -> None:
+    assert_type(plain(1, b="x"), float)
+    later = coroutine(1)
+    assert_type(later, Coroutine[Any, Any, str])
+    later.close()
+    assert_type(generator(1), Iterator[int])
+    assert_type(stream(1), AsyncIterator[int])
+    assert_type(Pipeline().method("x"), bytes)
+    plain("1")  # type: ignore[arg-type]
+    plain(1, c=2)  # type: ignore[call-arg]
+    with aimeter.track("x", items=3) as call:
+        assert_type(call.energy_j, float | None)
+        assert_type(call.per("items"), float | None)
+        call.count(tokens_out=5)
+        call.count(tokens=5)  # type: ignore[call-arg]
+        call.note(anything=object())
+    aimeter.track("x", image=3)  # type: ignore[call-overload]
+    meter = aimeter.Meter(log="calls.csv", region="FR")
+    wrapped: Callable[[int], str] = meter.track("y")(str)
+    assert_type(wrapped(1), str)
+    assert_type(meter.records(), list[aimeter.Record])
+
+
+async def use_async() -> None:
+    async with aimeter.track("x") as call:
+        assert_type(call, aimeter.Call)
