@@ -117,6 +117,12 @@ def test_psys_alone_is_not_the_cpu(make):
     assert (sensors, finding.status) == ([], "unused")
 
 
+def test_pmu_without_events(make):
+    """A PMU that offers no event of use is reported as missing."""
+    sensors, (finding,) = probe(make({"energy-cores": {0: 30}}))
+    assert (sensors, finding.status) == ([], "missing")
+
+
 def test_dead_package(make):
     """A package that never advances is dead; the other package is used, its memory with it."""
     pmu = make({"energy-pkg": {0: 0, 1: 50}, "energy-ram": {0: 0, 1: 5}}, packages={0: 0, 1: 1})

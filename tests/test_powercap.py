@@ -291,6 +291,16 @@ def test_unreadable_for_users(public_tree):
     assert len(only(sensors).channels) == 4
 
 
+def test_tree_that_may_not_be_listed(public_tree):
+    """A tree whose folder is closed is denied, without an exception."""
+    server(public_tree)
+    public_tree.root.chmod(0)
+    with unprivileged():
+        sensors, (finding,) = probe(public_tree)
+    public_tree.root.chmod(0o755)
+    assert (sensors, finding.status) == ([], "denied")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_unreadable_in_an_unprivileged_process(public_tree):
     """A process of another user, who truly may not read the 0400 files, gets a finding and no exception."""
@@ -335,6 +345,17 @@ def test_failing_zone_in_mid_run(tree):
     assert {reading.outcome for key, reading in by_id.items() if key != "cpu:1"} == {Outcome.OK}
     zones["cpu:1"].heal()
     assert {reading.outcome for reading in sensor.read()} == {Outcome.OK}
+
+
+def test_nonsense_in_mid_run(tree):
+    """A counter whose file holds no number gives no value and a reason, and may be tried again."""
+    zone = tree.zone("package-0", watts=50)
+    sensor = only(probe(tree)[0])
+    zone.close()
+    zone.energy_file.write_text("nan\n")
+    (reading,) = sensor.read()
+    assert (reading.outcome, reading.value) == (Outcome.AGAIN, None)
+    assert str(zone.energy_file.name) in reading.reason
 
 
 def test_zone_vanishes_in_mid_run(tree):

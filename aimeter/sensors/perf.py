@@ -195,6 +195,8 @@ def probe(
             _finding(str(root), "missing", "The kernel has no power PMU, as in most virtual machines.")
         ]
     candidates = _candidates(root, pmu, topology, open_event)
+    if not candidates:
+        return [], [_finding(str(root), "missing", f"The power PMU has no event {_PACKAGE}.")]
     rapl.hold([candidate.trial for candidate in candidates], sleep)
     findings = _choose(candidates, client=(root / "events" / "energy-gpu").exists())
     counted = [candidate for candidate in candidates if candidate.number is not None]
