@@ -210,22 +210,23 @@ class Trace:
             earliest = max(earliest, self.curve.end_s)
         return (earliest + reading.after_s) / 2, (reading.after_s - earliest) / 2
 
-    def _learn_period(self, reading: Reading, *, moved: bool) -> None:
-        """Follow a staircase whose steps are shorter or longer than documented."""
+    def _learn_period(self, reading: Reading) -> None:
+        """Follow a staircase, which has just moved, whose steps are shorter or longer than believed."""
         if not len(self.curve) or self._read is None or reading.after_s - self._read.after_s > self.period_s:
             return
         since = reading.after_s - self.curve.end_s
-        if not moved and since > 1.5 * self.period_s:
+        if since > 1.5 * self.period_s:
             self.period_s = since
-        elif moved and self.steps_slowly and self._read.after_s <= self.curve.end_s + self._half_s:
-            # Already there at the first look since the last step: the true period is no longer than that.
-            self.period_s = min(self.period_s, since)
+        elif self.steps_slowly and self._read.after_s <= self.curve.end_s + self._half_s:
+            # Already there at the first look since the last step: the true period is no longer than that. One
+            # that had been stretched by a pause of the sensor goes straight back to what is documented.
+            stretched = self.period_s > 2 * self.channel.period_s
+            self.period_s = self.channel.period_s if stretched else min(self.period_s, since)
 
     def _take_energy(self, reading: Reading, value: float) -> None:
         elapsed = reading.after_s - self._read.before_s if self._read is not None else 0.0
         found = difference(self._value, value, elapsed, self.channel.wrap_j, self.channel.max_power_w)
         if found.step is Step.SAME:
-            self._learn_period(reading, moved=False)
             return
         if found.step is Step.ABSURD:
             self.faults += 1
@@ -244,7 +245,7 @@ class Trace:
             self.reason = "the counter was reset"
             self.settle_gap(time)
             return
-        self._learn_period(reading, moved=True)
+        self._learn_period(reading)
         self._append(time, half, found.joules)
 
     def _append(self, time: float, half: float, joules: float) -> None:

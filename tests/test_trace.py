@@ -1,0 +1,220 @@
+"""From readings to a curve: differences that say what they are, knots, periods, death and return."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aimeter.sensors.base import Channel, Outcome, Reading
+from aimeter.trace import DEAD_AFTER_S, Difference, Step, Trace, difference
+
+
+def channel(**changes):
+    fields = {
+        "id": "gpu:0", "kind": "gpu", "method": "counter", "quantity": "energy", "name": "GPU",
+        "device": "GPU-1", "source": "fake", "period_s": 0.1, **changes,
+    }  # fmt: skip
+    return Channel(**fields)
+
+
+def read(trace, time, value, *, outcome=Outcome.OK, took_s=0.0, reason=""):
+    trace.take(Reading(time, time + took_s, outcome, value if outcome is Outcome.OK else None, reason))
+
+
+def play(trace, power_w, *, seconds, period_s, every_s=None, start=0.0):
+    """Read a staircase of a constant power for some time, as often as the trace asks for."""
+    now = start
+    while now < start + seconds:
+        read(trace, now, power_w * int(now / period_s + 1e-9) * period_s)
+        now = max(trace.due_s(now), now + 0.001) if every_s is None else now + every_s
+    return now
+
+
+# Differences
+
+
+def test_a_first_value_is_no_difference():
+    """The first value of a counter says nothing about energy."""
+    assert difference(None, 123.0, 0.0, None, None) == Difference(Step.FIRST, 0.0)
+
+
+def test_d3_a_wrap_is_added():
+    """D3: a RAPL counter that starts again from 0 gives the joules across the wrap."""
+    found = difference(262_143.0, 7.0, 0.1, 262_143.328850, 400.0)
+    assert found.step is Step.WRAPPED
+    assert found.joules == pytest.approx(7.328850)
+
+
+def test_a_counter_without_wrap_that_falls_was_reset():
+    """A negative difference of NVML is a reset, never a wrap."""
+    assert difference(5000.0, 3.0, 0.1, None, 400.0) == Difference(Step.RESET, 0.0)
+
+
+def test_a_wrap_that_is_too_large_was_a_reset():
+    """A fall that would mean more than the device can draw is no wrap."""
+    assert difference(1000.0, 0.0, 0.1, 262_143.0, 100.0).step is Step.RESET
+
+
+def test_d4_an_absurd_jump_is_no_energy():
+    """D4: a counter that jumps by 1e14 J is not believed."""
+    assert difference(0.0, 1e14, 5.0, None, None) == Difference(Step.ABSURD, 0.0)
+
+
+@given(st.lists(st.floats(min_value=0.001, max_value=20.0), min_size=1, max_size=60))
+def test_wraps_lose_nothing(joules):
+    """Any sequence of draws adds up across any number of wraps, as long as none is hidden between readings."""
+    wrap = 50.0
+    total = value = 0.0
+    for draw in joules:
+        new = (value + draw) % wrap
+        total += difference(value, new, 1.0, wrap, 100.0).joules
+        value = new
+    assert total == pytest.approx(sum(joules), abs=1e-6)
+
+
+# Knots
+
+
+def test_knots_lie_where_the_counter_moved():
+    """Every knot's time is that of the step, within its half-width, and its energy is exact."""
+    trace = Trace(channel(), 0.05)
+    play(trace, 300.0, seconds=5.0, period_s=0.1)
+    time, joules, uncertainty = trace.curve.knots[:, 2:]
+    step = np.round(time / 0.1) * 0.1
+    assert np.abs(time - step).max() < 0.013
+    assert (uncertainty >= 300.0 * np.abs(time - step) - 1e-6).all()
+    assert np.diff(joules) == pytest.approx(300.0 * np.diff(step), abs=1e-6)
+
+
+def test_a_slow_staircase_costs_few_readings():
+    """The interval follows the sensor's own period: a 100 ms counter is read about three times a period."""
+    trace, reads = Trace(channel(), 0.05), []
+    take = trace.take
+    trace.take = lambda reading: (reads.append(reading), take(reading))
+    play(trace, 300.0, seconds=5.0, period_s=0.1)
+    assert len(reads) < 5.0 / 0.1 * 4
+
+
+@pytest.mark.parametrize("true_period_s", [0.02, 0.06, 0.15, 0.3, 1.0])
+def test_b5_a_period_other_than_documented_is_learned(true_period_s):
+    """B5: whatever the documented period, knots meet the true steps and the energy is exact."""
+    trace = Trace(channel(period_s=0.1), 0.05)
+    play(trace, 300.0, seconds=10.0, period_s=true_period_s)
+    assert trace.alive
+    time, joules, _ = trace.curve.knots[:, -5:]
+    assert trace.period_s > 0
+    assert joules == pytest.approx(300.0 * time, abs=300.0 * max(true_period_s / 2, 0.03))
+
+
+def test_b12_a_delayed_sampler_divides_by_the_time_that_passed():
+    """B12: readings that come late give the power over the time that really passed."""
+    trace = Trace(channel(), 0.05)
+    for now in (0.0, 0.1, 0.2, 0.9, 1.0, 2.7, 2.8):
+        read(trace, now, 200.0 * now)
+    assert trace.curve.energy_j == pytest.approx(200.0 * 2.8)
+    assert trace.last_power_w == pytest.approx(200.0, rel=0.6)
+
+
+def test_a_reset_is_a_gap_and_not_an_energy():
+    """A counter reset in mid-run costs the stretch in which it happened, nothing more."""
+    trace = Trace(channel(), 0.05)
+    play(trace, 100.0, seconds=1.0, period_s=0.1)
+    before = trace.curve.energy_j
+    for now in np.arange(1.0, 2.0, 0.05):
+        read(trace, now, 100.0 * int((now - 1.0) / 0.1 + 1e-9) * 0.1 + 1.0)
+    assert trace.resets == 1
+    assert trace.curve.energy_j - before == pytest.approx(90.0, abs=20.0)
+    covered = trace.curve.at(np.array([0.05, 1.9])).covered_s
+    assert covered[1] - covered[0] == pytest.approx(1.85, abs=0.25)
+
+
+# Power
+
+
+def test_b2_a_power_that_jumps_is_not_smeared():
+    """B2: 60 W for 4.9 s, then 300 W: 294 J until the jump, not the 882 J of a line between changes."""
+    trace = Trace(channel(method="power", quantity="power", period_s=0.1, window_s=0.1), 0.05)
+    now = 0.0
+    while now <= 6.0:
+        read(trace, now, 60.0 if now < 4.9 else 300.0)
+        now += 0.05
+    joules, _ = trace.curve.energy(np.array([0.0]), np.array([4.85]))
+    assert joules[0] == pytest.approx(294.0 * 4.85 / 4.9, rel=0.02)
+
+
+@given(st.lists(st.floats(min_value=20.0, max_value=400.0), min_size=5, max_size=40), st.floats(0.0, 0.09))
+def test_published_power_is_integrated_within_its_error(levels, phase):
+    """A sensor that averages over its whole period loses nothing: the energy is right within the error."""
+    trace = Trace(channel(method="power", quantity="power", period_s=0.1, window_s=0.1), 0.05)
+    now = 0.0
+    while now < 0.1 * len(levels):
+        read(trace, now + phase * 0.1, levels[min(int(now / 0.1 + 1e-9), len(levels) - 1)])
+        now += 0.05
+    a, b = 0.15, 0.1 * len(levels) - 0.25
+    if b <= a:
+        return
+    joules, resolution = trace.curve.energy(np.array([a]), np.array([b]))
+    # What is published in period k is the mean over the period before it.
+    times = np.arange(a, b, 1e-4)
+    truth = sum(levels[min(int(t / 0.1) + 1, len(levels) - 1)] for t in times) * 1e-4
+    assert abs(joules[0] - truth) <= resolution[0] + 0.1
+
+
+# Death and return
+
+
+def test_a_counter_that_never_moves_is_dead():
+    """A dead sensor, present but never advancing, is unavailable after 2 s, and gave no energy."""
+    trace = Trace(channel(), 0.05)
+    for now in np.arange(0.0, DEAD_AFTER_S + 0.2, 0.05):
+        read(trace, now, 0.0)
+    assert not trace.alive
+    assert "not advanced" in trace.reason
+
+
+def test_a_sensor_that_only_fails_is_dead_with_its_reason():
+    """Two seconds of failures are a death whose reason is the sensor's."""
+    trace = Trace(channel(), 0.05)
+    play(trace, 100.0, seconds=0.5, period_s=0.1)
+    for now in np.arange(0.5, 3.0, 0.05):
+        read(trace, now, None, outcome=Outcome.AGAIN, reason="timed out")
+    assert (trace.alive, trace.reason) == (False, "timed out")
+
+
+def test_a_short_hiccup_is_bridged():
+    """Half a second without a reading costs nothing: the counter went on counting."""
+    trace = Trace(channel(), 0.05)
+    play(trace, 100.0, seconds=1.0, period_s=0.1)
+    for now in np.arange(1.0, 1.5, 0.05):
+        read(trace, now, None, outcome=Outcome.AGAIN)
+    play(trace, 100.0, seconds=1.0, period_s=0.1, start=1.5)
+    assert trace.alive
+    assert trace.curve.energy_j == pytest.approx(100.0 * trace.curve.end_s, rel=0.02)
+
+
+def test_what_is_gone_stays_gone():
+    """A device that fell off the bus ends its curve at once."""
+    trace = Trace(channel(), 0.05)
+    play(trace, 100.0, seconds=1.0, period_s=0.1)
+    read(trace, 1.0, None, outcome=Outcome.GONE, reason="GPU is lost")
+    read(trace, 1.1, 500.0)
+    assert (trace.alive, trace.gone) == (False, True)
+    assert trace.died_s < 1.0
+
+
+def test_a_dead_channel_that_moves_again_goes_on():
+    """A channel that comes back is metered again; the time between stays uncovered, its energy is nobody's."""
+    trace = Trace(channel(), 0.05)
+    play(trace, 100.0, seconds=1.0, period_s=0.1)
+    at = trace.curve.energy_j
+    for now in np.arange(1.0, 4.0, 0.05):
+        read(trace, now, 90.0)
+    assert not trace.alive
+    play(trace, 100.0, seconds=1.0, period_s=0.1, start=5.0)
+    assert trace.alive
+    assert trace.unclaimed_j == pytest.approx(500.0 - 90.0, abs=1.0)
+    assert trace.curve.energy_j - at == pytest.approx(90.0, abs=15.0)
+    covered = trace.curve.at(np.array([0.5, 5.8])).covered_s
+    assert covered[1] - covered[0] == pytest.approx(0.4 + 0.8, abs=0.15)
