@@ -352,6 +352,7 @@ def test_nonsense_in_mid_run(tree):
     zone = tree.zone("package-0", watts=50)
     sensor = only(probe(tree)[0])
     zone.close()
+    zone.energy_file.chmod(0o600)
     zone.energy_file.write_text("nan\n")
     (reading,) = sensor.read()
     assert (reading.outcome, reading.value) == (Outcome.AGAIN, None)
