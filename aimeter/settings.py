@@ -96,17 +96,40 @@ def load(
     Raises:
         ConfigurationError: A key is unknown or a value unusable.
     """
+    values: dict[str, object] = {}
+    for layer in _layers(arguments, environ, folder):
+        for key, raw in layer.values.items():
+            values[key] = _checked(key, raw, origin=layer.origin(key), folder=layer.folder)
+    return Settings(**values)  # type: ignore[arg-type]  # every value was checked for its key
+
+
+def origins(
+    arguments: Mapping[str, object], *, environ: Mapping[str, str] = os.environ, folder: Path | None = None
+) -> dict[str, str]:
+    """Return the place that each setting is taken from, as errors name it; those at their defaults are absent.
+
+    Args:
+        arguments: What the caller wrote, by key; likewise `environ` and `folder`, as for `load`.
+        environ: The environment.
+        folder: Where the search for ``pyproject.toml`` starts.
+
+    Raises:
+        ConfigurationError: The section of ``pyproject.toml`` is malformed.
+    """
+    layers = _layers(arguments, environ, folder)
+    return {key: layer.origin(key) for layer in layers for key in layer.values}
+
+
+def _layers(
+    arguments: Mapping[str, object], environ: Mapping[str, str], folder: Path | None
+) -> tuple[_Layer, ...]:
+    """Return the layers, weakest first."""
     here = _current_folder() if folder is None else folder.absolute()
-    layers = (
+    return (
         _project(here),
         _environment(environ, here),
         _Layer(arguments, lambda _: "argument", here),
     )
-    values: dict[str, object] = {}
-    for layer in layers:
-        for key, raw in layer.values.items():
-            values[key] = _checked(key, raw, origin=layer.origin(key), folder=layer.folder)
-    return Settings(**values)  # type: ignore[arg-type]  # every value was checked for its key
 
 
 def _current_folder() -> Path:

@@ -293,3 +293,14 @@ def test_reference_page():
         shown = "none" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
         want.append((key, shown))
     assert rows == want
+
+
+def test_origins_name_the_layer_that_wins(folder):
+    """Each setting given anywhere has the place it is taken from; the others are absent."""
+    project(folder, '[tool.aimeter]\nregion = "FR"\npue = 1.1\nlog = "calls.csv"\n')
+    environ = {"AIMETER_PUE": "1.2", "AIMETER_LOG": "other.csv", "AIMETER_SYNC": ""}
+    assert settings.origins({"log": None}, environ=environ, folder=folder) == {
+        "region": f"[tool.aimeter] in {folder / 'pyproject.toml'}",
+        "pue": "environment variable AIMETER_PUE",
+        "log": "argument",
+    }
