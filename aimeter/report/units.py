@@ -35,11 +35,16 @@ def quantity(value: float | None, unit: str, error: float | None = None, *, larg
     exponent = _exponent(size, largest)
     scaled = value / 10**exponent
     if not error:
-        digits = 2 - math.floor(math.log10(float(f"{abs(scaled):.3g}")))
-        return f"{scaled:.{max(digits, 0)}f} {_PREFIXES[exponent]}{unit}"
+        return f"{scaled:.{_decimals(scaled, 3)}f} {_PREFIXES[exponent]}{unit}"
     scaled_error = error / 10**exponent
-    digits = min(max(1 - math.floor(math.log10(float(f"{scaled_error:.2g}"))), 0), 6)
-    return f"{scaled:.{digits}f} ± {scaled_error:.{digits}f} {_PREFIXES[exponent]}{unit}"
+    decimals = _decimals(scaled_error, 2)
+    return f"{scaled:.{decimals}f} ± {scaled_error:.{decimals}f} {_PREFIXES[exponent]}{unit}"
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Return how many decimals show that many significant digits; six at most."""
+    rounded = float(f"{max(abs(value), 1e-6):.{digits}g}")  # 0.0996 shows as 0.10
+    return min(max(digits - 1 - math.floor(math.log10(rounded)), 0), 6)
 
 
 def printable(text: str) -> str:

@@ -156,7 +156,7 @@ def _csv_meta(meta: Mapping[str, object]) -> str:
 
 
 _CSV_WRITERS = _writers(csv_text, _csv_meta)
-_CSV_FIELD = re.compile(',("[^"]*(?:""[^"]*)*"|[^,]*)')
+_CSV_FIELD = re.compile(',("[^"]*(?:""[^"]*)*"|[^",]*)')
 CSV_HEADER: bytes = ",".join(COLUMNS).encode() + NEWLINE
 
 
@@ -175,11 +175,11 @@ def json_line(record: Record) -> bytes:
 
 
 def csv_fields(line: bytes) -> list[str]:
-    """Split one CSV line, with or without its line end, into its fields, however long they are."""
+    """Split one CSV line, with or without its line end, into fields; a line that is no CSV is one field."""
     text = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
     if '"' not in text:
         return text.split(",")
-    return [
-        field[1:-1].replace('""', '"') if field[:1] == '"' == field[-1:] else field
-        for field in _CSV_FIELD.findall("," + text)
-    ]
+    fields = _CSV_FIELD.findall("," + text)
+    if sum(map(len, fields)) + len(fields) != len(text) + 1:
+        return [text]
+    return [field[1:-1].replace('""', '"') if field[:1] == '"' else field for field in fields]

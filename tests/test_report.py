@@ -1,0 +1,391 @@
+"""Reading logs back and adding them up."""
+
+from __future__ import annotations
+
+import io
+import math
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from aimeter.errors import ConfigurationError, LogSchemaError
+from aimeter.record import Record
+from aimeter.report import Summary, Tally, export_csv, read, summarise
+from aimeter.report.units import quantity
+from aimeter.sinks import open_log
+from aimeter.sinks.text import CSV_HEADER, csv_line, json_line
+from tests.records import make_record
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=20)
+NUMBER = st.none() | st.floats(-1e9, 1e9).map(lambda value: float(f"{value:.9g}"))
+NOTES = st.dictionaries(TEXT, TEXT | st.integers() | st.booleans() | st.none() | st.lists(TEXT))
+RECORDS = st.builds(make_record, name=TEXT, model=st.none() | TEXT, energy_j=NUMBER, steps=NUMBER, meta=NOTES)
+
+
+def energies(*joules: float | None, **changes: object) -> list[Record]:
+    return [make_record(energy_j=energy_j, **changes) for energy_j in joules]
+
+
+# --- reading
+
+
+@settings(max_examples=50)
+@given(st.lists(RECORDS, max_size=5), st.sampled_from([".csv", ".jsonl"]))
+def test_what_was_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, records: list[Record], ending: str
+):
+    """A log gives back the very records that were written to it."""
+    path = tmp_path_factory.mktemp("log") / f"calls{ending}"
+    open_log(path).write([make_record(), *records])
+    assert list(read(path)) == [make_record(), *records]
+
+
+def test_several_logs_are_read_one_after_another(tmp_path: Path):
+    """Logs of either layout are told apart by what is in them, so a rotated one may have any name."""
+    open_log(tmp_path / "a.csv").write([make_record(name="a")])
+    open_log(tmp_path / "b.jsonl").write([make_record(name="b")])
+    (tmp_path / "b.jsonl").rename(tmp_path / "b.jsonl.1")
+    (tmp_path / "empty.csv").touch()
+    result = read([tmp_path / "a.csv", str(tmp_path / "b.jsonl.1"), tmp_path / "empty.csv"])
+    assert [record.name for record in result] == ["a", "b"]
+    assert (result.rows, result.skipped) == (2, 0)
+
+
+LINE = csv_line(make_record(name="good"))
+NO_VERSION = csv_line(make_record(aimeter_version=""))
+
+
+NO_ROWS = {
+    "too short": b"1,abc,def\r\n",
+    "two glued together": LINE[:60] + LINE,
+    "without its last column": NO_VERSION,
+    "open quote": LINE.replace(b"good", b'"good'),
+    "quote in the middle": LINE.replace(b"good", b'go"od'),
+    "a word for a number": LINE.replace(b"12.5", b"twelve"),
+    "no duration": LINE.replace(b"0.25", b"", 1),
+    "zeros of a crash": bytes(500) + b"\r\n",
+    "broken notes": LINE.replace(b"{}", b"{"),
+}
+
+
+@pytest.mark.parametrize("bad", NO_ROWS.values(), ids=NO_ROWS)
+def test_lines_that_are_no_rows_are_skipped_and_counted(tmp_path: Path, bad: bytes):
+    """A line that is not a whole row costs itself only; it is counted and its place is told."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes(CSV_HEADER + LINE + bad + LINE + b"\r\n" + CSV_HEADER + LINE)
+    result = read(path)
+    assert [record.name for record in result] == ["good"] * 3
+    assert result.skipped == 1
+    assert result.problems[0].startswith(f"{path}:3: ")
+
+
+@pytest.mark.parametrize(
+    "bad", [b"{\n", b"[]\n", b'{"schema":1}\n', b"\x00\xff\n", b"[" * 50_000 + b"\n", b'{"a":']
+)
+def test_lines_that_are_no_objects_are_skipped_and_counted(tmp_path: Path, bad: bytes):
+    """The same for JSON Lines."""
+    path = tmp_path / "calls.jsonl"
+    path.write_bytes(json_line(make_record()) * 2 + bad)
+    result = read(path)
+    assert len(list(result)) == 2
+    assert result.skipped == 1
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_f1_a_torn_end_is_never_taken_for_a_row(tmp_path: Path, cut: int):
+    """A last line is read if it is known to be whole, and else skipped: its numbers may be cut."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes((CSV_HEADER + LINE + LINE)[:-cut])
+    result = read(path)
+    assert list(result) == [make_record(name="good")] * (2 if cut <= 2 else 1)
+    assert result.skipped == (0 if cut <= 2 else 1)
+
+
+def test_f9_later_schemas_are_read_by_name(tmp_path: Path):
+    """Columns that a later version appends are left out, wherever they are."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes(b"water_l," + CSV_HEADER[:-2] + b",more\r\n" + b"0.5," + LINE[:-2] + b',"x,y"\r\n')
+    assert list(read(path)) == [make_record(name="good")]
+    path.write_bytes(json_line(make_record()).replace(b"{", b'{"water_l":0.5,', 1))
+    assert list(read(path)) == [make_record()]
+
+
+@pytest.mark.parametrize(
+    "content", [b"date,loss\n1,2\n", CSV_HEADER.replace(b"pue,", b""), b'{"loss":1}\n', b"\xff\x00"]
+)
+def test_f9_what_is_no_log_is_an_error_at_once(tmp_path: Path, content: bytes):
+    """A file that is no log, or of a schema that lacks our columns, is refused before any record is given."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes(content)
+    with pytest.raises(LogSchemaError, match=r"calls\.csv is no aimeter log.*upgrade"):
+        read(path)
+
+
+def test_a_missing_log_is_an_error_with_near_matches(tmp_path: Path):
+    """A mistyped path names the file that was probably meant."""
+    (tmp_path / "calls.csv").touch()
+    with pytest.raises(ConfigurationError, match=r"Did you mean 'calls\.csv'"):
+        read(tmp_path / "call.csv")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read([tmp_path / "nowhere" / "calls.csv"])
+    with pytest.raises(ConfigurationError, match="directory"):
+        read(tmp_path)
+
+
+# --- adding up
+
+
+def test_f15_calls_are_added_up_by_name():
+    """Each name has its calls, errors, joules, grams, seconds and units; the total is over all."""
+    summary = summarise(
+        [
+            make_record(name="a", energy_j=2.0, co2e_g=0.5, duration_s=1.0, images=4, status="error"),
+            make_record(name="b", energy_j=30.0, co2e_g=None, duration_s=2.0, images=None, tokens_out=15),
+            make_record(name="a", energy_j=4.0, co2e_g=0.25, duration_s=3.0, images=2, steps=0),
+        ]
+    )
+    most, least = summary.rows
+    assert (most.name, most.calls, most.errors, most.energy_j, most.per_call_j) == ("b", 1, 0, 30.0, 30.0)
+    assert (most.co2e_g, most.duration_s, most.per_unit_j) == (None, 2.0, {"tokens_out": 2.0})
+    assert (least.name, least.calls, least.errors, least.energy_j, least.per_call_j) == ("a", 2, 1, 6.0, 3.0)
+    assert (least.co2e_g, least.duration_s, least.per_unit_j) == (0.75, 4.0, {"images": 1.0})
+    assert (summary.total.calls, summary.total.energy_j, summary.total.co2e_g) == (3, 36.0, 0.75)
+
+
+def test_calls_without_energy_are_counted_apart():
+    """Unknown energy is no zero: it changes no mean, and a name without any has none."""
+    known, unknown = summarise(
+        [*energies(3.0, None, 5.0, name="a"), *energies(None, name="b", images=3.0)]
+    ).rows
+    assert (known.calls, known.unknown, known.per_call_j) == (3, 1, 4.0)
+    assert known.per_unit_j == {"images": 1.0}
+    assert (unknown.unknown, unknown.energy_j, unknown.energy_error_j, unknown.per_call_j) == (
+        1,
+        None,
+        None,
+        None,
+    )
+    assert unknown.per_unit_j == {}
+
+
+def test_an_unknown_error_is_not_averaged_away():
+    """If one call's error is not known, neither is that of the mean."""
+    (row,) = summarise([make_record(), make_record(error_j=None)]).rows
+    assert (row.energy_j, row.energy_error_j, row.per_call_error_j) == (25.0, None, None)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e3), st.floats(0, 1e3)), min_size=1, max_size=30))
+def test_errors_combine_by_their_kind(parts: list[tuple[float, float]]):
+    """Resolution adds in quadrature, calibration linearly, and both in quadrature to each other."""
+    records = [make_record(resolution_j=r, error_j=math.hypot(r, c)) for r, c in parts]
+    (row,) = summarise(records).rows
+    expected = math.hypot(math.hypot(*(r for r, _ in parts)), sum(c for _, c in parts))
+    assert row.energy_error_j == pytest.approx(expected, rel=1e-6, abs=1e-4)
+    assert row.per_call_error_j == pytest.approx(row.energy_error_j / len(parts))
+
+
+def test_the_bar_of_a_mean_holds_the_truth():
+    """Of many runs, each with a sensor wrong by a factor and by chance at each call, 95 % hold the truth."""
+    chance = np.random.default_rng(20261122)
+    runs, calls, true_j, calibration, resolution_j = 1000, 25, 10.0, 0.05, 2.0
+    held = 0
+    for factor in 1 + calibration / 1.96 * chance.standard_normal(runs):
+        read_j = true_j * factor + resolution_j / 1.96 * chance.standard_normal(calls)
+        error_j = math.hypot(resolution_j, calibration * true_j)
+        tally = Tally()
+        for energy_j in read_j:
+            tally.add(make_record(energy_j=energy_j, error_j=error_j, resolution_j=resolution_j))
+        (row,) = tally.summary().rows
+        held += abs(row.per_call_j - true_j) <= row.per_call_error_j
+    assert 0.93 < held / runs < 0.97
+
+
+def test_the_total_counts_nested_calls_once():
+    """A parent's energy includes its children's, so only calls that nothing encloses are in the total."""
+    summary = summarise(
+        [
+            make_record(name="request", call_id="1", energy_j=10.0),
+            make_record(name="encode", call_id="2", parent_id="1", energy_j=4.0),
+            make_record(name="encode", call_id="3", parent_id="1", energy_j=5.0),
+        ]
+    )
+    assert [(row.name, row.energy_j) for row in summary.rows] == [("request", 10.0), ("encode", 9.0)]
+    assert (summary.total.calls, summary.total.energy_j, summary.nested) == (1, 10.0, 2)
+    assert "2 more are inside" in str(summary)
+
+
+def test_every_method_that_occurs_is_named():
+    """Counted, sampled and estimated are told apart, and a mixture shows as one."""
+    summary = summarise(
+        [
+            make_record(name="a", gpu_method="counter", cpu_method="estimate", dram_method="none"),
+            make_record(name="a", gpu_method="none", cpu_method="counter", dram_method="none", coverage=0.43),
+        ]
+    )
+    assert summary.rows[0].methods == {"gpu": ("counter", "none"), "cpu": ("counter", "estimate")}
+    assert summary.rows[0].coverage == 0.43
+    assert "gpu counter+none, cpu counter+estimate" in str(summary)
+    assert "43%" in str(summary)
+
+
+def test_f8_memory_is_constant_a_name():
+    """Ten thousand calls of one name take no more memory than ten."""
+    tally = Tally()
+    record = make_record()
+    for _ in range(10):
+        tally.add(record)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(10_000):
+        tally.add(record)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 2_000
+    assert tally.summary().total.calls == 10_010
+
+
+# --- showing
+
+ODD = make_record(name="<b>[red]\x1b[2J&", gpu_method="none", cpu_method="none", energy_j=None, co2e_g=None)
+
+
+def drawn(summary: Summary) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(summary)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("draw", [str, drawn])
+def test_a_terminal_shows_names_as_they_are(draw):
+    """No name is taken for markup, and none can steer the terminal."""
+    shown = draw(summarise([ODD, make_record()]))
+    assert "<b>[red]\\x1b[2J&" in shown
+    assert "\x1b" not in shown
+    assert "unknown" in shown
+    assert "nothing" in shown
+    assert "12.5 ± 1.3 J" in shown
+    assert "3.12 J/image" in shown
+
+
+def test_a_notebook_shows_names_as_they_are():
+    """Nothing from a log becomes HTML."""
+    shown = summarise([ODD])._repr_html_()
+    assert "&lt;b&gt;[red]\\x1b[2J&amp;" in shown
+    assert "<b>" not in shown
+
+
+def test_an_empty_summary_can_be_shown():
+    """No call at all is no error."""
+    for draw in (str, drawn, Summary._repr_html_):
+        assert "total" in draw(Tally().summary())
+
+
+def test_lines_that_were_skipped_are_told(tmp_path: Path):
+    """A table made from a damaged log says so."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes(CSV_HEADER + LINE + b"1,torn\r\n")
+    assert "1 lines of the log were torn" in str(summarise(read(path)))
+
+
+def test_loading_the_reports_loads_the_standard_library_only():
+    """rich and NumPy are loaded when a table is drawn, not before."""
+    code = "import sys, aimeter.report, aimeter.sinks; print({'rich', 'numpy', 'psutil'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"set()\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "error", "shown"),
+    [
+        (None, "J", None, "unknown"),
+        (0.0, "J", None, "0 J"),
+        (12.345, "J", None, "12.3 J"),
+        (0.0045, "J", None, "4.50 mJ"),
+        (1234.5, "J", None, "1.23 kJ"),
+        (999.6, "J", None, "1.00 kJ"),
+        (-12.345, "J", None, "-12.3 J"),
+        (1.65e-6, "g", None, "1.65 µg"),
+        (12.345, "J", 0.6178, "12.35 ± 0.62 J"),
+        (12345.0, "J", 617.8, "12.35 ± 0.62 kJ"),
+        (812.3, "J", 41.2, "812 ± 41 J"),
+        (0.5, "J", 3.0, "0.5 ± 3.0 J"),
+        (0.0, "J", 0.25, "0 ± 250 mJ"),
+        (12.0, "J", 0.0996, "12.00 ± 0.10 J"),
+        (12.5, "J", 1e-12, "12.500000 ± 0.000000 J"),
+    ],
+)
+def test_quantities(value: float | None, unit: str, error: float | None, shown: str):
+    """Figures have the digits that mean something and a prefix that suits them."""
+    assert quantity(value, unit, error) == shown
+
+
+@example(1000.0, 5e-324)
+@example(5e-324, None)
+@given(st.floats(-1e14, 1e14), st.none() | st.floats(0, 1e14))
+def test_any_quantity_is_shown_near_its_value(value: float, error: float | None):
+    """Whatever the figures, the text is close to the value: within its digits or a hundredth of the error."""
+    factors = {
+        "pJ": 1e-12,
+        "nJ": 1e-9,
+        "µJ": 1e-6,
+        "mJ": 1e-3,
+        "J": 1,
+        "kJ": 1e3,
+        "MJ": 1e6,
+        "GJ": 1e9,
+        "TJ": 1e12,
+    }
+    number, *_, unit = quantity(value, "J", error).split()
+    assert math.isclose(
+        float(number) * factors[unit], value, rel_tol=6e-3, abs_tol=max((error or 0) * 0.06, 1e-14)
+    )
+
+
+# --- exporting
+
+
+def test_an_export_is_a_log(tmp_path: Path):
+    """What is exported can be read, reported and continued like any log."""
+    records = [make_record(name=name) for name in "abc"]
+    assert export_csv(iter(records), tmp_path / "calls.csv") == 3
+    assert list(read(tmp_path / "calls.csv")) == records
+    open_log(tmp_path / "calls.csv").write(records)
+    assert len(list(read(tmp_path / "calls.csv"))) == 6
+
+
+def test_an_export_is_whole_or_not_at_all(tmp_path: Path):
+    """If anything fails half-way, the old file is untouched and nothing else is left."""
+
+    def failing():
+        yield make_record()
+        raise RuntimeError
+
+    path = tmp_path / "calls.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError):
+        export_csv(failing(), path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_export_goes_through_a_link(tmp_path: Path):
+    """A link stays a link; the file that it names is replaced."""
+    (tmp_path / "real.csv").touch()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    export_csv([make_record()], tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len(list(read(tmp_path / "real.csv"))) == 1
+
+
+def test_an_export_to_nowhere_says_what_to_do(tmp_path: Path):
+    """A missing folder and a folder in the file's place are clear errors."""
+    with pytest.raises(ConfigurationError, match="mkdir -p"):
+        export_csv([], tmp_path / "missing" / "calls.csv")
+    with pytest.raises(ConfigurationError, match="Name a file"):
+        export_csv([], tmp_path)
