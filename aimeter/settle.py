@@ -150,7 +150,7 @@ class Ledger:
         self._leaves = 0
         self._horizon_s = -math.inf
         self._activity_time: list[float] = []
-        self._activity_open: list[float] = []
+        self._activity_open: list[bool] = []
         self._edge_s = math.nan
         self._edge_leaves = 0
         self._edge_energy: Array = np.zeros(0)
@@ -289,6 +289,7 @@ class Ledger:
         entry.leaf = change > 0
         self._leaves += change
         self._books.leaves[edge - self._books.first] = self._leaves
+        self._note_activity(edge)
         entry.leaves += change
         self._book(edge, entry, change, change)
         around = entry.parent
@@ -298,16 +299,18 @@ class Ledger:
             around = around.parent
 
     def _edge(self, time_s: float) -> int:
-        """Add an edge and keep the activity, the time for which any call has been open, in step with it."""
+        """Add an edge; whatever the queue's order, edges never go back in time."""
         books = self._books
-        time_s = max(time_s, self._activity_time[-1] if self._activity_time else -math.inf)
-        if self._activity_time:
-            open_s = time_s - self._activity_time[-1] if self._leaves else 0.0
-            self._activity_open.append(self._activity_open[-1] + open_s)
-        else:
-            self._activity_open.append(0.0)
-        self._activity_time.append(time_s)
+        last = books.time_s[-1] if books.time_s else self._edge_s
+        time_s = time_s if math.isnan(last) else max(time_s, last)
         return books.add_edge(time_s, self._leaves)
+
+    def _note_activity(self, edge: int) -> None:
+        """Keep the activity, the times at which any call was open, in step with the edges."""
+        busy = self._leaves > 0
+        if not self._activity_open or self._activity_open[-1] != busy:
+            self._activity_time.append(self._books.time_s[edge - self._books.first])
+            self._activity_open.append(busy)
 
     def _book(self, edge: int, entry: Entry, own: int, total: int) -> None:
         self._books.edge.append(edge)
@@ -320,15 +323,11 @@ class Ledger:
         """Return the activity, known up to the horizon."""
         if not self._activity_time:
             return NO_ACTIVITY
-        time_s, open_s = list(self._activity_time), list(self._activity_open)
-        if self._horizon_s > time_s[-1]:
-            open_s.append(open_s[-1] + (self._horizon_s - time_s[-1] if self._leaves else 0.0))
-            time_s.append(self._horizon_s)
-        return Activity(np.array(time_s), np.array(open_s))
+        return Activity(np.array(self._activity_time), np.array(self._activity_open))
 
     def _forget_activity(self, before_s: float) -> None:
-        """Drop what no stretch that is still to be read reaches back to."""
-        keep = max(bisect_right(self._activity_time, before_s) - 1, 0)
+        """Drop what no stretch that is still to be read reaches back to, but for the call before it."""
+        keep = max(bisect_right(self._activity_time, before_s) - 3, 0)
         del self._activity_time[:keep], self._activity_open[:keep]
 
     def _grow(self) -> int:
@@ -352,7 +351,7 @@ class Ledger:
         lapse = np.diff(time, prepend=time[0] if first else self._edge_s)
         for gap in np.flatnonzero((before == 0) & (lapse >= _QUIET_GAP_S)):
             for trace in self.traces:
-                trace.note_quiet(float(time[gap] - lapse[gap]), float(time[gap]))
+                trace.note_quiet(float(time[gap] - lapse[gap]), float(time[gap]), float(time[gap] - lapse[gap]))
         activity = self._activity()
         read = [trace.curve.at(time, activity) for trace in self.traces]
         energy = np.array([points.energy_j for points in read]).reshape(traces, time.size)
@@ -531,7 +530,7 @@ class Ledger:
             start = max(self._quiet_s, self._edge_s)
             if until_s - start >= _QUIET_STRETCH_S:
                 for trace in self.traces:
-                    trace.note_quiet(start, until_s)
+                    trace.note_quiet(start, until_s, self._edge_s)
                 self._quiet_s = until_s
         known = [trace.curve.certain_until(until_s) for trace in self.traces if trace.alive and len(trace.curve)]
         self._forget_activity(min([until_s, *known]))

@@ -6,8 +6,9 @@ stretch between two knots:
 
 * the counter gives the amount: whatever happened in between, the energy of the stretch is the difference of
   its knots, which bounds the true curve from both sides because energy never falls;
-* the calls give the shape: outside every call the device draws a power that has been measured (the *base*
-  of the stretch), and what the stretch holds above it belongs to the time in which a call was open.
+* the calls give the shape: outside every call the device draws a power that has been measured, its idle
+  power and an afterglow that fades after a call; what a stretch holds above that belongs to the time in which
+  a call was open.
 
 A channel that reports power has no such bounds: its knots are sums of sampled power, and their uncertainty
 is what the averaging window and the update period of the sensor may hide.
@@ -23,11 +24,14 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 _CAPACITY = 4096
+_NOTHING_J = 1e-9
+"""A step of next to nothing has no shape worth dividing by."""
+
 _HEADROOM = 10.0
 """A device whose limit is unknown may draw this many times the highest mean power seen between two knots."""
 
-_T, _E, _U, _BASE, _COVERED, _VARIANCE = range(6)
-_COLUMNS = 6
+_T, _E, _U, _IDLE, _GLOW, _TAU, _COVERED, _VARIANCE = range(8)
+_COLUMNS = 8
 
 
 class Points(NamedTuple):
@@ -48,23 +52,58 @@ class Points(NamedTuple):
     variance_j2: Array
 
 
-class Activity(NamedTuple):
-    """For how long at least one call has been open: seconds (`open_s`) at the times `time_s`, both ascending.
+class Quiet(NamedTuple):
+    """What a device draws while no call is open: ``idle_w + glow_w * exp(-s / tau_s)``, s after the last call.
 
-    Between two of the times the growth is linear; before the first and after the last there is none.
+    After work a device does not fall to idle at once: clocks and fans take their time, tenths of a second to
+    seconds. NaN for `idle_w` means that nothing is known.
     """
 
-    time_s: Array
-    open_s: Array
+    idle_w: float
+    glow_w: float
+    tau_s: float
 
-    def at(self, times_s: Array) -> Array:
-        """Return the seconds of activity up to each of `times_s`."""
+
+UNKNOWN = Quiet(np.nan, 0.0, 1.0)
+
+
+class Activity(NamedTuple):
+    """When calls were open: from each of `time_s` (ascending) to the next, at least one if `open` is true."""
+
+    time_s: Array
+    open: npt.NDArray[np.bool_]
+
+    def open_s(self, times_s: Array) -> Array:
+        """Return for how many seconds a call was open up to each of `times_s`."""
         if not self.time_s.size:
             return np.zeros_like(times_s)
-        return np.interp(times_s, self.time_s, self.open_s)
+        spans = np.append(np.diff(self.time_s) * self.open[:-1], 0.0)
+        at = np.clip(np.searchsorted(self.time_s, times_s, side="right") - 1, 0, None)
+        since = np.maximum(times_s - self.time_s[at], 0.0)
+        before = np.concatenate([[0.0], np.cumsum(spans)])[at]
+        return np.asarray(before + since * self.open[at])
+
+    def glow_s(self, times_s: Array, tau_s: float) -> Array:
+        """Return the integral of ``exp(-s / tau_s)`` over the quiet time up to each of `times_s`.
+
+        s is the time since a call was last open. Before the first of `time_s` there is no glow.
+        """
+        if not self.time_s.size:
+            return np.zeros_like(times_s)
+        # Quiet stretches follow one another (a generator may be suspended in one): the last open edge counts.
+        ends = np.concatenate([[False], self.open[:-1] & ~self.open[1:]])
+        index = np.maximum.accumulate(np.where(ends, np.arange(ends.size), -1))
+        last = np.where(index >= 0, self.time_s[np.maximum(index, 0)], -np.inf)
+        begin = np.exp((last - self.time_s) / tau_s)
+        spans = np.append(tau_s * (begin[:-1] - np.exp((last[:-1] - self.time_s[1:]) / tau_s)), 0.0)
+        spans *= ~self.open
+        at = np.clip(np.searchsorted(self.time_s, times_s, side="right") - 1, 0, None)
+        now = np.exp((last[at] - np.maximum(times_s, self.time_s[at])) / tau_s)
+        before = np.concatenate([[0.0], np.cumsum(spans)])[at]
+        return np.asarray(before + tau_s * (begin[at] - now) * ~self.open[at])
 
 
-NO_ACTIVITY = Activity(np.empty(0), np.empty(0))
+NO_ACTIVITY = Activity(np.empty(0), np.empty(0, dtype=bool))
 
 
 class Curve:
@@ -76,10 +115,14 @@ class Curve:
             a multiple of the highest mean power seen takes its place.
         reach_s: For a sampled curve, how far around a time its readings still depend on the power at that
             time: averaging window plus update period.
+        seen: For a sampled curve, which part of the time its sensor looks at, 0 to 1.
     """
 
-    def __init__(self, *, counted: bool, max_power_w: float | None = None, reach_s: float = 0.0) -> None:
+    def __init__(
+        self, *, counted: bool, max_power_w: float | None = None, reach_s: float = 0.0, seen: float = 1.0
+    ) -> None:
         self.counted = counted
+        self.seen = seen
         self._limit_w = max_power_w or 0.0
         self._limit_known = max_power_w is not None
         self.reach_s = reach_s
@@ -111,7 +154,13 @@ class Curve:
         return float(self._buffer[_E, self._size - 1])
 
     def append(
-        self, time_s: float, energy_j: float, uncertainty_j: float, *, base_w: float = np.nan, variance_j2: float = 0.0
+        self,
+        time_s: float,
+        energy_j: float,
+        uncertainty_j: float,
+        *,
+        quiet: Quiet = UNKNOWN,
+        variance_j2: float = 0.0,
     ) -> None:
         """Add a knot that ends a metered stretch.
 
@@ -119,7 +168,7 @@ class Curve:
             time_s: After the newest knot.
             energy_j: Not below the newest knot's.
             uncertainty_j: 95 % half-width of `energy_j` at `time_s`.
-            base_w: Power that the device draws while no call is open, NaN if unknown; shapes the stretch.
+            quiet: What the device draws while no call is open; shapes the stretch.
             variance_j2: Variance that sampling adds over the stretch.
         """
         previous = self._size - 1 if self._size > self._first else None
@@ -130,12 +179,12 @@ class Curve:
             if not self._limit_known:
                 mean_w = (energy_j - self._buffer[_E, previous]) / (time_s - self._buffer[_T, previous])
                 self._limit_w = max(self._limit_w, _HEADROOM * mean_w)
-        self._put(time_s, energy_j, uncertainty_j, base_w, covered, variance + variance_j2)
+        self._put(time_s, energy_j, uncertainty_j, *quiet, covered, variance + variance_j2)
 
     def append_gap(self, time_s: float) -> None:
         """Add a knot that ends an unmetered stretch: no energy, no coverage."""
         last = self._buffer[:, self._size - 1]
-        self._put(time_s, last[_E], last[_U], 0.0, last[_COVERED], last[_VARIANCE])
+        self._put(time_s, last[_E], last[_U], *UNKNOWN, last[_COVERED], last[_VARIANCE])
 
     def _put(self, *knot: float) -> None:
         if self._size == self._buffer.shape[1]:
@@ -170,7 +219,7 @@ class Curve:
         span = np.maximum(after[_T] - before[_T], 1e-12)
         part = (time - before[_T]) / span
         step = after[_E] - before[_E]
-        energy = before[_E] + step * _shape(time, part, step, span, before[_T], after, activity)
+        energy = before[_E] + step * _shape(time, part, before, after, activity)
         covered = before[_COVERED] + (after[_COVERED] - before[_COVERED]) * part
         variance = before[_VARIANCE] + (after[_VARIANCE] - before[_VARIANCE]) * part
         if self.counted:
@@ -194,12 +243,14 @@ class Curve:
 
         A burst of energy Q, however short, shows in an average over W as an excess of Q / W for a time W:
         so the swing seen within the reach, times the reach, is at least the energy that may lie on the other
-        side of the time.
+        side of the time. A sensor that looks at a part of the time only may have missed the burst; the swing
+        is then taken over as many looks as it takes to have seen the whole of the time once.
         """
+        reach = self.reach_s / self.seen
         power = np.diff(block[_E]) / np.maximum(np.diff(block[_T]), 1e-12)
         ends = block[_T, 1:]
-        first = np.searchsorted(ends, block[_T, right - 1] - self.reach_s, side="left")
-        last = np.searchsorted(block[_T, :-1], block[_T, right] + self.reach_s, side="right")
+        first = np.searchsorted(ends, block[_T, right - 1] - reach, side="left")
+        last = np.searchsorted(block[_T, :-1], block[_T, right] + reach, side="right")
         swing = np.array([np.ptp(power[a:b]) if b > a else 0.0 for a, b in zip(first, last, strict=True)])
         return np.asarray(swing * self.reach_s)
 
@@ -238,24 +289,35 @@ def resolution(start: Points, end: Points, joules: Array) -> Array:
     return bounded
 
 
-def _shape(
-    time: Array, part: Array, step: Array, span: Array, begin: Array, after: Array, activity: Activity
-) -> Array:
+def _shape(time: Array, part: Array, before: Array, after: Array, activity: Activity) -> Array:
     """Return which part of a stretch's energy lies before each time, 0 to 1.
 
-    Outside calls the device draws the stretch's base power (never more than the stretch's mean); the rest is
-    spread evenly over the time in which a call was open. Where that is unknown, none or all of the stretch,
-    the energy is spread evenly.
+    Outside calls the device draws its quiet power; the rest of the stretch is spread evenly over the time in
+    which a call was open. If nothing is left for that, or no call was open, the stretch has the shape of the
+    quiet power; if that is unknown, it is spread evenly.
     """
     if not activity.time_s.size:
         return part
-    open_before = activity.at(begin)
-    open_all = activity.at(after[_T]) - open_before
-    open_so_far = activity.at(time) - open_before
-    open_part = np.divide(open_so_far, open_all, out=np.zeros_like(part), where=open_all > 0)
-    # A step of next to nothing has no shape worth dividing by.
-    quiet = np.divide(after[_BASE] * span, step, out=np.ones_like(part), where=step > 1e-9)
-    quiet = np.clip(quiet, 0.0, 1.0)
-    shaped = quiet * part + (1.0 - quiet) * open_part
-    usable = np.isfinite(after[_BASE]) & (open_all > 0) & (open_all < span)
-    return np.where(usable, shaped, part)
+    begin, end, step = before[_T], after[_T], after[_E] - before[_E]
+    known = np.isfinite(after[_IDLE]) & (step > _NOTHING_J)
+    if not known.any():
+        return part
+    open_before = activity.open_s(begin)
+    open_now = activity.open_s(time) - open_before
+    open_all = activity.open_s(end) - open_before
+    quiet_now = after[_IDLE] * (time - begin - open_now)
+    quiet_all = after[_IDLE] * (end - begin - open_all)
+    for tau in np.unique(after[_TAU][known]):
+        glow = np.where(after[_TAU] == tau, after[_GLOW], 0.0)
+        start = activity.glow_s(begin, tau)
+        quiet_now += glow * (activity.glow_s(time, tau) - start)
+        quiet_all += glow * (activity.glow_s(end, tau) - start)
+    busy = open_all > 0
+    fits = busy & (quiet_all <= step)
+    scale = np.divide(step, quiet_all, out=np.zeros_like(step), where=quiet_all > 0)
+    shaped = quiet_now * scale
+    excess = np.divide(open_now, open_all, out=np.zeros_like(step), where=busy) * (step - quiet_all)
+    shaped = np.where(fits, quiet_now + excess, shaped)
+    usable = known & (fits | (quiet_all > 0))
+    result = np.divide(shaped, step, out=part.copy(), where=usable)
+    return np.clip(result, 0.0, 1.0)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .sensors.base import Channel, Outcome, Reading
-from .timeline import Curve
+from .timeline import UNKNOWN, Array, Curve, Quiet
 
 DEAD_AFTER_S = 2.0
 """A source that has not advanced for this long while it was read is unavailable, however present it looks."""
@@ -25,8 +25,11 @@ RETRY_S = 1.0
 _PHASES = 8
 """Readings of a staircase come this fraction of its period apart when a step is due."""
 
-_IDLE_STRETCHES = 64
+_QUIET_STRETCHES = 64
 """Quiet stretches remembered; the lowest of their powers is the idle power."""
+
+_TAUS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Time constants tried for the afterglow of a call."""
 
 _IDLE_STRETCH_S = 0.1
 """A quiet stretch teaches the idle power if its knots are this far apart, or a period of the sensor."""
@@ -83,6 +86,28 @@ def difference(
     return Difference(step, joules)
 
 
+def quiet_power(stretches: Array, idle_w: float) -> Quiet:
+    """Fit ``idle_w + glow_w * exp(-s / tau_s)`` to the mean powers of quiet stretches, by least squares.
+
+    Args:
+        stretches: Begin and end in seconds since a call was last open, and mean power in W; shape (n, 3).
+        idle_w: Power long after a call.
+    """
+    begin, end, watts = stretches.T
+    best, least = Quiet(idle_w, 0.0, _TAUS_S[0]), float(np.sum((watts - idle_w) ** 2))
+    for tau in _TAUS_S:
+        # The mean of exp(-s / tau) from begin to end.
+        mean = tau * (np.exp(-begin / tau) - np.exp(-end / tau)) / (end - begin)
+        norm = float(mean @ mean)
+        if norm < 1e-6:
+            continue
+        glow = max(float(mean @ (watts - idle_w)) / norm, 0.0)
+        squares = float(np.sum((watts - idle_w - glow * mean) ** 2))
+        if squares < least:
+            best, least = Quiet(idle_w, glow, tau), squares
+    return best
+
+
 class Trace:
     """One channel over time: its curve, its health, its idle power, and when to read it next.
 
@@ -94,6 +119,7 @@ class Trace:
         died_s: Until when the curve is known, if it is not alive.
         reason: Why it is not alive, or the last thing that went wrong.
         idle_w: Lowest power seen over a quiet stretch; None until one was seen.
+        quiet: What the device draws while no call is open, for the shape of the curve.
         unclaimed_j: Energy that came to light after its time had been settled without it.
     """
 
@@ -111,13 +137,16 @@ class Trace:
         self.last_power_w = 0.0
         self._sampled = channel.quantity == "power"
         reach = channel.window_s + channel.period_s if self._sampled else 0.0
-        self.curve = Curve(counted=not self._sampled, max_power_w=channel.max_power_w, reach_s=reach)
+        seen = min(channel.window_s / channel.period_s, 1.0) if self._sampled and channel.window_s else 1.0
+        self.curve = Curve(counted=not self._sampled, max_power_w=channel.max_power_w, reach_s=reach, seen=seen)
         self._value: float | None = None
         self._read: Reading | None = None
         self._moved_s = 0.0
         self._half_s = 0.0
         self._settled_gap_s: float | None = None
         self._idle: list[float] = []
+        self._quiet: list[tuple[float, float, float]] = []
+        self.quiet = UNKNOWN
         self.idle_w: float | None = None
 
     @property
@@ -189,17 +218,30 @@ class Trace:
             self.curve.append_gap(time_s)
             self._settled_gap_s = time_s
 
-    def note_quiet(self, start_s: float, end_s: float) -> None:
-        """Learn the idle power from the knots inside a stretch in which no call was open."""
+    def note_quiet(self, start_s: float, end_s: float, since_s: float) -> None:
+        """Learn what the device draws from the knots inside a stretch in which no call was open.
+
+        Args:
+            start_s: Begin of the stretch.
+            end_s: End of the stretch.
+            since_s: When a call was last open.
+        """
         times, joules = self.curve.knots[:2]
         first, last = np.searchsorted(times, start_s), np.searchsorted(times, end_s, side="right") - 1
-        if last <= first or times[last] - times[first] < 0.9 * min(self.period_s, _IDLE_STRETCH_S):
+        if last <= first:
             return
-        power = float((joules[last] - joules[first]) / (times[last] - times[first]))
-        if power > 0:
-            self._idle.append(power)
-            del self._idle[:-_IDLE_STRETCHES]
-            self.idle_w = min(self._idle)
+        inside = times[first : last + 1]
+        watts = np.diff(joules[first : last + 1]) / np.diff(inside)
+        self._quiet += zip(inside[:-1] - since_s, inside[1:] - since_s, watts, strict=True)
+        del self._quiet[:-_QUIET_STRETCHES]
+        if times[last] - times[first] >= 0.9 * min(self.period_s, _IDLE_STRETCH_S):
+            power = float((joules[last] - joules[first]) / (times[last] - times[first]))
+            if power > 0:
+                self._idle.append(power)
+                del self._idle[:-_QUIET_STRETCHES]
+                self.idle_w = min(self._idle)
+        if self.idle_w is not None:
+            self.quiet = quiet_power(np.array(self._quiet), self.idle_w)
 
     def _published(self, reading: Reading) -> tuple[float, float]:
         """Return when the value just read was published, and the half-width of that."""
@@ -262,7 +304,7 @@ class Trace:
         around = max(power, self.last_power_w)
         self.last_power_w, self._half_s = power, half
         uncertainty = half * around + self.channel.quantum_j
-        curve.append(time, curve.energy_j + joules, uncertainty, base_w=_or_nan(self.idle_w))
+        curve.append(time, curve.energy_j + joules, uncertainty, quiet=self.quiet)
 
     def _take_power(self, reading: Reading, watts: float) -> None:
         """Add the energy of a published power: of the period before it appeared, or held while it stays.
@@ -285,8 +327,7 @@ class Trace:
         elapsed = max(time, end + 1e-9) - end
         fresh = min(elapsed, self.channel.period_s) if watts != previous else elapsed
         joules = watts * fresh + previous * (elapsed - fresh)
-        missed = 1 - min(self.channel.window_s / self.channel.period_s, 1.0)
-        variance = missed * (0.5 * (watts - previous) * elapsed) ** 2
+        variance = (1 - self.curve.seen) * (0.5 * (watts - previous) * elapsed) ** 2
         if self._settled_gap_s is not None:
             self._settled_gap_s = None
         self.last_power_w = watts
@@ -294,10 +335,6 @@ class Trace:
             end + elapsed,
             self.curve.energy_j + joules,
             self.channel.quantum_j * elapsed,
-            base_w=_or_nan(self.idle_w),
+            quiet=self.quiet,
             variance_j2=variance,
         )
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimeter.timeline import Activity, Curve
+from aimeter.timeline import Activity, Curve, Quiet
 
 steps = st.lists(
     st.tuples(st.floats(min_value=1e-3, max_value=2.0), st.floats(min_value=0.0, max_value=700.0)),
@@ -17,14 +17,20 @@ steps = st.lists(
 parts = st.lists(st.floats(min_value=0.0, max_value=1.0), min_size=2, max_size=8)
 
 
+def activity_of(*spans):
+    """Calls open in these spans of time."""
+    return Activity(np.array([t for span in spans for t in span]), np.array([True, False] * len(spans)))
+
+
 def staircase(pieces, base_w=np.nan):
     """A counted curve through exact knots, and where it ends."""
     curve = Curve(counted=True)
     time = joules = 0.0
+    quiet = Quiet(base_w, 0.0, 1.0)
     curve.append(time, joules, 0.0)
     for seconds, watts in pieces:
         time, joules = time + seconds, joules + seconds * watts
-        curve.append(time, joules, 0.0, base_w=base_w)
+        curve.append(time, joules, 0.0, quiet=quiet)
     return curve, time
 
 
@@ -32,7 +38,7 @@ def staircase(pieces, base_w=np.nan):
 def test_energy_of_a_stretch_is_the_sum_of_its_parts(pieces, cuts, base_w):
     """energy(a, c) == energy(a, b) + energy(b, c), for any a < b < c and any activity."""
     curve, end = staircase(pieces, base_w)
-    activity = Activity(np.array([0.0, end / 3, end / 2]), np.array([0.0, 0.0, end / 6]))
+    activity = activity_of((end / 3, end / 2))
     times = np.sort(np.array(cuts)) * end
     whole, _ = curve.energy(times[:1], times[-1:], activity)
     pieces_j, resolution = curve.energy(times[:-1], times[1:], activity)
@@ -46,7 +52,7 @@ def test_knots_are_met_exactly(pieces):
     """Between two knots the curve holds what was counted, whatever the shape in between."""
     curve, _ = staircase(pieces, base_w=30.0)
     time, joules, _ = curve.knots
-    activity = Activity(np.array([time[0], time[-1]]), np.array([0.0, (time[-1] - time[0]) / 2]))
+    activity = activity_of((time[0], (time[0] + time[-1]) / 2))
     assert curve.at(time.copy(), activity).energy_j == pytest.approx(joules, rel=1e-9, abs=1e-9)
 
 
@@ -70,7 +76,7 @@ def test_the_truth_lies_within_the_bounds(pieces, fractions):
 def test_b1_a_short_call_is_found_inside_a_long_step():
     """B1: 30 ms at 300 W in a 100 ms step above 60 W idle gives 9 J, with the step as its error."""
     curve, _ = staircase([(0.1, 60.0), (0.1, 60.0 * 0.7 + 300.0 * 0.3), (0.1, 60.0)], base_w=60.0)
-    activity = Activity(np.array([0.12, 0.15]), np.array([0.0, 0.03]))
+    activity = activity_of((0.12, 0.15))
     joules, resolution = curve.energy(np.array([0.12]), np.array([0.15]), activity)
     assert joules[0] == pytest.approx(9.0, rel=1e-6)
     assert resolution[0] == pytest.approx(9.0, rel=1.0)
@@ -79,7 +85,7 @@ def test_b1_a_short_call_is_found_inside_a_long_step():
 def test_without_idle_power_a_step_is_spread_evenly():
     """A step whose idle power is unknown has no shape: its energy is spread over its time."""
     curve, _ = staircase([(0.1, 100.0)])
-    activity = Activity(np.array([0.0, 0.05]), np.array([0.0, 0.05]))
+    activity = activity_of((0.0, 0.05))
     joules, _ = curve.energy(np.array([0.0]), np.array([0.05]), activity)
     assert joules[0] == pytest.approx(5.0)
 
