@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import shutil
@@ -233,6 +234,38 @@ def test_no_permission():
             assert numbers(opened / "calls.csv") == [1, 2, 3]
 
         run(work)
+
+
+def test_f3_a_descriptor_closed_by_the_host_harms_nobody(tmp_path: Path):
+    """If the program closes all descriptors and the number becomes another file's, no row goes there."""
+    log = CsvLog(tmp_path / "calls.csv")
+    write(log, 1)
+    descriptor = log._file._fd
+    with (tmp_path / "other").open("w") as other:
+        os.dup2(other.fileno(), descriptor)
+    write(log, 2)
+    log.close()
+    assert numbers(tmp_path / "calls.csv") == [1, 2]
+    assert os.fstat(descriptor).st_size == 0
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_file_system_without_locks(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch):
+    """Where files cannot be locked, rows are appended all the same, and a torn line is ended, not removed."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    path = tmp_path / ending
+    write(open_log(path), 1)
+    with path.open("ab") as log:
+        log.write(b"1,torn")
+    write(open_log(path), 2)
+    result = read(path)
+    assert [record.call_id for record in result] == ["1", "2"]
+    assert result.skipped == 1
 
 
 def test_each_kind_of_fault_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -118,20 +118,33 @@ class AppendFile:
     def _current(self) -> tuple[int, int, bool]:
         """Open and lock the file that the path names now: its descriptor, its size, and if it is locked."""
         for _ in range(_REOPENINGS):
-            if self._fd is None:
-                self._fd = os.open(self.path, _FLAGS, 0o666)
-                opened = os.fstat(self._fd)
-                if not stat.S_ISREG(opened.st_mode):
-                    self.close()
-                    raise OSError(errno.ENOTSUP, "it is not a regular file")
-                self._identity = opened.st_dev, opened.st_ino
-            locked = self._lock(self._fd)
+            fd = self._open()
+            locked = self._lock(fd)
             with suppress(FileNotFoundError):
                 named = self.path.stat()
                 if (named.st_dev, named.st_ino) == self._identity:
-                    return self._fd, named.st_size, locked
+                    return fd, named.st_size, locked
             self.close()  # deleted or rotated away; closing unlocks
         raise OSError(errno.EAGAIN, "the file is replaced again and again")
+
+    def _open(self) -> int:
+        """Return the descriptor, opened if need be."""
+        if self._fd is not None:
+            with suppress(OSError):
+                held = os.fstat(self._fd)
+                if (held.st_dev, held.st_ino) == self._identity:
+                    return self._fd
+            # A program that becomes a daemon closes all descriptors; the number may be another file's.
+            self._fd = None
+            self._known_size = -1
+        fd = os.open(self.path, _FLAGS, 0o666)
+        opened = os.fstat(fd)
+        if not stat.S_ISREG(opened.st_mode):
+            os.close(fd)
+            raise OSError(errno.ENOTSUP, "it is not a regular file")
+        self._fd = fd
+        self._identity = opened.st_dev, opened.st_ino
+        return fd
 
     def _lock(self, fd: int) -> bool:
         waited_s = 0.0

@@ -95,7 +95,7 @@ class FileLog:
 
     def __init__(self, path: str | os.PathLike[str], layout: RowLayout, conflict: Conflict = "error") -> None:
         if conflict not in get_args(Conflict):
-            message = f"conflict={conflict!r} is not known.{did_you_mean(conflict, get_args(Conflict))}"
+            message = f"conflict={conflict!r} is not known.{did_you_mean(str(conflict), get_args(Conflict))}"
             raise ConfigurationError(message)
         self.lost_rows = 0
         self.last_fault = ""
