@@ -9,8 +9,9 @@ parts linearly:
     error of n calls together = sqrt(sum of resolution_j² + (sum of calibration)²)
     error of their mean       = that / n
 
-So the mean of many calls is limited by the calibration alone. This is the error of measurement of these
-calls, not their spread.
+So the mean of many calls is limited by the calibration alone. Where meters of several kinds stand behind a
+call, each is correlated with itself only, and the linear sum is a little too large, never too small. This is
+the error of measurement of these calls, not their spread.
 """
 
 from __future__ import annotations

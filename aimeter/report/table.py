@@ -21,6 +21,7 @@ _UNIT_NAMES = {
     "audio_s": "s of audio",
 }
 _LONGEST_NAME = 40
+_FULLY_COVERED = 0.995  # shows as 100 %
 _TEXT_COLUMNS = frozenset({"name", "per unit", "measured by"})
 
 
@@ -39,7 +40,7 @@ def grid(summary: Summary) -> Grid:
     columns = ["name", "calls", "errors", "per call", "per unit", "energy", "CO2e", "time", "measured by"]
     if any(row.unknown for row in every):
         columns.insert(3, "no energy")
-    if any(row.coverage < 1 for row in every):
+    if any(row.coverage < _FULLY_COVERED for row in every):
         columns.insert(-1, "covered")
     return Grid(
         header=tuple(columns),
@@ -76,7 +77,7 @@ def _notes(summary: Summary) -> tuple[str, ...]:
         )
     if any(row.unknown for row in summary.rows):
         notes.append("Calls without energy are left out of every figure in joules and grams.")
-    if any(row.coverage < 1 for row in summary.rows):
+    if any(row.coverage < _FULLY_COVERED for row in summary.rows):
         notes.append("Covered: the least part of a call's time that the meters cover.")
     if summary.skipped:
         notes.append(f"{summary.skipped:,} lines of the log were torn or foreign and were skipped.")
