@@ -79,7 +79,9 @@ def build(figures: Figures, context: Context) -> Record:
         if not figures.metered[k]:
             continue
         channel, joules = trace.channel, figures.energy_j[k]
-        devices.append(device_name(channel))
+        name = device_name(channel)
+        if name not in devices:  # a device that fell back to another way of reading has two traces
+            devices.append(name)
         energy += joules
         own += figures.self_j[k]
         window += figures.window_j[k]

@@ -271,8 +271,8 @@ class Sampler:
 
             self.complain(
                 f"fell-back-{channel.id}",
-                f"{channel.id} ({channel.name}): its {channel.method} {trace.reason}; "
-                f"its {sensor.channels[0].method} is used instead.",
+                f"{channel.id} ({channel.name}): its {sensor.channels[0].method} is used instead of its "
+                f"{channel.method}. {trace.reason}",
             )
             with self.lock:
                 trace.gone = True

@@ -466,10 +466,11 @@ class Ledger:
         born = np.array([len(trace.curve) > 0 for trace in self.traces], dtype=bool)[:, None]
         starts = np.array([close.entry.call.start_s for close in closes])
         expected = born & (alive | (died > starts))
+        covered = self._by_device(covered * expected)
         # Nothing is extrapolated into a gap; what the device may have drawn in it widens the error.
         resolution = np.where(expected, resolution + (duration - covered) * power, 0.0)
         seen = np.where(duration > 0, covered / np.where(duration > 0, duration, 1.0), 1.0)
-        metered = expected & (seen > 0)
+        metered = expected & (stop[_COVERED] > start[_COVERED]) | (expected & (duration <= 0))
         coverage = np.where(expected, seen, 1.0).min(axis=0, initial=1.0) * (expected.any(axis=0) if traces else 0.0)
         share_s = table[:, 1, -1]
         suspended = np.array([close.entry.suspended_s for close in closes])
@@ -490,6 +491,13 @@ class Ledger:
                 strict=True,
             )
         ]
+
+    def _by_device(self, covered: Array) -> Array:
+        """Add up the time covered by the traces of one device: one takes over where another ended."""
+        ids = [trace.channel.id for trace in self.traces]
+        if len(set(ids)) == len(ids):
+            return covered
+        return np.array([covered[[i for i, other in enumerate(ids) if other == one]].sum(axis=0) for one in ids])
 
     def so_far(self, call: Call, now_s: float) -> tuple[list[float], list[float]] | None:
         """Return the joules of an open call up to now, and of its whole window; None if it is not open.
@@ -536,7 +544,7 @@ class Ledger:
         self._forget_activity(min([until_s, *known]))
 
 
-_ENERGY = 0
+_ENERGY, _COVERED = 0, 3
 _SPREAD, _SPREAD_BEFORE, _POINTS = 5, 6, 7
 
 

@@ -314,10 +314,10 @@ def _shape(time: Array, part: Array, before: Array, after: Array, activity: Acti
         quiet_all += glow * (activity.glow_s(end, tau) - start)
     busy = open_all > 0
     fits = busy & (quiet_all <= step)
-    scale = np.divide(step, quiet_all, out=np.zeros_like(step), where=quiet_all > 0)
+    scale = np.divide(step, quiet_all, out=np.zeros_like(step), where=quiet_all > _NOTHING_J)
     shaped = quiet_now * scale
     excess = np.divide(open_now, open_all, out=np.zeros_like(step), where=busy) * (step - quiet_all)
     shaped = np.where(fits, quiet_now + excess, shaped)
-    usable = known & (fits | (quiet_all > 0))
+    usable = known & (fits | (quiet_all > _NOTHING_J))
     result = np.divide(shaped, step, out=part.copy(), where=usable)
     return np.clip(result, 0.0, 1.0)
