@@ -1,0 +1,124 @@
+"""What `aimeter doctor` tells, as one plain value; its fields are the keys of the JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aimeter.sensors.base import Finding
+
+METERED, PARTLY, NOT_METERED = 0, 1, 2
+"""Exit statuses: every device found is metered; one is estimated, missing or broken; nothing is metered."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeterReport:
+    """One channel as metering sees it.
+
+    Attributes:
+        id: As in the row's `devices`: ``gpu:0``, ``cpu:0`` …
+        kind: ``gpu``, ``cpu``, ``dram`` or ``other``.
+        name: The device, zone or event.
+        source: The interface it is read through.
+        method: ``counter``, ``power`` or ``estimate``.
+        relative_error: Calibration error as a 95 % half-width relative to the energy.
+        documented_period_s: Time between updates of its value, as documented.
+        observed_period_s: The same as seen here; None where no reading brought a new value, or every one did,
+            so that the period is at most `reading_interval_s`.
+        reading_interval_s: Mean time between two readings.
+        reading_s: Mean duration of a reading.
+        power_w: Mean power while it was watched; None if it gave none.
+        shared: The figure is of a whole device of which this process may use a part.
+        note: What the figure covers, and why a better way of reading does not serve; None if all is plain.
+        fault: Why it is not metered after all; None if it works.
+    """
+
+    id: str
+    kind: str
+    name: str
+    source: str
+    method: str
+    relative_error: float
+    documented_period_s: float
+    observed_period_s: float | None
+    reading_interval_s: float | None
+    reading_s: float | None
+    power_w: float | None
+    shared: bool
+    note: str | None
+    fault: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CarbonReport:
+    """Where grams would come from; see `aimeter.carbon.intensity.Intensity`.
+
+    Attributes:
+        region: The setting, None if there is none.
+        zone: The zone whose number is used.
+        zone_name: What a person calls it.
+        g_per_kwh: The intensity; None if there is none to be had.
+        source: Data set, version, file, key and year.
+        method: What kind of intensity it is.
+        year: Year of the data, if it is stated.
+        assumed: Nobody asked for it: no region is set.
+        pue: Power usage effectiveness that grams are multiplied by.
+    """
+
+    region: str | None
+    zone: str | None
+    zone_name: str | None
+    g_per_kwh: float | None
+    source: str
+    method: str
+    year: int | None
+    assumed: bool
+    pue: float
+
+
+@dataclass(frozen=True, slots=True)
+class SettingReport:
+    """A setting that is not at its default, and the place it comes from."""
+
+    value: object
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class CostReport:
+    """What metering took while it was watched.
+
+    Attributes:
+        cpu_share: CPU time of the metering thread as a part of one core.
+        interval_s: The setting: longest time between two readings while a call is open.
+    """
+
+    cpu_share: float
+    interval_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All that `aimeter doctor` tells.
+
+    Attributes:
+        exit_status: `METERED`, `PARTLY` or `NOT_METERED`.
+        verdict: The same in a sentence.
+        meters: What is metered.
+        gaps: What keeps a device from being metered; these decide the exit status.
+        findings: Everything that was found while looking for meters, `gaps` included.
+        carbon: Where grams would come from.
+        settings: Settings that are not at their defaults.
+        versions: By name; None where it is not installed or cannot be told.
+        cost: What metering takes.
+    """
+
+    exit_status: int
+    verdict: str
+    meters: tuple[MeterReport, ...]
+    gaps: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
+    carbon: CarbonReport
+    settings: Mapping[str, SettingReport]
+    versions: Mapping[str, str | None]
+    cost: CostReport

@@ -1,0 +1,216 @@
+"""What aimeter can meter here, how well, and what would mend the rest.
+
+The meters are read for a second through a real `Meter` with the settings in force, so that what is told is
+what metering would see and cost.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from aimeter import settings as settings_module
+from aimeter._version import __version__
+from aimeter.carbon.intensity import GIVEN
+from aimeter.carbon.location import resolve
+from aimeter.commands.diagnosis import (
+    METERED,
+    NOT_METERED,
+    PARTLY,
+    CarbonReport,
+    CostReport,
+    Diagnosis,
+    MeterReport,
+    SettingReport,
+)
+from aimeter.commands.watch import Watched
+from aimeter.meter import Meter
+from aimeter.sensors.base import Finding
+from aimeter.sensors.discover import discover
+from aimeter.sensors.sysfs import read_text
+from aimeter.sinks import open_log
+from aimeter.trace import DEAD_AFTER_S
+
+WATCH_S = 1.0
+_STEP_S = 0.05
+_PATIENCE_S = DEAD_AFTER_S + 0.5 - WATCH_S
+"""How much longer a counter that stands still is watched: by then the sampler has done what it can."""
+
+_PACKAGES = ("nvidia-ml-py", "codecarbon", "numpy", "psutil")
+_CPU_SOURCES = ("powercap", "perf", "estimate")
+_NVIDIA = "0x10de"
+_DISPLAY_CLASS = "0x03"
+"""Vendor and base class of a PCI device (pci.ids; PCI Code and ID Assignment Specification)."""
+
+Progress = Callable[[Sequence[int]], Iterable[int]]
+
+
+def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagnosis:
+    """Look for meters, watch them for a second or somewhat longer, and judge.
+
+    Args:
+        arguments: Settings given as options.
+        progress: Shows the steps of the second as they pass, as `rich.progress.track` does.
+
+    Raises:
+        ConfigurationError: A setting is unusable or the log cannot be written.
+    """
+    settings = settings_module.load(arguments)
+    if settings.log is not None:
+        open_log(settings.log, settings.log_conflict).close()
+    found = discover(powercap=settings.powercap)
+    sensors = [Watched(sensor) for sensor in found.sensors]
+    quiet = {"log": None, "enabled": True, "memory_rows": 0, "sync": "off"}
+    with Meter(sensors=sensors, **{**arguments, **quiet}) as meter:  # type: ignore[arg-type]
+        cpu_share = _watch(meter, sensors, progress)
+        reports = [report for sensor in sensors for report in sensor.reports()]
+        carbon = _carbon(meter)
+    gaps = gaps_among(found.findings, nvidia=nvidia_on_bus())
+    status, verdict = judge(reports, gaps, enabled=settings.enabled)
+    origins = settings_module.origins(arguments)
+    return Diagnosis(
+        exit_status=status,
+        verdict=verdict,
+        meters=tuple(reports),
+        gaps=tuple(gaps),
+        findings=tuple(found.findings),
+        carbon=carbon,
+        settings={key: SettingReport(getattr(settings, key), origin) for key, origin in origins.items()},
+        versions=_versions(),
+        cost=CostReport(cpu_share, settings.interval_s),
+    )
+
+
+def _watch(meter: Meter, sensors: Sequence[Watched], progress: Progress) -> float:
+    """Let a call run for a second, longer if a counter stands still; return the CPU share of metering."""
+    sampler = meter.sampler
+    for _ in range(
+        2
+    ):  # after the second, the round in which the sensors were opened is over and accounted for
+        sampler.refresh(DEAD_AFTER_S)
+    for sensor in sensors:
+        sensor.forget()
+    with meter.track("doctor"):
+        began_s, cpu_s = sampler.now(), sampler.cpu_s
+        _sleep(WATCH_S, progress)
+        share = (sampler.cpu_s - cpu_s) / (sampler.now() - began_s)
+        if any(report.fault for sensor in sensors for report in sensor.reports()):
+            _sleep(_PATIENCE_S, progress)
+    return share
+
+
+def _sleep(seconds: float, progress: Progress) -> None:
+    for _ in progress(range(round(seconds / _STEP_S))):
+        time.sleep(_STEP_S)
+
+
+def gaps_among(findings: Iterable[Finding], *, nvidia: bool) -> list[Finding]:
+    """Return the findings that say that a device is there, or may be, and is not metered.
+
+    Not among them: views of a CPU that another view meters, and the absence of an NVIDIA driver where there
+    is no NVIDIA GPU.
+
+    Args:
+        findings: All that `discover` found.
+        nvidia: Whether the machine shows an NVIDIA GPU, whatever its driver says.
+    """
+    found = [finding for finding in findings if finding.status not in {"used", "unused"}]
+    counted = {finding.source for finding in findings if finding.status == "used"} & {"powercap", "perf"}
+    gaps = []
+    for finding in found:
+        if finding.source == "nvml":
+            is_gap = nvidia or finding.status != "missing" or finding.subject.startswith("gpu:")
+        elif finding.source in _CPU_SOURCES:
+            is_gap = finding.source in counted if counted else bool(finding.remedy)
+        else:
+            is_gap = finding.status != "missing"
+        if is_gap:
+            gaps.append(finding)
+    return gaps
+
+
+def judge(meters: Sequence[MeterReport], gaps: Sequence[Finding], *, enabled: bool) -> tuple[int, str]:
+    """Return the exit status and the verdict."""
+    if not enabled:
+        return NOT_METERED, "Metering is switched off by the setting `enabled`: calls have no energy."
+    working = [meter for meter in meters if meter.fault is None]
+    if not working:
+        return NOT_METERED, "No meter works here: calls have times and counts, but no energy."
+    troubles = []
+    measured = [meter.id for meter in working if meter.method != "estimate"]
+    estimated = [meter.id for meter in working if meter.method == "estimate"]
+    broken = [meter.id for meter in meters if meter.fault is not None]
+    if measured:
+        troubles.append(f"{_listed(measured)} measured")
+    if estimated:
+        troubles.append(f"{_listed(estimated)} only estimated")
+    if broken:
+        troubles.append(f"{_listed(broken)} not metered")
+    if gaps:
+        troubles.append("1 problem" if len(gaps) == 1 else f"{len(gaps)} problems")
+    if estimated or broken or gaps:
+        return PARTLY, f"Metered in part: {'; '.join(troubles)}."
+    return METERED, f"Every device found is metered: {_listed(measured)}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(words)
+
+
+def nvidia_on_bus(root: Path = Path("/sys/bus/pci/devices")) -> bool:
+    """Tell whether an NVIDIA GPU is plugged in, whatever its driver says."""
+    return any(
+        read_text(device / "vendor") == _NVIDIA
+        and (read_text(device / "class") or "").startswith(_DISPLAY_CLASS)
+        for device in root.glob("*")
+    )
+
+
+def _carbon(meter: Meter) -> CarbonReport:
+    intensity, region = meter.intensity, meter.settings.region
+    known = intensity.method != GIVEN and region is not None
+    return CarbonReport(
+        region=region,
+        zone=intensity.zone,
+        zone_name=resolve(region).name if known and region is not None else None,
+        g_per_kwh=intensity.g_per_kwh,
+        source=intensity.source,
+        method=intensity.method,
+        year=intensity.year,
+        assumed=intensity.method.endswith(";assumed"),
+        pue=meter.settings.pue,
+    )
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {
+        "aimeter": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    versions["nvidia-driver"] = _driver_version()
+    return versions
+
+
+def _driver_version() -> str | None:
+    try:
+        nv = importlib.import_module("pynvml")
+        nv.nvmlInit()
+    except Exception:  # noqa: BLE001 - no package, another package of that name, no driver: a finding says which
+        return None
+    try:
+        text = nv.nvmlSystemGetDriverVersion()
+    except nv.NVMLError:
+        return None
+    finally:
+        nv.nvmlShutdown()
+    return text.decode() if isinstance(text, bytes) else str(text)

@@ -1,0 +1,62 @@
+"""Add up logs by name."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aimeter import settings
+from aimeter.errors import ConfigurationError
+from aimeter.report import read, summarise
+
+if TYPE_CHECKING:
+    from aimeter.report import Summary
+
+_WILD = "*?["
+
+
+def add_up(logs: Sequence[str]) -> tuple[Summary, list[str]]:
+    """Return the summary of some logs, and where the first lines are that were no rows.
+
+    Args:
+        logs: Paths; patterns such as ``logs/*.csv`` may be among them. Without any, the log of the settings.
+
+    Raises:
+        ConfigurationError: There is no such log, or it is none.
+    """
+    rows = read(find(logs))
+    summary = summarise(rows)
+    return summary, rows.problems
+
+
+def find(logs: Sequence[str]) -> list[Path]:
+    """Return the files meant, each once.
+
+    Raises:
+        ConfigurationError: None is named, or a pattern matches none.
+    """
+    if not logs:
+        log = settings.load({}).log
+        if log is None:
+            message = "No log is named and none is set: aimeter report calls.csv"
+            raise ConfigurationError(message)
+        return [log]
+    found: dict[Path, Path] = {}
+    for text in logs:
+        paths = [Path(text)]
+        if any(sign in text for sign in _WILD) and not paths[0].exists():
+            paths = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - takes absolute ones too
+            if not paths:
+                message = f"No log matches {text}."
+                raise ConfigurationError(message)
+        for path in paths:
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def as_json(summary: Summary, problems: Sequence[str]) -> dict[str, object]:
+    """Return the summary as plain values; keys are the fields of `Summary` and `SummaryRow`."""
+    return {**asdict(summary), "problems": list(problems)}

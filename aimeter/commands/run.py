@@ -1,0 +1,183 @@
+"""Meter a whole command: its streams, its exit status and its signals pass through.
+
+The command inherits every stream and stays in this process's group, so a terminal treats the two as one job.
+While it runs, signals are not handled but waited for (sigwaitinfo(2)), which tells where each came from: what
+the terminal sends (Ctrl-C) the command has received itself, what another process sends is passed on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from aimeter.errors import ConfigurationError
+from aimeter.meter import Meter
+from aimeter.report.units import quantity
+
+if TYPE_CHECKING:
+    from aimeter.record import Record
+
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+"""What a shell returns for such a command (POSIX.1-2024, Shell Command Language, 2.8.2)."""
+
+SIGNALLED = 128
+"""What a shell adds to the number of the signal that ended a command."""
+
+_FROM_KERNEL = 0x80
+"""``SI_KERNEL`` of ``include/uapi/asm-generic/siginfo.h``: a terminal's signals have it, kill(2)'s do not."""
+
+_FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+_IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
+
+
+class CannotRunError(Exception):
+    """The command cannot be started; `status` is what a shell would return."""
+
+    def __init__(self, program: str, reason: str, status: int) -> None:
+        super().__init__(f"{program}: {reason}")
+        self.status = status
+
+
+def run(command: list[str], *, name: str | None, quiet: bool, settings: Mapping[str, object]) -> int:
+    """Run `command` as one call and return how it ended: its exit status, or minus the signal that killed it.
+
+    Args:
+        command: Program and arguments. The arguments are nowhere written down: they may hold secrets.
+        name: What the call is called in the log; by default the program's base name.
+        quiet: Do not print the line that sums the call up.
+        settings: Settings given as options; they go before all other layers.
+
+    Raises:
+        CannotRunError: There is no such program, or it cannot be executed.
+        ConfigurationError: A setting is unusable or the log cannot be written; the command was not started.
+    """
+    if not hasattr(signal, "sigwaitinfo"):
+        message = "`aimeter run` needs Linux: this system cannot tell where a signal came from."
+        raise ConfigurationError(message)
+    program = _find(command[0])
+    label = Path(command[0]).name
+    with _signals_held() as mask, Meter(**settings) as meter:  # type: ignore[arg-type]
+        # What came while the meters were looked for is meant for aimeter: there is no command yet.
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _watched())
+        with meter.track(name or label) as call:
+            try:
+                status = _wait_for(_spawn(program, command, mask))
+            except OSError as error:
+                raise CannotRunError(command[0], error.strerror or str(error), NOT_EXECUTABLE) from error
+            call.note(command=label, exit_status=status if status >= 0 else SIGNALLED - status)
+            if status:
+                call.finish("error", f"ExitStatus{status}" if status > 0 else _signal_name(-status))
+        record = call.record
+    if not quiet:
+        _say(sum_up(name or label, record, meter))
+    return status
+
+
+def end_like(status: int) -> NoReturn:
+    """End this process as the command ended, by the same signal if need be, so that the shell sees it."""
+    if status < 0:
+        number = -status
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            import resource  # noqa: PLC0415 - exists on Unix only
+
+            # The command has left its core dump; another one, of aimeter, would overwrite it.
+            resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)  # SIGKILL has no other
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        os.kill(os.getpid(), number)
+        # Still here: the first process of a container cannot kill itself.
+        status = SIGNALLED + number
+    sys.exit(status)
+
+
+def sum_up(name: str, record: Record | None, meter: Meter) -> str:
+    """Return what the command took, in one line."""
+    if record is None:
+        return f"aimeter: {name}: not metered, because the setting `enabled` is false"
+    seconds = quantity(record.duration_s, "s", largest=0)
+    log = "" if meter.settings.log is None else f", row in {meter.settings.log}"
+    if record.energy_j is None:
+        return f"aimeter: {name}: energy unknown, no meter works here (see `aimeter doctor`), {seconds}{log}"
+    methods = {"gpu": record.gpu_method, "cpu": record.cpu_method, "dram": record.dram_method}
+    how = ", ".join(f"{kind} {method}" for kind, method in methods.items() if method != "none")
+    parts = [f"{quantity(record.energy_j, 'J', record.error_j)} ({how})"]
+    if record.co2e_g is not None:
+        assumed = ", assumed" if "assumed" in (record.intensity_method or "") else ""
+        grams = f"{quantity(record.co2e_g, 'g', largest=3)} CO2e"
+        parts.append(f"{grams} ({record.zone or 'own'} {record.intensity_g_per_kwh:.3g} g/kWh{assumed})")
+    parts.append(seconds)
+    if record.coverage < 1:
+        parts.append(f"only {record.coverage:.0%} of the time covered")
+    return f"aimeter: {name}: {', '.join(parts)}{log}"
+
+
+def _find(program: str) -> str:
+    found = shutil.which(program)
+    if found is not None:
+        return found
+    if os.path.dirname(program) and os.path.exists(program):  # noqa: PTH110, PTH120 - Path("./x") forgets the "./"
+        reason = "is a directory" if Path(program).is_dir() else "permission denied"
+        raise CannotRunError(program, reason, NOT_EXECUTABLE)
+    raise CannotRunError(program, "command not found", NOT_FOUND)
+
+
+def _numbers(names: Sequence[str]) -> set[signal.Signals]:
+    return {getattr(signal, name) for name in names}
+
+
+def _watched() -> set[signal.Signals]:
+    return _numbers((*_FORWARDED, "SIGCHLD"))
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[set[int]]:
+    """Keep the watched signals waiting, in threads begun inside too; give the mask that was there before."""
+    # A parent may have had it ignored, and then there would be no status to read.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _watched())
+    try:
+        yield set(before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _spawn(program: str, command: list[str], mask: set[int]) -> int:
+    """Start the command as if no aimeter were between it and its parent; return its process id."""
+    return os.posix_spawn(
+        program, command, os.environ, setsigmask=mask, setsigdef=_numbers(_IGNORED_BY_PYTHON)
+    )
+
+
+def _wait_for(pid: int) -> int:
+    """Pass signals on until the process has ended; return its exit status, or minus the signal."""
+    while True:
+        news = signal.sigwaitinfo(_watched())
+        if news.si_signo == signal.SIGCHLD:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+        elif news.si_code != _FROM_KERNEL:
+            os.kill(pid, news.si_signo)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # most real-time signals have no name
+
+
+def _say(line: str) -> None:
+    # The command may have closed the stream that it shared with aimeter, or its reader may be gone.
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command line's own output

@@ -1,0 +1,139 @@
+"""A diagnosis for people: in a terminal, a pipe or a bug report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from aimeter.commands.diagnosis import METERED, PARTLY
+from aimeter.report.units import printable, quantity
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aimeter.commands.diagnosis import CarbonReport, Diagnosis, MeterReport
+    from aimeter.sensors.base import Finding
+
+_COLOURS = {METERED: "green", PARTLY: "yellow"}
+_PASSING = "dim"
+
+
+def show(diagnosis: Diagnosis, console: Console) -> None:
+    """Print a diagnosis: the meters, what is missing, grams, settings, versions, cost, and the verdict."""
+    console.print(Text("Meters", style="bold"))
+    if diagnosis.meters:
+        console.print(_meters(diagnosis.meters))
+    _print(console, [line for meter in diagnosis.meters for line in _remarks(meter, diagnosis.findings)])
+    missing = [line for finding in _by_weight(diagnosis) for line in _told(finding, diagnosis)]
+    sections: dict[str, list[str | Text]] = {
+        "Not metered": missing,
+        "Grams": _grams(diagnosis.carbon),
+        "Settings": _settings(diagnosis),
+        "Versions": _versions(diagnosis),
+        "Cost": [_cost(diagnosis)],
+    }
+    for title, lines in sections.items():
+        if lines:
+            console.print(Text(f"\n{title}", style="bold"))
+            _print(console, lines)
+    colour = _COLOURS.get(diagnosis.exit_status, "red")
+    console.print(Text(f"\n{diagnosis.verdict}", style=f"bold {colour}"))
+
+
+def _print(console: Console, lines: list[str | Text]) -> None:
+    for line in lines:
+        text = Text(printable(line)) if isinstance(line, str) else line
+        # Soft: a command that the terminal wraps can still be copied as one line.
+        console.print(text, soft_wrap=True)
+
+
+def _meters(meters: tuple[MeterReport, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("", "device", "measured by"):
+        table.add_column(title, overflow="fold")
+    for title in ("power", "error", "period", "seen"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for meter in meters:
+        cells = (
+            f"  {meter.id}",
+            printable(meter.name),
+            f"{meter.source} {meter.method}",
+            quantity(meter.power_w, "W"),
+            f"±{meter.relative_error:.0%}",
+            _time(meter.documented_period_s),
+            "" if meter.observed_period_s is None else _time(meter.observed_period_s),
+        )
+        table.add_row(*map(Text, cells), style="red" if meter.fault else "")
+    return table
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+
+
+def _remarks(meter: MeterReport, findings: tuple[Finding, ...]) -> list[str | Text]:
+    """Return what is to be said of a meter beside its row: why it is no counter, and what it covers."""
+    remarks = [f"not metered: {meter.fault}"] if meter.fault else []
+    if meter.method != "counter":
+        subjects = {meter.name, f"{meter.id} {meter.name}"}
+        remarks += [one.detail for one in findings if one.status == "used" and one.subject in subjects]
+    if meter.note and not any(meter.note in remark for remark in remarks):
+        remarks.append(meter.note)
+    return [f"  {meter.id}: {remark}" for remark in remarks]
+
+
+def _by_weight(diagnosis: Diagnosis) -> list[Finding]:
+    """Return what is not in use, gaps first."""
+    missing = [finding for finding in diagnosis.findings if finding.status != "used"]
+    return sorted(missing, key=lambda finding: finding not in diagnosis.gaps)
+
+
+def _told(finding: Finding, diagnosis: Diagnosis) -> list[str | Text]:
+    is_gap = finding in diagnosis.gaps
+    subject = finding.subject if finding.subject.startswith("/") else f"{finding.source} {finding.subject}"
+    lines = [f"{'✗' if is_gap else '-'} {subject}: {finding.status}. {finding.detail}"]
+    if finding.remedy:
+        lines.append(f"    {'to mend it' if is_gap else 'if need be'}: {finding.remedy}")
+    return [Text(printable(line), style="" if is_gap else _PASSING) for line in lines]
+
+
+def _grams(carbon: CarbonReport) -> list[str | Text]:
+    if carbon.g_per_kwh is None:
+        return [f"  no grams: {carbon.source.removeprefix('none: ')}"]
+    lines: list[str | Text] = [f"  {carbon.g_per_kwh:.4g} g CO2e/kWh, {_place(carbon)}"]
+    if carbon.method != "given":
+        lines += [f"  source: {carbon.source}", f"  method: {carbon.method}"]
+    if carbon.pue != 1:
+        lines.append(f"  times a PUE of {carbon.pue:g}")
+    if carbon.assumed:
+        lines.append("    to mend it: export AIMETER_REGION=FR (or US-VA, aws:us-east-1 …)")
+    return lines
+
+
+def _place(carbon: CarbonReport) -> str:
+    if carbon.assumed:
+        return "a world average, because no region is set"
+    if carbon.method == "given":
+        return "given by the user" + (f" for {carbon.zone}" if carbon.zone else "")
+    year = "year not stated" if carbon.year is None else str(carbon.year)
+    return f"{carbon.zone_name} ({carbon.zone}), {year}"
+
+
+def _settings(diagnosis: Diagnosis) -> list[str | Text]:
+    lines: list[str | Text] = []
+    for key, setting in diagnosis.settings.items():
+        origin = "this command line" if setting.origin == "argument" else setting.origin
+        lines.append(f"  {key} = {setting.value}  ({origin})")
+    return lines or ["  all at their defaults"]
+
+
+def _versions(diagnosis: Diagnosis) -> list[str | Text]:
+    widest = max(map(len, diagnosis.versions))
+    return [f"  {name.ljust(widest)}  {text or 'none'}" for name, text in diagnosis.versions.items()]
+
+
+def _cost(diagnosis: Diagnosis) -> str:
+    cost = diagnosis.cost
+    return f"  Metering took {cost.cpu_share:.1%} of one core at an interval of {_time(cost.interval_s)}."

@@ -1,0 +1,119 @@
+"""Meters under observation: what a series of readings shows of a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from aimeter.commands.diagnosis import MeterReport
+from aimeter.sensors.base import Channel, Outcome, Reading, Sensor
+
+
+class Watched:
+    """A sensor whose readings are kept."""
+
+    def __init__(self, sensor: Sensor) -> None:
+        self.sensor = sensor
+        self.seen: dict[Channel, list[Reading]] = {channel: [] for channel in sensor.channels}
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The sensor's own; they change when it falls back to another way of reading."""
+        return self.sensor.channels
+
+    def read(self) -> list[Reading]:
+        """Read the sensor and remember what it said."""
+        channels = self.sensor.channels
+        readings = self.sensor.read()
+        for channel, reading in zip(channels, readings, strict=False):
+            self.seen.setdefault(channel, []).append(reading)
+        return readings
+
+    def forget(self) -> None:
+        """Forget the readings so far."""
+        self.seen = {channel: [] for channel in self.channels}
+
+    def reopen(self) -> None:
+        """Reopen the sensor."""
+        self.sensor.reopen()
+
+    def close(self) -> None:
+        """Close the sensor."""
+        self.sensor.close()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - sensors may offer more than the protocol, as fall_back
+        return getattr(self.sensor, name)
+
+    def reports(self) -> list[MeterReport]:
+        """Return what was seen of each channel that is in use at last."""
+        given_up = [channel for channel in self.seen if channel not in self.channels]
+        lost = [f"its {one.method} {observe(one, self.seen[one]).fault or 'failed'}" for one in given_up]
+        reports = []
+        for channel in self.channels:
+            report = report_of(channel, observe(channel, self.seen[channel]))
+            notes = [*lost, *([channel.note] if channel.note else [])]
+            reports.append(replace(report, note="; ".join(notes) or None))
+        return reports
+
+
+class Observation(NamedTuple):
+    """What a series of readings says about its channel."""
+
+    period_s: float | None
+    interval_s: float | None
+    reading_s: float | None
+    power_w: float | None
+    fault: str | None
+
+
+def observe(channel: Channel, readings: Sequence[Reading]) -> Observation:
+    """Say what a series of readings of one channel shows.
+
+    The period is the mean time between changes of the value, where some readings brought a change and some
+    did not. A counter's power is its gain from the first change to the last, falls of the counter left out.
+    """
+    good = [reading for reading in readings if reading.outcome is Outcome.OK and reading.value is not None]
+    if not good:
+        return Observation(None, None, None, None, readings[-1].reason if readings else "was not read")
+    values = [reading.value or 0.0 for reading in good]
+    times = [(reading.before_s + reading.after_s) / 2 for reading in good]
+    changes = [k for k in range(1, len(good)) if values[k] != values[k - 1]]
+    span_s = times[-1] - times[0]
+    interval_s = span_s / (len(good) - 1) if len(good) > 1 else None
+    period_s = None
+    if 1 < len(changes) < len(good) - 1:
+        period_s = (times[changes[-1]] - times[changes[0]]) / (len(changes) - 1)
+    power_w: float | None = None
+    if channel.quantity == "power":
+        power_w = sum(values) / len(values)
+    elif len(changes) > 1:
+        gains = [values[k] - values[k - 1] for k in changes[1:] if values[k] > values[k - 1]]
+        power_w = sum(gains) / (times[changes[-1]] - times[changes[0]])
+    fault = None
+    if readings[-1].outcome is Outcome.GONE:
+        fault = readings[-1].reason
+    elif channel.quantity == "energy" and not changes and span_s > 2 * channel.period_s:
+        fault = f"has not advanced for {span_s:.1f} s"
+    reading_s = sum(reading.after_s - reading.before_s for reading in good) / len(good)
+    return Observation(period_s, interval_s, reading_s, power_w, fault)
+
+
+def report_of(channel: Channel, seen: Observation) -> MeterReport:
+    """Put a channel and what was seen of it side by side."""
+    return MeterReport(
+        id=channel.id,
+        kind=channel.kind,
+        name=channel.name,
+        source=channel.source,
+        method=channel.method,
+        relative_error=channel.relative_error,
+        documented_period_s=channel.period_s,
+        observed_period_s=seen.period_s,
+        reading_interval_s=seen.interval_s,
+        reading_s=seen.reading_s,
+        power_w=seen.power_w,
+        shared=channel.shared,
+        note=channel.note,
+        fault=seen.fault,
+    )
