@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 from aimeter.record import COUNTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
     from aimeter.record import Record
@@ -93,10 +94,10 @@ class Summary:
 
         return html(grid(self))
 
-    def __rich__(self) -> Table:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
         from aimeter.report.table import grid, rich_table  # noqa: PLC0415  rendering is loaded by who looks
 
-        return rich_table(grid(self))
+        yield rich_table(grid(self), options.max_width)
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aimeter.report.units import printable, quantity
 
@@ -23,6 +23,9 @@ _UNIT_NAMES = {
 _LONGEST_NAME = 40
 _FULLY_COVERED = 0.995  # shows as 100 %
 _TEXT_COLUMNS = frozenset({"name", "per unit", "measured by"})
+_LISTS = frozenset({"per unit", "measured by"})
+_FOLDED = frozenset({"name", "measured by"})
+_ROOMY, _WIDE = 88, 112
 
 
 class Grid(NamedTuple):
@@ -45,7 +48,11 @@ def grid(summary: Summary) -> Grid:
     return Grid(
         header=tuple(columns),
         rows=tuple(tuple(_cells(row)[column] for column in columns) for row in summary.rows),
-        total=tuple(_cells(summary.total)[column] for column in columns),
+        # Joules of one name for each unit of another would mean nothing.
+        total=tuple(
+            "" if column == "per unit" and len(summary.rows) > 1 else _cells(summary.total)[column]
+            for column in columns
+        ),
         notes=_notes(summary),
     )
 
@@ -124,18 +131,48 @@ def html(table: Grid) -> str:
     )
 
 
-def rich_table(table: Grid) -> Table:
-    """Draw the table for a terminal. rich is loaded here, when one is drawn."""
+def _listed(cell: str) -> str:
+    """Put each part on a line of its own, a space away from the figures before it."""
+    return "\n".join(f" {part}" for part in cell.split(", ") if part)
+
+
+def rich_table(table: Grid, width: int = 120) -> Table:
+    """Draw the table for a terminal of `width` columns. rich is loaded here, when one is drawn.
+
+    What is a list (joules for each unit, kinds of meter) takes a line each. In a narrow terminal the sum of the
+    energy gives way, which is the calls times the energy of one, and a column of errors that are all 0.
+    """
+    from rich import box  # noqa: PLC0415  loaded when first needed
     from rich.table import Table  # noqa: PLC0415  loaded when first needed
     from rich.text import Text  # noqa: PLC0415  loaded when first needed
 
-    drawn = Table(caption="\n".join(table.notes), caption_justify="left", show_footer=True)
-    for title, total in zip(table.header, table.total, strict=True):
+    drawn = Table(
+        box=box.SIMPLE_HEAD,
+        caption="\n".join(table.notes),
+        caption_justify="left",
+        show_footer=True,
+        padding=(0, 1 if width >= _ROOMY else 0, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    spared = {"energy", "errors"} if table.total[table.header.index("errors")] == "0" else {"energy"}
+    shown = [width >= _WIDE or title not in spared for title in table.header]
+
+    def cells(row: tuple[str, ...]) -> list[Text]:
+        # A Text, unlike a string, holds no markup: a name may contain brackets.
+        pairs = zip(table.header, row, shown, strict=True)
+        return [Text(_listed(cell) if title in _LISTS else cell) for title, cell, show in pairs if show]
+
+    titles = [title for title, show in zip(table.header, shown, strict=True) if show]
+    for title, total in zip(titles, cells(table.total), strict=True):
+        side: Literal["left", "right"] = "left" if title in _TEXT_COLUMNS else "right"
         drawn.add_column(
-            title, Text(total), justify="left" if title in _TEXT_COLUMNS else "right", overflow="fold"
+            f" {title}" if title in _LISTS else title,
+            total,
+            justify=side,
+            overflow="fold",
+            no_wrap=title not in _FOLDED,
         )
     for row in table.rows:
-        drawn.add_row(
-            *map(Text, row)
-        )  # a Text, unlike a string, holds no markup: a name may contain brackets
+        drawn.add_row(*cells(row))
     return drawn
