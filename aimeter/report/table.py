@@ -24,7 +24,7 @@ _LONGEST_NAME = 40
 _FULLY_COVERED = 0.995  # shows as 100 %
 _TEXT_COLUMNS = frozenset({"name", "per unit", "measured by"})
 _LISTS = frozenset({"per unit", "measured by"})
-_FOLDED = frozenset({"name", "measured by"})
+_SHORT_NAME = 20
 _ROOMY, _WIDE = 88, 112
 
 
@@ -163,6 +163,8 @@ def rich_table(table: Grid, width: int = 120) -> Table:
         pairs = zip(table.header, row, shown, strict=True)
         return [Text(_listed(cell) if title in _LISTS else cell) for title, cell, show in pairs if show]
 
+    # Where space is short a long name is folded, but not before the last column is.
+    folded = {"measured by"} | {"name" for row in table.rows if len(row[0]) > _SHORT_NAME}
     titles = [title for title, show in zip(table.header, shown, strict=True) if show]
     for title, total in zip(titles, cells(table.total), strict=True):
         side: Literal["left", "right"] = "left" if title in _TEXT_COLUMNS else "right"
