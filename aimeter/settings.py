@@ -106,7 +106,7 @@ def load(
 def origins(
     arguments: Mapping[str, object], *, environ: Mapping[str, str] = os.environ, folder: Path | None = None
 ) -> dict[str, str]:
-    """Return the place that each setting is taken from, as errors name it; those at their defaults are absent.
+    """Return the place that each setting is taken from, as errors name it; one at its default is absent.
 
     Args:
         arguments: What the caller wrote, by key; likewise `environ` and `folder`, as for `load`.
