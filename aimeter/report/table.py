@@ -173,7 +173,7 @@ def rich_table(table: Grid, width: int = 120) -> Table:
             total,
             justify=side,
             overflow="fold",
-            no_wrap=title not in _FOLDED,
+            no_wrap=title not in folded,
         )
     for row in table.rows:
         drawn.add_row(*cells(row))
