@@ -23,7 +23,8 @@ def models():
         pytest.importorskip(package, reason=f"{package} is not installed; it comes with the extra demo")
     module = importlib.import_module("aimeter.demo.models")
     module.quieten()
-    return module
+    with module.one_thread():
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from .models import (
     load_encoder,
     load_painter,
     nearest_pair,
+    one_thread,
     quieten,
     read_sentences,
 )
@@ -47,13 +48,12 @@ def show(meter: Meter, log: Path, console: Console) -> None:
 
     painter, encoder = load()
     sentences = read_sentences()
-    with meter.track(
-        "warm-up"
-    ):  # first calls allocate memory and choose kernels: apart, so as not to distort
-        draw(painter, "zero", images=IMAGES_A_CALL, steps=2, seed=0)
-        embed(encoder, sentences[:SENTENCES_A_CALL])
-    columns = draw_digits(meter, painter)
-    vectors = embed_sentences(meter, encoder, sentences)
+    with one_thread():
+        with meter.track("warm-up"):  # first calls allocate memory and choose kernels, which others do not
+            draw(painter, "zero", images=IMAGES_A_CALL, steps=2, seed=0)
+            embed(encoder, sentences[:SENTENCES_A_CALL])
+        columns = draw_digits(meter, painter)
+        vectors = embed_sentences(meter, encoder, sentences)
     took_s = time.perf_counter() - start_s
 
     picture = log.with_name("digits.png")
