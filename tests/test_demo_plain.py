@@ -92,7 +92,7 @@ def test_power_is_not_called_a_counter():
 def test_estimate_is_not_to_be_reported_as_a_measurement():
     """An estimate says so, says why, and says what it is good for."""
     sentence = trust_sentence([make_record(**{**NONE, "cpu_method": "estimate"}, energy_j=10.0, error_j=5.0)])
-    assert "what the CPU drew" in sentence
+    assert "what the CPU with its share of the server around it drew" in sentence
     assert "estimated from how busy it was because no energy meter of it could be read" in sentence
     assert "±50 %" in sentence
     assert sentence.endswith(

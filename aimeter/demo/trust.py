@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from aimeter.record import MeasuredBy, Record
 
 _DEVICES = {"gpu": "the GPU", "cpu": "the CPU", "dram": "the memory"}
+_ESTIMATED_CPU = "the CPU with its share of the server around it"
+"""The model of `aimeter.sensors.estimate` is of a server's power at the wall, divided among its CPUs."""
 _WORST_FIRST: tuple[MeasuredBy, ...] = ("estimate", "power", "counter")
 _HOW = {  # of one kind of device, of several
     "counter": ("counted by its own energy meter", "counted by their own energy meters"),
@@ -42,7 +44,11 @@ def trust_sentence(records: Iterable[Record]) -> str:
             "be estimated either, while times and counts are right: `aimeter doctor` says what is missing."
         )
     by_method = _devices_by_method(known)
-    devices = [device for group in by_method.values() for device in group] or ["the metered devices"]
+    devices = [
+        _ESTIMATED_CPU if (method, device) == ("estimate", _DEVICES["cpu"]) else device
+        for method, group in by_method.items()
+        for device in group
+    ] or ["the metered devices"]
     worst = next(iter(by_method), "counter")
     unknown = len(rows) - len(known)
     left_out = f" ({unknown} of {len(rows)} calls, without any figure, are left out)" if unknown else ""
