@@ -1,0 +1,495 @@
+"""The command line as people use it: real processes, on emulated hardware whose energy is known exactly."""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import aimeter
+from aimeter import report
+from aimeter.cli import app
+from aimeter.commands import doctor, watch
+from aimeter.commands.diagnosis import METERED, NOT_METERED, PARTLY, Diagnosis
+from aimeter.sensors.base import Channel, Finding, Outcome, Reading
+from aimeter.sinks import CsvLog
+from tests.emulator.nvml import ENERGY, LIBRARY_NOT_FOUND
+from tests.emulator.powercap import SERVER_DRAM_UNIT_J, PowercapTree
+from tests.records import make_record
+
+ROOT = Path(__file__).parents[1]
+AIMETER = [sys.executable, "-m", "aimeter"]
+REFERENCE = ROOT / "docs" / "reference" / "cli.md"
+
+needs_no_perf = pytest.mark.skipif(
+    Path("/sys/bus/event_source/devices/power").exists(), reason="perf may meter this machine's CPU"
+)
+
+
+@pytest.fixture
+def environ(nvml, tmp_path, monkeypatch):
+    """An environment without NVIDIA driver, RAPL and settings; a test adds what it needs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("")
+    nvml.init_error(LIBRARY_NOT_FOUND)
+    clean = {key: text for key, text in os.environ.items() if not key.startswith("AIMETER_")}
+    clean |= {"PYTHONPATH": str(ROOT), "AIMETER_POWERCAP": str(tmp_path / "none"), "COLUMNS": "100"}
+    return nvml.environ(tmp_path, base=clean)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A server with one package and its memory, in real time."""
+    tree = PowercapTree(tmp_path / "sys")
+    package = tree.zone("package-0", watts=20)
+    tree.zone("dram", parent=package, watts=3, unit_j=SERVER_DRAM_UNIT_J)
+    with tree.live():
+        yield tree
+
+
+def call(environ, *arguments, **options):
+    return subprocess.run(
+        [*AIMETER, *arguments],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+def rows(log):
+    with Path(log).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# run
+
+
+def test_run_gives_the_exact_energy_of_the_commands_whole_time(environ, tree, tmp_path):
+    """The joules are the emulator's integral from the command's start to its end, within their error."""
+    environ |= {"AIMETER_POWERCAP": str(tree.root), "AIMETER_LOG": "calls.csv"}
+    package, memory = tree.zones
+    package.set_power(60, at=time.perf_counter() + 1.5)
+    ran = call(environ, "run", "--region", "FR", "--", sys.executable, "-c", "import time; time.sleep(1)")
+    assert ran.returncode == 0, ran.stderr
+    (row,) = rows("calls.csv")
+    to_monotonic = time.perf_counter() - time.time()
+    start_s = datetime.fromisoformat(row["start"]).timestamp() + to_monotonic
+    end_s = start_s + float(row["duration_s"])
+    truth_j = package.true_energy_j(start_s, end_s) + memory.true_energy_j(start_s, end_s)
+    assert float(row["duration_s"]) > 1
+    assert float(row["energy_j"]) == pytest.approx(truth_j, abs=float(row["error_j"]))
+    assert (row["name"], row["status"], row["zone"]) == (Path(sys.executable).name, "ok", "FR")
+    assert (row["cpu_method"], row["dram_method"]) == ("counter", "counter")
+    (line,) = ran.stderr.splitlines()
+    assert re.fullmatch(
+        r"aimeter: python\S*: .* ± .* J \(cpu counter, dram counter\), .* CO2e .*calls\.csv", line
+    )
+
+
+def test_run_passes_streams_status_and_files_through(environ, tree, tmp_path):
+    """Bytes go in and out unchanged, other open files too; a failing command is an error of that name."""
+    environ |= {"AIMETER_POWERCAP": str(tree.root)}
+    secret, data = "hunter2", bytes(range(256)) * 300
+    with (tmp_path / "other").open("w") as other:
+        script = f"cat; echo oops >&2; echo more >/dev/fd/{other.fileno()}; : {secret}; exit 3"
+        ran = subprocess.run(
+            [*AIMETER, "run", "-q", "--log", "calls.jsonl", "--name", "job", "--", "sh", "-c", script],
+            env=environ, input=data, capture_output=True, pass_fds=(other.fileno(),), timeout=60, check=False,
+        )  # fmt: skip
+    assert (ran.returncode, ran.stdout, ran.stderr) == (3, data, b"oops\n")
+    assert (tmp_path / "other").read_text() == "more\n"
+    (record,) = report.read("calls.jsonl")
+    assert (record.name, record.status, record.error_type) == ("job", "error", "ExitStatus3")
+    assert {key: record.meta[key] for key in ("command", "exit_status")} == {
+        "command": "sh",
+        "exit_status": 3,
+    }
+    assert secret not in Path("calls.jsonl").read_text()
+
+
+def test_run_ends_as_a_killed_command_ended(environ):
+    """The parent sees the signal that killed the command, which a shell calls 128 + n."""
+    command = [*AIMETER, "run", "--log", "calls.csv", "--", "sh", "-c", "kill -KILL $$"]
+    ran = subprocess.run(command, env=environ, capture_output=True, timeout=60, check=False)
+    assert ran.returncode == -signal.SIGKILL
+    (row,) = rows("calls.csv")
+    assert (row["status"], row["error_type"], json.loads(row["meta"])["exit_status"]) == (
+        "error",
+        "SIGKILL",
+        137,
+    )
+
+
+def test_run_forwards_signals(environ):
+    """Each signal sent to aimeter reaches the command, whose answer counts; the row is written."""
+    names = ["TERM", "INT", "HUP", "QUIT", "USR1"]
+    traps = "; ".join(f"trap 'echo {name}' {name}" for name in names)
+    script = f"{traps}; trap 'exit 7' USR2; echo ready; while :; do sleep 0.02; done"
+    command = [*AIMETER, "run", "-q", "--log", "calls.csv", "--", "sh", "-c", script]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "ready\n"
+        for name in names:
+            running.send_signal(signal.Signals[f"SIG{name}"])
+            assert running.stdout.readline() == f"{name}\n"
+        running.send_signal(signal.SIGUSR2)
+    assert running.returncode == 7
+    assert rows("calls.csv")[0]["error_type"] == "ExitStatus7"
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_command_once(environ):
+    """The terminal interrupts the whole job itself, so aimeter must not interrupt the command again."""
+    script = (
+        "n=0; i=0; trap 'n=$((n+1))' INT; echo ready; "
+        "while [ $i -lt 20 ]; do sleep 0.02; i=$((i+1)); done; echo n=$n"
+    )
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        os.execve(sys.executable, [*AIMETER, "run", "--", "sh", "-c", script], environ)
+    seen = b""
+    with os.fdopen(terminal, "rb+", buffering=0) as file:
+        while True:
+            try:
+                seen += file.read(4096)
+            except OSError:
+                break  # how Linux says that nobody has the terminal open any more
+            if b"ready" in seen and b"^C" not in seen:
+                file.write(b"\x03")
+                seen += b"^C"
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert b"n=1\r\n" in seen
+
+
+def test_run_leaves_no_trace_in_the_commands_signals(environ):
+    """The command begins with the signal mask and dispositions that it would have without aimeter."""
+
+    def signals(text):
+        # The C library keeps two signals of its own above 31, and ignores them in what posix_spawn starts.
+        return [int(line.split()[1], 16) & 0x7FFF_FFFF for line in text.splitlines()]
+
+    command = ["grep", "^Sig[BI]", "/proc/self/status"]
+    alone = subprocess.run(command, capture_output=True, text=True, check=True)
+    ran = call({**environ, "AIMETER_ENABLED": "off"}, "run", "--", *command)
+    assert signals(ran.stdout) == signals(alone.stdout)
+    assert ran.stderr == "aimeter: grep: not metered, because the setting `enabled` is false\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--", "no-such-command"], 127, "no-such-command: command not found"),
+        (["--", "./pyproject.toml"], 126, "./pyproject.toml: permission denied"),
+        (["--region", "Atlantis", "--", "touch", "ran"], 2, "The region 'Atlantis' is unknown"),
+        (["--log", "no/calls.csv", "--", "touch", "ran"], 2, "mkdir -p"),
+        (["--pue", "0.5", "--", "touch", "ran"], 2, "expected a number of at least 1.0"),
+    ],
+)
+def test_run_refuses_before_the_command_runs(environ, options, status, message):
+    """What cannot work is said in one line, with a shell's exit status, before anything has run."""
+    ran = call(environ, "run", *options)
+    assert ran.returncode == status
+    assert ran.stderr.startswith("aimeter: ")
+    assert message in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert not Path("ran").exists()
+
+
+# doctor
+
+
+def test_doctor_finds_every_device_metered(environ, nvml, tree, tmp_path):
+    """With a counter for each device the status is 0, and power and period are those of the hardware."""
+    nvml.init_error(0)
+    nvml.add("a100", counter_period_s=0.08).set_power(123)
+    environ = {**nvml.environ(tmp_path, base=environ), "AIMETER_POWERCAP": str(tree.root)}
+    ran = call({**environ, "AIMETER_LOG": "calls.csv"}, "doctor", "--json", "--region", "fr")
+    assert ran.returncode == METERED, ran.stdout
+    assert ran.stderr == ""
+    found = json.loads(ran.stdout)
+    meters = {meter["id"]: meter for meter in found["meters"]}
+    assert {key: meter["source"] for key, meter in meters.items()} == {
+        "gpu:0": "nvml",
+        "cpu:0": "powercap",
+        "dram:0": "powercap",
+    }
+    for key, watts in (("gpu:0", 123), ("cpu:0", 20), ("dram:0", 3)):
+        assert meters[key]["power_w"] == pytest.approx(watts, rel=0.1)
+        assert meters[key]["fault"] is None
+    assert meters["gpu:0"]["observed_period_s"] == pytest.approx(0.08, rel=0.15)
+    assert meters["cpu:0"]["observed_period_s"] is None
+    assert (found["exit_status"], found["gaps"]) == (0, [])
+    assert (found["carbon"]["zone"], found["carbon"]["zone_name"]) == ("FR", "France")
+    assert found["settings"]["log"]["origin"] == "environment variable AIMETER_LOG"
+    assert found["versions"]["nvidia-driver"] == "570.86.15"
+    assert not Path("calls.csv").exists()
+
+
+@needs_no_perf
+def test_doctor_on_a_virtual_machine(environ):
+    """Where only an estimate is possible the status is 1, and the text tells the error and no host name."""
+    ran = call(environ, "doctor")
+    assert ran.returncode == PARTLY
+    assert ran.stderr == ""
+    assert re.search(r"cpu:0 .*estimate .*±50%", ran.stdout)
+    assert "475 g CO2e/kWh, a world average, because no region is set" in ran.stdout
+    assert ran.stdout.endswith("\nMetered in part: cpu:0 only estimated.\n")
+    assert not re.search(
+        rf"\b{re.escape(socket.gethostname())}\b", ran.stdout.replace("virtual machines", "")
+    )
+
+
+def without_roots_rights():
+    """In a child about to be executed: give up root's right to read everything; others have none to lose."""
+    drop_from_bounding_set, rights = 24, (1, 2)  # prctl(2); CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    for right in rights if os.geteuid() == 0 else ():
+        ctypes.CDLL(None).prctl(drop_from_bounding_set, right)
+
+
+@needs_no_perf
+def test_doctor_names_the_command_that_opens_a_denied_meter(environ, tmp_path):
+    """A meter that may not be read gives status 1, and the remedy stands on one line, to be copied."""
+    tree = PowercapTree(tmp_path / "sys")
+    tree.zone("package-0").energy_file.chmod(0o200)
+    ran = call({**environ, "AIMETER_POWERCAP": str(tree.root)}, "doctor", preexec_fn=without_roots_rights)
+    assert ran.returncode == PARTLY, ran.stderr
+    assert "✗ powercap package-0: denied." in ran.stdout
+    assert re.search(r"^    to mend it: sudo chmod a\+r .*perf_event_paranoid=0$", ran.stdout, re.MULTILINE)
+
+
+def test_doctor_sees_dead_meters(environ, nvml, tmp_path):
+    """A counter that stands still is no meter: another way of reading the device is used, or it is a gap."""
+    nvml.init_error(0)
+    gpu = nvml.add("a100").set(counter_period_s=0.05)
+    gpu.set_power(200)
+    gpu.freeze(ENERGY)
+    tree = PowercapTree(tmp_path / "sys")
+    tree.zone("package-0", watts=20)
+    dead = tree.zone("package-1", watts=0)
+    environ = {**nvml.environ(tmp_path, base=environ), "AIMETER_POWERCAP": str(tree.root)}
+    with tree.live():
+        ran = call(environ, "doctor", "--json")
+    assert ran.returncode == PARTLY
+    found = json.loads(ran.stdout)
+    (gap,) = found["gaps"]
+    assert (gap["subject"], gap["status"]) == (dead.name, "dead")
+    gpu_meter = next(meter for meter in found["meters"] if meter["id"] == "gpu:0")
+    assert (gpu_meter["method"], gpu_meter["fault"]) == ("power", None)
+    assert gpu_meter["power_w"] == pytest.approx(200, rel=0.05)
+    assert "its counter has not advanced" in gpu_meter["note"]
+
+
+def test_doctor_refuses_bad_settings(environ):
+    """A setting that cannot be used gives status 2 and one line with the near match, and no document."""
+    ran = call({**environ, "AIMETER_REGOIN": "FR"}, "doctor", "--json")
+    assert (ran.returncode, ran.stdout) == (NOT_METERED, "")
+    assert re.fullmatch(r"aimeter: Unknown setting 'regoin'.*Did you mean 'region'.*\n", ran.stderr)
+
+
+COUNTER = Channel(
+    id="gpu:0", kind="gpu", method="counter", quantity="energy", name="GPU", device="GPU-1", source="nvml",
+    period_s=0.1,
+)  # fmt: skip
+
+
+def readings(values, step_s=0.04):
+    return [Reading(k * step_s, k * step_s + 0.001, Outcome.OK, value) for k, value in enumerate(values)]
+
+
+def test_a_staircase_shows_its_period_and_power():
+    """A counter that moves at every third reading has a period of three intervals, and its true power."""
+    seen = watch.observe(COUNTER, readings([12.0 * (k // 3) for k in range(40)]))
+    assert seen.period_s == pytest.approx(0.12)
+    assert seen.power_w == pytest.approx(100)
+    assert seen.interval_s == pytest.approx(0.04)
+    assert seen.reading_s == pytest.approx(0.001)
+    assert seen.fault is None
+
+
+def test_a_value_new_at_every_reading_shows_no_period():
+    """A period shorter than the time between readings is not made up; a fall of the counter is no energy."""
+    seen = watch.observe(COUNTER, readings([*range(20), *range(20)]))
+    assert seen.period_s is None
+    assert seen.power_w == pytest.approx(1 / 0.04, rel=0.05)
+
+
+def test_silence_is_a_fault_of_counters_only():
+    """A counter that does not move is faulty, a power that does not is steady, no value has a reason."""
+    still = readings([5.0] * 20)
+    power = replace(COUNTER, quantity="power", method="power")
+    refused = [Reading(0.0, 0.0, Outcome.GONE, None, "the GPU is lost")]
+    assert watch.observe(COUNTER, still).fault == "has not advanced for 0.8 s"
+    assert watch.observe(power, still)[3:] == (5.0, None)
+    assert watch.observe(COUNTER, refused).fault == "the GPU is lost"
+    assert watch.observe(COUNTER, []).fault == "was not read"
+
+
+def finding(source, status, subject="x", remedy=""):
+    return Finding(source, subject, status, "Detail.", remedy)
+
+
+def test_only_what_would_meter_a_device_is_a_gap():
+    """No driver without a GPU, and other views of a metered CPU, are no gaps; what is broken is one."""
+    counted = finding("powercap", "used", "package-0")
+    no_driver = finding("nvml", "missing", "NVIDIA driver", "install it")
+    assert doctor.gaps_among([counted, no_driver, finding("perf", "denied")], nvidia=False) == []
+    assert doctor.gaps_among([counted, no_driver], nvidia=True) == [no_driver]
+    for gap in (
+        finding("powercap", "dead", "package-1"),
+        finding("nvml", "failed", "NVIDIA driver"),
+        finding("nvml", "missing", "gpu:0 Old GPU"),
+        finding("somebody's", "failed"),
+    ):
+        assert doctor.gaps_among([counted, gap], nvidia=False) == [gap]
+    mendable = finding("perf", "denied", remedy="sysctl")
+    no_rapl = finding("powercap", "missing")
+    estimated = finding("estimate", "used")
+    assert doctor.gaps_among([no_rapl, mendable, estimated], nvidia=False) == [mendable]
+
+
+def test_verdicts():
+    """The status is 0 only if everything found is measured, and 2 if nothing is metered at all."""
+    good = watch.report_of(COUNTER, watch.observe(COUNTER, readings(range(20))))
+    estimate = replace(good, id="cpu:0", method="estimate")
+    broken = replace(good, id="gpu:1", fault="is lost")
+    gap = finding("nvml", "failed")
+    assert doctor.judge([good], [], enabled=True)[0] == METERED
+    assert doctor.judge([good, estimate], [], enabled=True)[0] == PARTLY
+    assert doctor.judge([good, broken], [], enabled=True)[0] == PARTLY
+    assert doctor.judge([good], [gap], enabled=True)[0] == PARTLY
+    assert doctor.judge([broken], [gap], enabled=True)[0] == NOT_METERED
+    assert doctor.judge([], [], enabled=True)[0] == NOT_METERED
+    assert doctor.judge([good], [], enabled=False)[0] == NOT_METERED
+
+
+def test_an_nvidia_gpu_shows_on_the_bus(tmp_path):
+    """A display controller by NVIDIA is a GPU; its audio function, and another vendor's display, are not."""
+    for name, vendor, base_class in (
+        ("00", "0x10de", "0x040300"),
+        ("01", "0x8086", "0x030000"),
+        ("02", "", ""),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / name / "class").write_text(f"{base_class}\n")
+    assert not doctor.nvidia_on_bus(tmp_path)
+    (tmp_path / "00" / "class").write_text("0x030200\n")
+    assert doctor.nvidia_on_bus(tmp_path)
+    assert not doctor.nvidia_on_bus(tmp_path / "absent")
+
+
+# report
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """Two logs of three calls in all, and a torn line."""
+    for path, records in (
+        ("a.csv", [make_record(), make_record(status="error", error_type="OSError")]),
+        ("b.csv", [make_record(name="chat", tokens_out=100.0, images=None)]),
+    ):
+        log = CsvLog(tmp_path / path)
+        log.write(records)
+        log.close()
+    with (tmp_path / "b.csv").open("a") as file:
+        file.write("1,torn\n")
+    return tmp_path
+
+
+def test_report_adds_up_logs_by_name(environ, logs):
+    """Logs and patterns are read, each file once; skipped lines are counted in a footnote and located."""
+    ran = call(environ, "report", "a.csv", "*.csv")
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert re.match(r"image-gen\s+2\s+1\s+12\.5 ± 1\.[0-9]+ J\s+3\.12 J/image", lines[2])
+    assert re.match(r"chat\s+1\s+0\s+12\.5 ± 1\.3 J\s+125 mJ/token out", lines[3])
+    assert "1 lines of the log were torn or foreign and were skipped." in ran.stdout
+    assert re.fullmatch(r"aimeter: skipped b\.csv:3: .*\n", ran.stderr)
+
+
+def test_report_as_json(environ, logs):
+    """The document holds the same sums, and stands alone on standard output."""
+    ran = call({**environ, "AIMETER_LOG": "a.csv"}, "report", "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    found = json.loads(ran.stdout)
+    (row,) = found["rows"]
+    assert (row["name"], row["calls"], row["errors"], row["energy_j"]) == ("image-gen", 2, 1, 25.0)
+    assert (found["total"]["co2e_g"], found["skipped"], found["problems"]) == (0.0033, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["c.csv"], "aimeter: The log c.csv cannot be read: No such file or directory. Did you mean "),
+        (["x*.csv"], "aimeter: No log matches x*.csv."),
+        (["pyproject.toml"], "aimeter: "),
+        ([], "aimeter: No log is named and none is set: aimeter report calls.csv"),
+    ],
+)
+def test_report_without_a_log(environ, logs, arguments, message):
+    """A log that is not there, or is none, is said in one line with status 2."""
+    (logs / "pyproject.toml").write_text("[project]\n")
+    ran = call(environ, "report", *arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(message)
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_a_closed_pipe_is_no_error_to_talk_about(environ, logs):
+    """A reader that has seen enough ends the report in silence."""
+    with subprocess.Popen(
+        [*AIMETER, "report", "--json", "a.csv"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+
+
+# all of it
+
+
+def test_help_and_version_load_little(environ):
+    """Help comes without the libraries that metering needs, and the version is the package's."""
+    code = (
+        "import sys; from aimeter.cli import main; sys.argv = ['aimeter', '--help']\n"
+        "try: main()\n"
+        "finally: print(*{'numpy', 'psutil', 'pynvml', 'torch', 'pandas'} & set(sys.modules), 'END')"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.endswith("\nEND\n")
+    for name in ("doctor", "run", "report", "demo"):
+        assert re.search(rf"\b{name}\b", ran.stdout)
+    assert call(environ, "--version").stdout == f"aimeter {aimeter.__version__}\n"
+
+
+def test_the_reference_has_every_command_option_and_key():
+    """docs/reference/cli.md names each command, each option and each key of doctor's document."""
+    text = REFERENCE.read_text()
+    for name, command in typer.main.get_command(app).commands.items():
+        _, _, rest = text.partition(f"## `aimeter {name}")
+        section = rest.partition("\n## ")[0]
+        assert section, name
+        for parameter in command.params:
+            for option in (one for one in parameter.opts if one.startswith("-") and one != "--help"):
+                assert f"`{option}" in section, f"{name} {option}"
+    for key in Diagnosis.__dataclass_fields__:
+        assert f"`{key}`" in text
+    for field in ("MeterReport", "CarbonReport", "CostReport", "SettingReport"):
+        module = sys.modules[Diagnosis.__module__]
+        for key in getattr(module, field).__dataclass_fields__:
+            assert f"`{key}`" in text, f"{field}.{key}"
