@@ -1,8 +1,9 @@
 """From readings to a curve: what each reading of a channel adds to what is known of its energy.
 
 A value is known to have been published between the reading that did not yet show it and the one that did,
-and not longer ago than the sensor's update period. The middle of that interval is the time of the knot; half
-of it, times the power around it, is the knot's uncertainty.
+and not longer ago than the sensor's update period; what is known of a staircase's other steps narrows that
+further. The middle of that interval is the time of the knot; half of it, times the power around it, is the
+knot's uncertainty.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .sensors.base import Channel, Outcome, Reading
+from .staircase import Staircase, When
 from .timeline import UNKNOWN, Array, Curve, Quiet
 
 DEAD_AFTER_S = 2.0
@@ -22,8 +24,11 @@ DEAD_AFTER_S = 2.0
 RETRY_S = 1.0
 """A channel that died is looked at this often, in case it comes back."""
 
-_PHASES = 8
-"""Readings of a staircase come this fraction of its period apart when a step is due."""
+_LEAST_PAUSE_S = 0.0005
+"""Two readings of one channel are never closer."""
+
+_STEPPED_S = 0.005
+"""Counters renewed less often than this are staircases, whose steps are worth finding."""
 
 _QUIET_STRETCHES = 64
 """Quiet stretches remembered; the lowest of their powers is the idle power."""
@@ -133,16 +138,16 @@ class Trace:
         self.unclaimed_j = 0.0
         self.faults = 0
         self.resets = 0
-        self.period_s = channel.period_s
         self.last_power_w = 0.0
         self._sampled = channel.quantity == "power"
         reach = channel.window_s + channel.period_s if self._sampled else 0.0
         seen = min(channel.window_s / channel.period_s, 1.0) if self._sampled and channel.window_s else 1.0
         self.curve = Curve(counted=not self._sampled, max_power_w=channel.max_power_w, reach_s=reach, seen=seen)
+        stepped = channel.method == "counter" and channel.period_s > _STEPPED_S
+        self._stairs = Staircase(channel.period_s) if stepped else None
         self._value: float | None = None
         self._read: Reading | None = None
         self._moved_s = 0.0
-        self._half_s = 0.0
         self._settled_gap_s: float | None = None
         self._idle: list[float] = []
         self._quiet: list[tuple[float, float, float]] = []
@@ -150,17 +155,19 @@ class Trace:
         self.idle_w: float | None = None
 
     @property
-    def steps_slowly(self) -> bool:
-        """Whether single steps of the published value can be told apart at the sampling interval."""
-        return self.period_s > self.interval_s
+    def period_s(self) -> float:
+        """Time between updates of the published value, as far as it is known."""
+        return self.channel.period_s if self._stairs is None else self._stairs.period_s
 
     def resume(self, now_s: float) -> None:
         """Start watching the channel's health anew after a time without readings."""
         self._moved_s = now_s
         self._read = None
+        if self._stairs is not None:
+            self._stairs.forget()
 
     def due_s(self, now_s: float) -> float:
-        """Return when to read next: when the next step is due, and often around that time."""
+        """Return when to read next: at the interval, or where a staircase's next step is best seen."""
         if self._read is None:
             return now_s
         last = self._read.after_s
@@ -168,10 +175,9 @@ class Trace:
             return last + RETRY_S
         if self._sampled:
             return last + min(self.interval_s, self.period_s)
-        if not self.steps_slowly or not len(self.curve):
+        if self._stairs is None:
             return last + self.interval_s
-        step = max(self.period_s / _PHASES, self.interval_s / 5)
-        return max(last + step, min(self.curve.end_s + self.period_s - step, last + self.period_s))
+        return max(self._stairs.next_look_s(last, self.interval_s), last + _LEAST_PAUSE_S)
 
     def take(self, reading: Reading) -> None:
         """Add one reading to what is known."""
@@ -243,27 +249,14 @@ class Trace:
         if self.idle_w is not None:
             self.quiet = quiet_power(np.array(self._quiet), self.idle_w)
 
-    def _published(self, reading: Reading) -> tuple[float, float]:
-        """Return when the value just read was published, and the half-width of that."""
-        earliest = reading.before_s - self.period_s
+    def _published(self, reading: Reading) -> When:
+        """Return when the value just read was published."""
+        earliest = reading.before_s - 1.05 * self.period_s
         if self._read is not None and self._read.outcome is Outcome.OK:
             earliest = max(earliest, self._read.before_s)
         if len(self.curve):
             earliest = max(earliest, self.curve.end_s)
-        return (earliest + reading.after_s) / 2, (reading.after_s - earliest) / 2
-
-    def _learn_period(self, reading: Reading) -> None:
-        """Follow a staircase, which has just moved, whose steps are shorter or longer than believed."""
-        if not len(self.curve) or self._read is None or reading.after_s - self._read.after_s > self.period_s:
-            return
-        since = reading.after_s - self.curve.end_s
-        if since > 1.5 * self.period_s:
-            self.period_s = since
-        elif self.steps_slowly and self._read.after_s <= self.curve.end_s + self._half_s:
-            # Already there at the first look since the last step: the true period is no longer than that. One
-            # that had been stretched by a pause of the sensor goes straight back to what is documented.
-            stretched = self.period_s > 2 * self.channel.period_s
-            self.period_s = self.channel.period_s if stretched else min(self.period_s, since)
+        return When(min(earliest, reading.after_s), reading.after_s)
 
     def _take_energy(self, reading: Reading, value: float) -> None:
         elapsed = reading.after_s - self._read.before_s if self._read is not None else 0.0
@@ -276,19 +269,19 @@ class Trace:
             self._value = value
             self.settle_gap(reading.after_s)
             return
-        time, half = self._published(reading)
+        published = self._published(reading)
         self._value, self._moved_s = value, reading.after_s
         if found.step is Step.FIRST:
-            self._half_s = half
-            self.curve.append(time, 0.0, 0.0)
+            self.curve.append(published.middle_s, 0.0, 0.0)
             return
         if found.step is Step.RESET:
             self.resets += 1
             self.reason = "the counter was reset"
-            self.settle_gap(time)
+            self.settle_gap(published.middle_s)
             return
-        self._learn_period(reading)
-        self._append(time, half, found.joules)
+        if self._stairs is not None and self._read is not None:
+            published = self._stairs.see(published)
+        self._append(published.middle_s, published.half_s, found.joules)
 
     def _append(self, time: float, half: float, joules: float) -> None:
         """Add a knot, after giving up the part of its energy whose time has been settled without it."""
@@ -302,7 +295,7 @@ class Trace:
             self._settled_gap_s = None
         power = joules / (time - end)
         around = max(power, self.last_power_w)
-        self.last_power_w, self._half_s = power, half
+        self.last_power_w = power
         uncertainty = half * around + self.channel.quantum_j
         curve.append(time, curve.energy_j + joules, uncertainty, quiet=self.quiet)
 
@@ -315,7 +308,7 @@ class Trace:
         shift = max(self.channel.window_s - self.channel.period_s, 0.0) / 2
         self._moved_s = reading.after_s
         previous, self._value = self._value, watts
-        time = self._published(reading)[0] - shift
+        time = self._published(reading).middle_s - shift
         middle = (reading.before_s + reading.after_s) / 2 - shift
         if previous is None or not len(self.curve):
             self.curve.append(middle, 0.0, 0.0)

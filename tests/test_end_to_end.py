@@ -49,7 +49,7 @@ def serve(clock, gpu, meter, *, calls, seed, longest_s=3.0):
                 clock.sleep(min(left, 0.02))
                 left -= 0.02
         gpu.set_power(110.0)
-        gpu.set_power(70.0, at=clock(), tau_s=0.4)
+        gpu.set_power(70.0, at=clock() + 1e-6, tau_s=0.4)
         clock.sleep(choose.uniform(0.02, 0.3))
         made.append(call)
     meter.flush()

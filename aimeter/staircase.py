@@ -1,0 +1,186 @@
+"""When a staircase steps: its period and phase, learned from looks that came too early and looks that came too late.
+
+A counter that is renewed every T moves at times t0 + k T. Each observed move brackets one of them: it lies after
+the last look that did not show it and before the first that did. One bracket is as wide as the looks are apart;
+but all of them together must leave room for one straight line through (k, t), and that room shrinks as steps are
+seen. So the times of a steady sensor's steps are soon known to a fraction of a millisecond, from hardly more looks
+than there are steps: the next look is planned where it halves what is unknown, and once little is unknown,
+wherever it suits.
+
+A sensor that is not steady contradicts what was expected of it. It is then believed step by step, and more jitter
+is allowed for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import NamedTuple
+
+_REMEMBERED = 32
+"""Steps that the period is learned from."""
+
+_LEAST_JITTER_S = 4e-4
+"""A sensor's own clock and the kernel's scheduling are never steadier than this."""
+
+_CLEAR = 0.45
+"""A bracket wider than this part of the period does not tell which step it is of."""
+
+_NARROW = 1 / 64
+"""Steps known to this part of the period, or to a millisecond, are known well enough."""
+
+_VERIFY_EVERY = 8
+"""Every so many steps are looked at closely although their times are known, in case the sensor has changed."""
+
+_LOOKS = 8
+"""As long as nothing is known, looks are this part of a period apart."""
+
+
+class When(NamedTuple):
+    """A time that lies between two others, in seconds."""
+
+    earliest_s: float
+    latest_s: float
+
+    @property
+    def middle_s(self) -> float:
+        """The best estimate."""
+        return (self.earliest_s + self.latest_s) / 2
+
+    @property
+    def half_s(self) -> float:
+        """How far off the best estimate may be."""
+        return (self.latest_s - self.earliest_s) / 2
+
+
+class Staircase:
+    """The steps of one channel.
+
+    Args:
+        period_s: Period that the device is documented to have.
+
+    Attributes:
+        period_s: The period as it is known now; until steps can be foretold, a bound from above.
+        jitter_s: How far a step may lie from the straight line.
+    """
+
+    def __init__(self, period_s: float) -> None:
+        self.period_s = period_s
+        self.jitter_s = _LEAST_JITTER_S
+        self._documented_s = period_s
+        self._seen: deque[tuple[int, When]] = deque(maxlen=_REMEMBERED)
+        self._shortest_s, self._longest_s = 0.0, math.inf
+        self._last: When | None = None
+        self._steps = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether steps can be foretold."""
+        return len(self._seen) > 1 and self._longest_s < math.inf
+
+    def forget(self) -> None:
+        """Start anew, keeping the period: after a pause the phase is lost."""
+        self._seen.clear()
+        self._shortest_s, self._longest_s = 0.0, math.inf
+        self._last = None
+
+    def next_look_s(self, looked_s: float, interval_s: float) -> float:
+        """Return when to look next.
+
+        Args:
+            looked_s: Time of the last look.
+            interval_s: How often to look at a staircase whose steps are known.
+        """
+        expected = self._expect(looked_s)
+        if expected is None:
+            return looked_s + self.period_s / _LOOKS
+        after = expected.latest_s + _LEAST_JITTER_S
+        before = expected.earliest_s - _LEAST_JITTER_S
+        if expected.half_s > max(self.period_s * _NARROW, 1e-3, 1.5 * self.jitter_s):
+            return expected.middle_s if looked_s < expected.middle_s else after
+        if self._steps % _VERIFY_EVERY == 0 and looked_s < before:
+            return before
+        if self.period_s < interval_s:
+            skipped = math.floor((interval_s - (after - looked_s)) / self.period_s)
+            return after + max(skipped, 0) * self.period_s
+        # Looks at several staircases fall together on a grid, unless a step is due just then.
+        suits = math.ceil(after / interval_s) * interval_s
+        following = self._expect(after)
+        return suits if following is None or suits < following.earliest_s else after
+
+    def see(self, bracket: When) -> When:
+        """Take note of a step seen within `bracket`, and return when it was, as narrowly as is known."""
+        self._steps += 1
+        if self._last is None:
+            return self._begin(bracket)
+        if not self.known:
+            return self._acquire(bracket, self._last)
+        ahead = max(math.floor((bracket.latest_s - self._last.earliest_s) / self.period_s), 1)
+        expected = self._at(ahead)
+        while expected.earliest_s > bracket.latest_s and ahead > 1:
+            ahead -= 1
+            expected = self._at(ahead)
+        before = self._at(ahead - 1) if ahead > 1 else None
+        if before is not None and expected.latest_s > bracket.latest_s and before.latest_s > bracket.earliest_s:
+            # Whether the newest step had come yet cannot be told.
+            return When(max(before.earliest_s, bracket.earliest_s), bracket.latest_s)
+        return self._take(ahead, bracket, expected)
+
+    def _acquire(self, bracket: When, last: When) -> When:
+        """Find the period: by counting steps that are seen one by one."""
+        since = bracket.latest_s - last.earliest_s
+        if since > 2 * self.period_s:
+            self.period_s = since
+            return self._begin(bracket)
+        if bracket.earliest_s <= last.latest_s:
+            # Already there at the first look since the last step: the true period is no longer than that. One
+            # that a pause of the sensor had stretched goes straight back to what is documented.
+            stretched = self.period_s > 2 * self._documented_s
+            self.period_s = self._documented_s if stretched else min(self.period_s, since)
+            return self._begin(bracket)
+        if 2 * max(bracket.half_s, last.half_s) > _CLEAR * self.period_s:
+            return self._begin(bracket)
+        return self._take(1, bracket, When(last.latest_s, math.inf))
+
+    def _take(self, ahead: int, bracket: When, expected: When) -> When:
+        narrowed = When(max(bracket.earliest_s, expected.earliest_s), min(bracket.latest_s, expected.latest_s))
+        number = self._seen[-1][0] + ahead
+        slack = 2 * self.jitter_s
+        for other, seen in self._seen:
+            apart = number - other
+            self._shortest_s = max(self._shortest_s, (bracket.earliest_s - seen.latest_s - slack) / apart)
+            self._longest_s = min(self._longest_s, (bracket.latest_s - seen.earliest_s + slack) / apart)
+        if narrowed.half_s < 0 or self._shortest_s > self._longest_s:
+            self.jitter_s = min(2 * self.jitter_s, self.period_s / _LOOKS)
+            return self._begin(bracket)
+        self._seen.append((number, narrowed))
+        self._last = narrowed
+        self.period_s = (max(self._shortest_s, 0.0) + self._longest_s) / 2
+        return narrowed
+
+    def _begin(self, bracket: When) -> When:
+        self.forget()
+        self._seen.append((0, bracket))
+        self._last = bracket
+        return bracket
+
+    def _at(self, ahead: int) -> When:
+        """Return when the step so many ahead of the last one seen is."""
+        last = self._last or When(-math.inf, math.inf)
+        return When(
+            last.earliest_s + ahead * self._shortest_s - self.jitter_s,
+            last.latest_s + ahead * self._longest_s + self.jitter_s,
+        )
+
+    def _expect(self, after_s: float) -> When | None:
+        """Return when the first step not seen by `after_s` will be; None if it cannot be foretold."""
+        if not self.known or self._last is None:
+            return None
+        ahead = max(math.floor((after_s - self._last.latest_s) / self._longest_s), 1)
+        expected = self._at(ahead)
+        while expected.latest_s <= after_s:
+            ahead += 1
+            expected = self._at(ahead)
+        if 2 * expected.half_s > self.period_s:
+            return None
+        return When(max(expected.earliest_s, after_s), expected.latest_s) if ahead == 1 else expected

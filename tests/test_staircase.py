@@ -1,0 +1,60 @@
+"""The steps of a counter: found to a fraction of the looks' distance, and doubted when they are not steady."""
+
+from __future__ import annotations
+
+import bisect
+import random
+
+import pytest
+
+from aimeter.staircase import Staircase, When
+
+
+def watch(true_period_s, documented_s, jitter_s, *, seconds=50.0, interval_s=0.05, seed=1):
+    """Look at a staircase as often as it asks for; return what it said of each step, the truth, and the looks."""
+    choose = random.Random(seed)
+    phase = choose.random() * true_period_s
+    steps = [phase + i * true_period_s + choose.uniform(-jitter_s, jitter_s) for i in range(int(99 / true_period_s))]
+    stairs = Staircase(documented_s)
+    said, looks, seen, looked, now = [], 0, None, 0.0, 10.0
+    while now < 10.0 + seconds:
+        value = bisect.bisect_right(steps, now)
+        looks += 1
+        if seen is not None and value != seen:
+            bracket = When(max(looked, now - 1.05 * stairs.period_s), now)
+            said.append((stairs.see(bracket), steps[value - 1]))
+        seen, looked = value, now
+        now = max(stairs.next_look_s(now, interval_s), now + 5e-4) + choose.random() * 2e-4
+    return stairs, said[20:], looks / seconds
+
+
+@pytest.mark.parametrize(
+    ("true_period_s", "documented_s"),
+    [(0.1, 0.1), (0.02, 0.1), (0.02, 0.02), (0.05, 0.1), (0.104, 0.1), (0.3, 0.1), (1.0, 0.1)],
+)
+def test_steady_steps_are_found(true_period_s, documented_s):
+    """Whatever the documented period, the true one is found, and every step lies where it is said to."""
+    stairs, said, looks_per_s = watch(true_period_s, documented_s, 0.0)
+    assert stairs.period_s == pytest.approx(true_period_s, rel=0.002)
+    assert all(when.earliest_s - 1e-9 <= truth <= when.latest_s + 1e-9 for when, truth in said)
+    halves = sorted(when.half_s for when, _ in said)
+    assert halves[len(halves) // 2] < max(true_period_s / 50, 0.003)
+    assert looks_per_s < max(1.6 / min(true_period_s, 0.05), 5.0)
+
+
+@pytest.mark.parametrize("jitter_s", [0.001, 0.01])
+def test_unsteady_steps_are_doubted(jitter_s):
+    """A sensor with jitter is allowed more of it, and most steps still lie where they are said to."""
+    stairs, said, _ = watch(0.1, 0.1, jitter_s)
+    assert stairs.jitter_s >= 0.4 * jitter_s
+    inside = sum(when.earliest_s <= truth <= when.latest_s for when, truth in said)
+    assert inside >= 0.85 * len(said)
+    assert all(abs(when.middle_s - truth) <= when.half_s + 4 * jitter_s for when, truth in said)
+
+
+def test_a_pause_costs_the_phase_and_not_the_period():
+    """After forgetting, the period is still known and steps are soon found again."""
+    stairs, _, _ = watch(0.1, 0.1, 0.0)
+    stairs.forget()
+    assert not stairs.known
+    assert stairs.period_s == pytest.approx(0.1, rel=0.002)
