@@ -217,8 +217,7 @@ class Meter:
         """Settle and write every call that has ended, waiting for slow sensors up to `timeout_s`."""
         self.sampler.flush(timeout_s)
         with self.sampler.lock:
-            for sink in self._sinks:
-                sink.write(())
+            self._write(())
 
     def close(self) -> None:
         """Flush, write calls that are still open with status ``open``, and release everything.
@@ -230,8 +229,7 @@ class Meter:
         self._closed = True
         self.flush()
         self._write_open_calls()
-        for sink in self._sinks:
-            sink.close()
+        self._tell_sinks(lambda sink: sink.close())
         if self._own_sampler:
             self.sampler.close()
         _meters.discard(self)
@@ -260,25 +258,25 @@ class Meter:
 
         with self.sampler.lock:
             context = self._context()
-            return build(so_far(call, *found, context), context)
+            return build(so_far(call, *found, context), context)[0]
 
-    def receive(self, figures: Sequence[Figures]) -> None:
+    def receive(self, figures: Figures) -> None:
         """Turn settled figures into rows and hand them to the sinks; called under the sampler's lock."""
         from .rows import build  # noqa: PLC0415 - loaded with the first figures
 
-        context = self._context()
-        records = []
-        for one in figures:
-            record = build(one, context)
-            one.call.settle(record)
-            records.append(record)
+        records = build(figures, self._context())
+        for call, record in zip(figures.calls, records, strict=True):
+            call.settle(record)
             self._tally.add(record)
         self._write(records)
 
     def _write(self, records: Sequence[Record]) -> None:
+        self._tell_sinks(lambda sink: sink.write(records))
+
+    def _tell_sinks(self, tell: Callable[[Sink], None]) -> None:
         for sink in self._sinks:
             try:
-                sink.write(records)
+                tell(sink)
             except Exception as error:  # noqa: BLE001 - the one boundary: a sink by somebody else may raise anything
                 self.warn_once(f"sink {type(sink).__name__}", f"the sink {type(sink).__name__} raised {error!r}.")
 
@@ -309,8 +307,7 @@ class Meter:
         """In a forked child: rows, files and identifiers of its own."""
         self._new_ids()
         self._tally = _new_tally()
-        for sink in self._sinks:
-            sink.reopen()
+        self._tell_sinks(lambda sink: sink.reopen())
 
 
 def _check_counts(counts: Mapping[str, object]) -> None:
@@ -339,14 +336,13 @@ def _new_tally() -> Tally:
     return Tally()
 
 
-def _deliver(figures: Sequence[Figures]) -> None:
+def _deliver(figures: Figures) -> None:
     """Give each meter its own figures."""
-    by_meter: dict[int, tuple[Meter, list[Figures]]] = {}
-    for one in figures:
-        meter = one.call.meter
-        by_meter.setdefault(id(meter), (meter, []))[1].append(one)
-    for meter, own in by_meter.values():
-        meter.receive(own)
+    places: dict[Meter, list[int]] = {}
+    for place, call in enumerate(figures.calls):
+        places.setdefault(call.meter, []).append(place)
+    for meter, own in places.items():
+        meter.receive(figures if len(places) == 1 else figures.of(own))
 
 
 _samplers: dict[tuple[Path, int], Sampler] = {}

@@ -7,8 +7,7 @@ equivalent, both at the IT boundary unless `pue` is above 1. Unknown is None (an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, NamedTuple
 
 SCHEMA = 1
 
@@ -16,8 +15,7 @@ MeasuredBy = Literal["counter", "power", "estimate", "none"]
 Status = Literal["ok", "error", "closed", "open"]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One settled call. Every number says how it was obtained and how wrong it may be.
 
     Attributes:
@@ -52,7 +50,8 @@ class Record:
         zone: Zone the intensity belongs to.
         co2e_g: ``energy_j / 3.6e6 * intensity_g_per_kwh * pue``.
         embodied_g: Embodied carbon attributed to the call; None in this version.
-        meta: JSON object: the caller's notes and aimeter's remarks on the call.
+        meta: JSON object: the caller's notes and aimeter's remarks on the call. For reading only: rows that
+            have nothing of their own to say share one.
         aimeter_version: Version that wrote the row; never empty, so a torn row is recognised.
     """
 
@@ -100,5 +99,5 @@ class Record:
     aimeter_version: str
 
 
-COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Record))
+COLUMNS: tuple[str, ...] = Record._fields
 COUNTS: tuple[str, ...] = ("items", "images", "tokens_in", "tokens_out", "steps", "audio_s")

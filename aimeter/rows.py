@@ -1,22 +1,30 @@
-"""From settled figures to rows: parts added up, errors combined, grams attached."""
+"""From settled figures to rows, a column at a time: parts added up, errors combined, grams attached."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from .carbon.intensity import Intensity, co2e_g
-from .record import SCHEMA, MeasuredBy, Record, Status
+from .record import COLUMNS, COUNTS, SCHEMA, MeasuredBy, Record
+from .sensors.base import KINDS, Channel
+from .settle import Figures
 
 if TYPE_CHECKING:
     from .call import Call
-    from .sensors.base import Channel
-    from .settle import Figures
+    from .timeline import Array
     from .trace import Trace
+
+Mask = npt.NDArray[np.bool_]
 
 _WORST: dict[str, int] = {"none": 0, "counter": 1, "power": 2, "estimate": 3}
 
@@ -42,131 +50,189 @@ class Context(NamedTuple):
 
 
 def epoch_s(now_s: float) -> float:
-    """Return the wall-clock time at 0 of the monotonic clock, of which `now_s` is a reading taken just now."""
+    """Return the wall-clock time at 0 of the monotonic clock, which reads `now_s` just now."""
     return time.time() - now_s
 
 
-def error_j(resolution_j: float, calibration: Mapping[str, float]) -> float:
+def error_j(resolution_j: Array, calibration_j: Mapping[str, Array]) -> Array:
     """Combine errors into one 95 % half-width.
 
     Resolution and the calibrations of different kinds of meter are independent and add in quadrature; those
-    of one kind (all RAPL domains, say) share their cause, so `calibration` holds their plain sums.
+    of one kind (all RAPL domains, say) share their cause, so `calibration_j` holds their plain sums.
     """
-    return math.sqrt(resolution_j**2 + sum(half_width**2 for half_width in calibration.values()))
+    return np.sqrt(resolution_j**2 + sum(half_width**2 for half_width in calibration_j.values()))
 
 
 def device_name(channel: Channel) -> str:
-    """Return how `devices` names a channel: its id, a GPU's with the head of its UUID, ``~`` if it is shared."""
+    """Return how `devices` names a channel: its id, a GPU's with the head of its UUID, ``~`` if shared."""
     name = channel.id
     if channel.kind == "gpu" and channel.device:
         name += ":" + "-".join(channel.device.split("-")[:2])
     return name + ("~" if channel.shared else "")
 
 
-def build(figures: Figures, context: Context) -> Record:
-    """Return the row of one settled call."""
-    call = figures.call
-    parts: dict[str, float] = {}
-    methods: dict[str, MeasuredBy] = {}
-    calibration: dict[str, float] = {}
-    devices: list[str] = []
-    energy = own = window = idle = variance = 0.0
-    idle_known = True
-    missing: dict[str, str] = {}
-    for k, trace in enumerate(context.traces[: len(figures.energy_j)]):
-        if trace.died_s < call.end_s and trace.died_s > call.start_s:
-            missing[trace.channel.id] = trace.reason
-        if not figures.metered[k]:
-            continue
-        channel, joules = trace.channel, figures.energy_j[k]
-        name = device_name(channel)
-        if name not in devices:  # a device that fell back to another way of reading has two traces
-            devices.append(name)
-        energy += joules
-        own += figures.self_j[k]
-        window += figures.window_j[k]
-        variance += figures.resolution_j[k] ** 2
-        parts[channel.kind] = parts.get(channel.kind, 0.0) + joules
-        if _WORST[channel.method] > _WORST[methods.get(channel.kind, "none")]:
-            methods[channel.kind] = channel.method
+def build(figures: Figures, context: Context) -> list[Record]:
+    """Return the rows of settled calls."""
+    traces = context.traces[: len(figures.metered)]
+    columns = {
+        **_constant(context),
+        **_told(figures.calls, context),
+        **_metered(figures, traces),
+        **_joules(figures, traces, context),
+        "meta": _meta(figures, traces, context),
+    }
+    return list(map(Record._make, zip(*map(columns.__getitem__, COLUMNS), strict=False)))
+
+
+def _constant(context: Context) -> dict[str, Iterable[object]]:
+    """Return the columns that are the same in every row."""
+    return {
+        "schema": repeat(SCHEMA),
+        "pid": repeat(os.getpid()),
+        "pue": repeat(context.pue),
+        "intensity_g_per_kwh": repeat(context.intensity.g_per_kwh),
+        "intensity_source": repeat(context.intensity.source),
+        "intensity_method": repeat(context.intensity.method),
+        "zone": repeat(context.intensity.zone),
+        "embodied_g": repeat(None),
+        "aimeter_version": repeat(context.version),
+    }
+
+
+def _told(calls: Sequence[Call], context: Context) -> dict[str, Iterable[object]]:
+    """Return the columns that the calls know by themselves."""
+    counts = [call.counts for call in calls]
+    models = [call.notes.get("model") for call in calls]
+    return {
+        "call_id": [call.call_id for call in calls],
+        "parent_id": [None if call.parent is None else call.parent.call_id for call in calls],
+        "name": [call.name for call in calls],
+        "status": [call.status for call in calls],
+        "error_type": [call.error_type for call in calls],
+        "start": [_utc(context.epoch_s + call.start_s) for call in calls],
+        "duration_s": [call.duration_s for call in calls],
+        "thread": [call.thread for call in calls],
+        "model": [None if model is None else str(model) for model in models],
+        **{key: [some.get(key) for some in counts] for key in COUNTS},
+    }
+
+
+def _utc(epoch_s: float) -> str:
+    """Return a time as ISO 8601 in UTC with microseconds."""
+    second, micro = divmod(round(epoch_s * 1e6), 1_000_000)
+    return f"{_utc_second(second)}.{micro:06d}Z"
+
+
+@lru_cache(maxsize=8)
+def _utc_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+class _Devices(NamedTuple):
+    """What the row says of the devices that metered a call."""
+
+    names: str
+    methods: dict[str, MeasuredBy]
+
+
+def _metered(figures: Figures, traces: Sequence[Trace]) -> dict[str, Iterable[object]]:
+    """Return the columns that say by what a call was metered; there are few combinations."""
+    which = [tuple(column) for column in figures.metered.T.tolist()]
+    known = {metered: _devices(traces, metered) for metered in set(which)}
+    devices = [known[metered] for metered in which]
+    return {
+        "devices": [some.names for some in devices],
+        **{f"{kind}_method": [some.methods[kind] for some in devices] for kind in ("gpu", "cpu", "dram")},
+    }
+
+
+def _devices(traces: Sequence[Trace], metered: Sequence[bool]) -> _Devices:
+    methods: dict[str, MeasuredBy] = dict.fromkeys(KINDS, "none")
+    # A device that fell back to another way of reading has two traces, but one name.
+    names: dict[str, None] = {}
+    for trace, is_metered in zip(traces, metered, strict=True):
+        if is_metered:
+            channel = trace.channel
+            names[device_name(channel)] = None
+            methods[channel.kind] = max(methods[channel.kind], channel.method, key=_WORST.__getitem__)
+    return _Devices(" ".join(names), methods)
+
+
+def _joules(figures: Figures, traces: Sequence[Trace], context: Context) -> dict[str, Iterable[object]]:
+    """Return the columns of energy and what follows from it; None where nothing was metered."""
+    metered = figures.metered
+    joules = np.where(metered, figures.energy_j, 0.0)
+    energy = joules.sum(axis=0)
+    channels = [trace.channel for trace in traces]
+    parts: dict[str, list[float | None]] = {}
+    for kind in KINDS:
+        own = [place for place, channel in enumerate(channels) if channel.kind == kind]
+        parts[f"{kind}_j"] = _where(_any(metered[own]), joules[own].sum(axis=0))
+    calibration: dict[str, Array] = {}
+    for channel, drawn in zip(channels, joules, strict=True):
         cause = f"{channel.source} {channel.kind}"
-        calibration[cause] = calibration.get(cause, 0.0) + channel.relative_error * joules
-        if trace.idle_w is None:
-            idle_known = False
-        else:
-            idle += min(trace.idle_w * figures.idle_s, joules)
-    known = bool(devices)
-    resolution = math.sqrt(variance)
+        calibration[cause] = calibration.get(cause, 0.0) + channel.relative_error * drawn
+    idle_w = np.array([np.nan if trace.idle_w is None else trace.idle_w for trace in traces])[:, None]
+    idle = np.where(metered, np.minimum(idle_w * figures.idle_s, joules), 0.0).sum(axis=0)
+    resolution = np.sqrt((np.where(metered, figures.resolution_j, 0.0) ** 2).sum(axis=0))
+    known = _any(metered)
+    energy_j = _where(known, energy)
+    return {
+        "energy_j": energy_j,
+        "error_j": _where(known, error_j(resolution, calibration)),
+        "resolution_j": _where(known, resolution),
+        "self_j": _where(known, np.where(metered, figures.self_j, 0.0).sum(axis=0)),
+        "window_j": _where(known, np.where(metered, figures.window_j, 0.0).sum(axis=0)),
+        "idle_j": _where(known & ~np.isnan(idle), idle),
+        **parts,
+        "coverage": (figures.coverage * known).tolist(),
+        "concurrency": figures.concurrency.tolist(),
+        "co2e_g": [_grams(joules, context) for joules in energy_j],
+    }
+
+
+def _grams(energy_j: float | None, context: Context) -> float | None:
     intensity = context.intensity.g_per_kwh
-    counts, notes = call.counts, dict(call.notes)
-    model = notes.pop("model", None)
-    remarks: dict[str, object] = dict(call.remarks)
-    if figures.suspended_s:
-        remarks["suspended_s"] = round(figures.suspended_s, 9)
-    if missing:
-        remarks["missing"] = missing
-    remarks["meter_cpu_s"] = round(context.meter_cpu_s, 4)
-    notes["aimeter"] = remarks
-    status: Status = call.status  # type: ignore[assignment]
-    return Record(
-        schema=SCHEMA,
-        call_id=call.call_id,
-        parent_id=None if call.parent is None else call.parent.call_id,
-        name=call.name,
-        status=status,
-        error_type=call.error_type,
-        start=datetime.fromtimestamp(context.epoch_s + call.start_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        duration_s=call.duration_s,
-        pid=os.getpid(),
-        thread=call.thread,
-        energy_j=energy if known else None,
-        error_j=error_j(resolution, calibration) if known else None,
-        resolution_j=resolution if known else None,
-        self_j=own if known else None,
-        window_j=window if known else None,
-        idle_j=idle if known and idle_known else None,
-        gpu_j=parts.get("gpu"),
-        cpu_j=parts.get("cpu"),
-        dram_j=parts.get("dram"),
-        other_j=parts.get("other"),
-        gpu_method=methods.get("gpu", "none"),
-        cpu_method=methods.get("cpu", "none"),
-        dram_method=methods.get("dram", "none"),
-        devices=" ".join(devices),
-        coverage=figures.coverage if known else 0.0,
-        concurrency=figures.concurrency,
-        items=counts.get("items"),
-        images=counts.get("images"),
-        tokens_in=counts.get("tokens_in"),
-        tokens_out=counts.get("tokens_out"),
-        steps=counts.get("steps"),
-        audio_s=counts.get("audio_s"),
-        model=None if model is None else str(model),
-        pue=context.pue,
-        intensity_g_per_kwh=intensity,
-        intensity_source=context.intensity.source,
-        intensity_method=context.intensity.method,
-        zone=context.intensity.zone,
-        co2e_g=co2e_g(energy, intensity, context.pue) if known and intensity is not None else None,
-        embodied_g=None,
-        meta=notes,
-        aimeter_version=context.version,
-    )
+    return None if energy_j is None or intensity is None else co2e_g(energy_j, intensity, context.pue)
+
+
+def _any(metered: Mask) -> Mask:
+    """Return for each call whether any device metered it."""
+    return metered.any(axis=0)  # type: ignore[return-value]  # an array, as there are two axes
+
+
+def _where(known: Mask, values: Array) -> list[float | None]:
+    """Return the values with None where they are not known."""
+    listed: list[float | None] = values.tolist()
+    if known.all():
+        return listed
+    return [value if is_known else None for value, is_known in zip(listed, known.tolist(), strict=True)]
+
+
+def _meta(figures: Figures, traces: Sequence[Trace], context: Context) -> list[Mapping[str, object]]:
+    """Return what callers noted and aimeter remarks; calls of which there is nothing to say share one."""
+    common: dict[str, object] = {"meter_cpu_s": round(context.meter_cpu_s, 4)}
+    nothing: Mapping[str, object] = {"aimeter": common}
+    died = [trace for trace in traces if math.isfinite(trace.died_s)]
+    metas: list[Mapping[str, object]] = []
+    for call, suspended_s in zip(figures.calls, figures.suspended_s.tolist(), strict=True):
+        notes, remarks = call.notes, call.remarks
+        if suspended_s:
+            remarks = {**remarks, "suspended_s": round(suspended_s, 9)}
+        missing = {one.channel.id: one.reason for one in died if call.start_s < one.died_s < call.end_s}
+        if missing:
+            remarks = {**remarks, "missing": missing}
+        if notes or remarks:
+            rest = {key: value for key, value in notes.items() if key != "model"}
+            metas.append({**rest, "aimeter": {**remarks, **common}})
+        else:
+            metas.append(nothing)
+    return metas
 
 
 def so_far(call: Call, shares: Sequence[float], windows: Sequence[float], context: Context) -> Figures:
     """Return provisional figures of a call that is still open; half of what it used is left open."""
-    from .settle import Figures  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
-
-    return Figures(
-        call,
-        list(shares),
-        list(shares),
-        list(windows),
-        0.0,
-        [joules / 2 for joules in shares],
-        [len(trace.curve) > 0 for trace in context.traces],
-        1.0,
-        1.0,
-        0.0,
-    )
+    share = np.array(shares)[:, None]
+    one, none = np.ones(1), np.zeros(1)
+    metered = np.array([len(trace.curve) > 0 for trace in context.traces], dtype=bool)[:, None]
+    return Figures([call], share, share, np.array(windows)[:, None], share / 2, metered, none, one, one, none)

@@ -104,7 +104,7 @@ class Sampler:
         self._settled_at_s = self.now()
         self._progress_s = self.now()
         self._complained: set[str] = set()
-        self._deliver: Callable[[list[Figures]], None] = lambda figures: None
+        self._deliver: Callable[[Figures], None] = lambda figures: None
         _samplers.add(self)
         if self._stepped is not None:
             self._stepped.attach(self)
@@ -294,7 +294,7 @@ class Sampler:
 
     # Asked by meters
 
-    def deliver_to(self, deliver: Callable[[list[Figures]], None]) -> None:
+    def deliver_to(self, deliver: Callable[[Figures], None]) -> None:
         """Hand settled figures to `deliver`, under the sampler's lock."""
         self._deliver = deliver
 

@@ -36,31 +36,40 @@ _QUIET_STRETCH_S = 0.25
 _QUIET_GAP_S = 0.05
 """Gaps between calls shorter than this teach nothing."""
 
+_INSTANT_S = 1e-9
+"""A call shorter than what clocks and curves resolve is metered by whatever was alive."""
+
 
 class Figures(NamedTuple):
-    """What one call used. Lists have one element per trace, in the order of the traces.
+    """What calls used. Arrays have a row for each trace, if they differ by trace, and a column for each call.
 
     Attributes:
+        calls: The calls, in the order in which they ended.
         energy_j: Share of each device's energy, children included; `self_j` without them.
         window_j: All that each device drew while the call was open.
-        idle_s: The call's share of the time, over which each device's idle power counts as its own.
         resolution_j: 95 % half-width of `energy_j`, calibration not included.
         metered: Whether the device's curve covers any of the call.
+        idle_s: The call's share of the time, over which each device's idle power counts as its own.
         coverage: Part of the call's time covered by every device that was alive when it began.
         concurrency: Among how many calls the energy was shared: the call's time over its share of the time.
         suspended_s: Time in which a consumer held the generator suspended.
     """
 
-    call: Call
-    energy_j: list[float]
-    self_j: list[float]
-    window_j: list[float]
-    idle_s: float
-    resolution_j: list[float]
-    metered: list[bool]
-    coverage: float
-    concurrency: float
-    suspended_s: float
+    calls: list[Call]
+    energy_j: Array
+    self_j: Array
+    window_j: Array
+    resolution_j: Array
+    metered: npt.NDArray[np.bool_]
+    idle_s: Array
+    coverage: Array
+    concurrency: Array
+    suspended_s: Array
+
+    def of(self, places: list[int]) -> Figures:
+        """Return the figures of the calls at these places."""
+        arrays = (array[..., places] for array in self[1:])
+        return Figures([self.calls[place] for place in places], *arrays)  # type: ignore[arg-type]
 
 
 @dataclass(slots=True, eq=False)
@@ -164,8 +173,8 @@ class Ledger:
         """Events and edges waiting to be settled."""
         return len(self.queue) + len(self._books.time_s)
 
-    def settle(self, now_s: float, *, until_s: float | None = None) -> list[Figures]:
-        """Settle what has become certain and return the figures of the calls that ended in it.
+    def settle(self, now_s: float, *, until_s: float | None = None) -> Figures | None:
+        """Settle what has become certain and return the figures of the calls that ended in it, if any did.
 
         Args:
             now_s: Events up to this time are known to be in the queue.
@@ -182,7 +191,7 @@ class Ledger:
                 if trace.alive:
                     trace.settle_gap(until_s)
         count = bisect_right(self._books.time_s, until)
-        figures = self._energy(self._books.take(count)) if count else []
+        figures = self._energy(self._books.take(count)) if count else None
         self._learn_idle(until)
         self.settled_s = max(self.settled_s, until)
         return figures
@@ -341,7 +350,7 @@ class Ledger:
             self._earned = np.concatenate([self._earned[:-1], np.zeros(missing), self._earned[-1:]])
         return count
 
-    def _energy(self, books: _Books) -> list[Figures]:
+    def _energy(self, books: _Books) -> Figures | None:
         """Read the curves at the edges and share them out."""
         traces = self._grow()
         time = np.array(books.time_s)
@@ -421,10 +430,10 @@ class Ledger:
 
     def _close_calls(
         self, books: _Books, accounts: Array, points: Array, after: Array, before: Array
-    ) -> list[Figures]:
+    ) -> Figures | None:
         closes = books.closes
         if not closes:
-            return []
+            return None
         traces = len(self.traces)
         # Where each call opened: an edge of this batch, or what was kept of an earlier one.
         end = np.array([close.edge for close in closes], dtype=np.intp) - books.first
@@ -470,27 +479,23 @@ class Ledger:
         # Nothing is extrapolated into a gap; what the device may have drawn in it widens the error.
         resolution = np.where(expected, resolution + (duration - covered) * power, 0.0)
         seen = np.where(duration > 0, covered / np.where(duration > 0, duration, 1.0), 1.0)
-        metered = expected & (stop[_COVERED] > start[_COVERED]) | (expected & (duration <= 0))
+        metered = expected & ((stop[_COVERED] > start[_COVERED]) | (duration < _INSTANT_S))
         coverage = np.where(expected, seen, 1.0).min(axis=0, initial=1.0) * (expected.any(axis=0) if traces else 0.0)
         share_s = table[:, 1, -1]
         suspended = np.array([close.entry.suspended_s for close in closes])
         sharers = np.divide(lapse - suspended, share_s, out=np.ones_like(lapse), where=share_s > 0)
-        return [
-            Figures(close.entry.call, *rest)
-            for close, *rest in zip(
-                closes,
-                total.T.tolist(),
-                own.T.tolist(),
-                window.T.tolist(),
-                share_s.tolist(),
-                resolution.T.tolist(),
-                metered.T.tolist(),
-                np.minimum(coverage, 1.0).tolist(),
-                np.maximum(sharers, 1.0).tolist(),
-                suspended.tolist(),
-                strict=True,
-            )
-        ]
+        return Figures(
+            [close.entry.call for close in closes],
+            total,
+            own,
+            window,
+            resolution,
+            metered,
+            share_s,
+            np.minimum(coverage, 1.0),
+            np.maximum(sharers, 1.0),
+            suspended,
+        )
 
     def _by_device(self, covered: Array) -> Array:
         """Add up the time covered by the traces of one device: one takes over where another ended."""

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,7 @@ def test_f9_the_header_is_the_schema(tmp_path: Path):
     log.write([make_record(), make_record()])
     log.write([make_record()])
     lines = (tmp_path / "calls.csv").read_bytes().split(b"\r\n")
-    assert lines[0].decode().split(",") == [field.name for field in fields(Record)]
+    assert lines[0].decode().split(",") == list(Record._fields)
     assert [bool(line) for line in lines] == [True] * 4 + [False]
 
 
