@@ -9,14 +9,16 @@ Importing aimeter loads the standard library only, touches no hardware and start
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .call import Call
+    from .call import Call, current_call
     from .default import configure, default_meter, export_csv, flush, records, summary, track
     from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
     from .meter import Meter
@@ -32,6 +34,7 @@ __all__ = [
     "UnknownRegionError",
     "__version__",
     "configure",
+    "current_call",
     "default_meter",
     "export_csv",
     "flush",
@@ -49,6 +52,7 @@ _HOME = {
     "Record": "record",
     "UnknownRegionError": "errors",
     "configure": "default",
+    "current_call": "call",
     "default_meter": "default",
     "export_csv": "default",
     "flush": "default",
@@ -58,6 +62,13 @@ _HOME = {
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+@atexit.register
+def _close_all() -> None:
+    """Write what has finished; registered early, so that exit handlers of later origin can still make calls."""
+    if f"{__name__}.meter" in sys.modules:
+        sys.modules[f"{__name__}.meter"].close_all()
 
 
 def __getattr__(name: str) -> object:

@@ -56,8 +56,21 @@ class Call:
     """
 
     __slots__ = (
-        "_counts", "_end", "_error", "_id", "_meter", "_notes", "_parent", "_record", "_remarks",
-        "_start", "_status", "_thread", "_token", "name", "__weakref__",
+        "__weakref__",
+        "_counts",
+        "_end",
+        "_error",
+        "_id",
+        "_meter",
+        "_notes",
+        "_parent",
+        "_record",
+        "_remarks",
+        "_start",
+        "_status",
+        "_thread",
+        "_token",
+        "name",
     )  # fmt: skip
 
     # These start out unset and are read with a default: creating a call stays cheap.
@@ -95,8 +108,8 @@ class Call:
             message = f"the call {self.name!r} was entered before: make a new one with track() for each use"
             raise RuntimeError(message)
         around = _get_current()
-        while around is not None and around._end is not None:
-            around = around._parent
+        while around is not None and around._end is not None:  # noqa: SLF001 - a property costs a call
+            around = around._parent  # noqa: SLF001 - a property costs a call
         self._parent = around
         self._token = _set_current(self)
         self._thread = _thread_of(_get_ident())
@@ -225,7 +238,9 @@ class Call:
             ValueError: If there is no such count.
         """
         if unit not in COUNTS:
-            message = f"unknown count {unit!r}: choose one of {', '.join(COUNTS)}.{did_you_mean(unit, COUNTS)}"
+            message = (
+                f"unknown count {unit!r}: choose one of {', '.join(COUNTS)}.{did_you_mean(unit, COUNTS)}"
+            )
             raise ValueError(message)
         count, energy = self.counts.get(unit), self.energy_j
         return energy / count if count and energy is not None else None
@@ -249,7 +264,7 @@ class Call:
 
     @property
     def remarks(self) -> dict[str, object]:
-        """aimeter's own remarks on the call."""
+        """Remarks of aimeter's own on the call."""
         return getattr(self, "_remarks", None) or {}
 
     @property
@@ -436,3 +451,11 @@ def check_count(key: str, value: object) -> float:
         message = f"the count {key!r} must be 0 or more and finite, not {value!r}"
         raise ValueError(message)
     return value
+
+
+def current_call() -> Call | None:
+    """Return the innermost open call of this thread or task: for counts and notes inside a decorated function."""
+    call = current.get()
+    while call is not None and call.ended:
+        call = call.parent
+    return call

@@ -43,7 +43,11 @@ def decorate(function: Callable[P, R], new_call: NewCall) -> Callable[P, R]:
 
 def name_of(function: Callable[..., Any]) -> str:
     """Return the name under which a function is metered if none is given."""
-    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None) or type(function).__qualname__
+    name = (
+        getattr(function, "__qualname__", None)
+        or getattr(function, "__name__", None)
+        or type(function).__qualname__
+    )
     return str(name).replace("<locals>.", "")
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # reentrant: a signal handler may make a call while the first one's meter is made
 _meter: Meter | None = None
 
 
@@ -29,7 +29,7 @@ def default_meter() -> Meter:
 
 
 def configure(**settings: object) -> Meter:
-    """Make the default meter anew with these settings; the one before is flushed and closed.
+    """Make the default meter anew with these settings; calls of the one before keep its settings and its log.
 
     Args:
         **settings: Any field of `aimeter.settings.Settings`, such as ``log="calls.csv"`` and ``region="FR"``.
@@ -41,11 +41,11 @@ def configure(**settings: object) -> Meter:
     with _lock:
         if _meter is not None and not settings:
             return _meter
-        before, fresh = _meter, Meter(**settings)  # type: ignore[arg-type]
+        fresh = Meter(**settings)  # type: ignore[arg-type]
         fresh.source = default_meter
-        _meter = fresh
+        before, _meter = _meter, fresh
     if before is not None:
-        before.close()
+        before.hand_over()
     return fresh
 
 
@@ -81,7 +81,7 @@ def flush() -> None:
 
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

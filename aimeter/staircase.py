@@ -121,7 +121,11 @@ class Staircase:
             ahead -= 1
             expected = self._at(ahead)
         before = self._at(ahead - 1) if ahead > 1 else None
-        if before is not None and expected.latest_s > bracket.latest_s and before.latest_s > bracket.earliest_s:
+        if (
+            before is not None
+            and expected.latest_s > bracket.latest_s
+            and before.latest_s > bracket.earliest_s
+        ):
             # Whether the newest step had come yet cannot be told.
             return When(max(before.earliest_s, bracket.earliest_s), bracket.latest_s)
         return self._take(ahead, bracket, expected)
@@ -143,7 +147,9 @@ class Staircase:
         return self._take(1, bracket, When(last.latest_s, math.inf))
 
     def _take(self, ahead: int, bracket: When, expected: When) -> When:
-        narrowed = When(max(bracket.earliest_s, expected.earliest_s), min(bracket.latest_s, expected.latest_s))
+        narrowed = When(
+            max(bracket.earliest_s, expected.earliest_s), min(bracket.latest_s, expected.latest_s)
+        )
         number = self._seen[-1][0] + ahead
         slack = 2 * self.jitter_s
         for other, seen in self._seen:

@@ -1,11 +1,11 @@
 """Test doubles for programs that use aimeter: a clock that moves when told, a sensor that plays a waveform.
 
-    clock = FakeClock()
-    sensor = FakeSensor(clock, power_w=lambda t: 100.0 if t < 5 else 300.0)
-    meter = aimeter.Meter(sensors=[sensor], clock=clock)
-    with meter.track("x") as call:
-        clock.sleep(2.0)
-    assert call.energy_j == pytest.approx(sensor.energy_j(0.0, 2.0), abs=call.error_j)
+clock = FakeClock()
+sensor = FakeSensor(clock, power_w=lambda t: 100.0 if t < 5 else 300.0)
+meter = aimeter.Meter(sensors=[sensor], clock=clock)
+with meter.track("x") as call:
+    clock.sleep(2.0)
+assert call.energy_j == pytest.approx(sensor.energy_j(0.0, 2.0), abs=call.error_j)
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class FakeClock:
         self._moving = False
 
     def __call__(self) -> float:
+        """Return the time in seconds."""
         return self.now_s
 
     def attach(self, sampler: Sampler) -> None:
@@ -95,7 +96,7 @@ class FakeSensor:
         self._total_j, self._until_s = 0.0, self._origin_s
         self.fault: Outcome | None = None
         self.reads = 0
-        kind: Kind = id.split(":")[0]  # type: ignore[assignment]
+        kind: Kind = id.partition(":")[0]  # type: ignore[assignment]
         method: Method = "counter" if quantity == "energy" else "power"
         base = Channel(
             id=id,
@@ -128,14 +129,18 @@ class FakeSensor:
         if self.fault is not None:
             return [Reading(now, now, self.fault, None, "the test says so")]
         period = self.channels[0].period_s
-        published = now if period <= 0 else self._origin_s + int((now - self._origin_s) / period + 1e-9) * period
+        published = (
+            now if period <= 0 else self._origin_s + int((now - self._origin_s) / period + 1e-9) * period
+        )
         if self.channels[0].quantity == "energy":
             self._total_j += self.energy_j(self._until_s, published)
             self._until_s = published
             value = self._total_j
         else:
             window = self.channels[0].window_s
-            value = self.energy_j(published - window, published) / window if window else self._power(published)
+            value = (
+                self.energy_j(published - window, published) / window if window else self._power(published)
+            )
         return [Reading(now, self._clock(), Outcome.OK, value)]
 
     def reopen(self) -> None:

@@ -210,7 +210,7 @@ class Curve:
         Before the first knot and after the last the energy is held and nothing is covered.
         """
         block = self._buffer[:, self._first : self._size]
-        if block.shape[1] < 2:
+        if len(self) <= 1:
             held = np.full(times_s.shape, block[_E, 0] if block.shape[1] else 0.0)
             return Points(held, held, held, np.zeros_like(held), np.zeros_like(held))
         right = np.clip(np.searchsorted(block[_T], times_s, side="left"), 1, block.shape[1] - 1)
@@ -320,4 +320,5 @@ def _shape(time: Array, part: Array, before: Array, after: Array, activity: Acti
     shaped = np.where(fits, quiet_now + excess, shaped)
     usable = known & (fits | (quiet_all > _NOTHING_J))
     result = np.divide(shaped, step, out=part.copy(), where=usable)
-    return np.clip(result, 0.0, 1.0)
+    clipped: Array = np.clip(result, 0.0, 1.0)
+    return clipped

@@ -33,6 +33,9 @@ _STEPPED_S = 0.005
 _QUIET_STRETCHES = 64
 """Quiet stretches remembered; the lowest of their powers is the idle power."""
 
+_NO_GLOW = 1e-6
+"""Below this, nothing of an afterglow is left in the stretches seen."""
+
 _TAUS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Time constants tried for the afterglow of a call."""
 
@@ -104,7 +107,7 @@ def quiet_power(stretches: Array, idle_w: float) -> Quiet:
         # The mean of exp(-s / tau) from begin to end.
         mean = tau * (np.exp(-begin / tau) - np.exp(-end / tau)) / (end - begin)
         norm = float(mean @ mean)
-        if norm < 1e-6:
+        if norm < _NO_GLOW:
             continue
         glow = max(float(mean @ (watts - idle_w)) / norm, 0.0)
         squares = float(np.sum((watts - idle_w - glow * mean) ** 2))
@@ -142,7 +145,9 @@ class Trace:
         self._sampled = channel.quantity == "power"
         reach = channel.window_s + channel.period_s if self._sampled else 0.0
         seen = min(channel.window_s / channel.period_s, 1.0) if self._sampled and channel.window_s else 1.0
-        self.curve = Curve(counted=not self._sampled, max_power_w=channel.max_power_w, reach_s=reach, seen=seen)
+        self.curve = Curve(
+            counted=not self._sampled, max_power_w=channel.max_power_w, reach_s=reach, seen=seen
+        )
         stepped = channel.method == "counter" and channel.period_s > _STEPPED_S
         self._stairs = Staircase(channel.period_s) if stepped else None
         self._value: float | None = None
@@ -202,6 +207,11 @@ class Trace:
         if self.alive and reading.after_s - self._moved_s >= DEAD_AFTER_S:
             self.reason = reading.reason or f"has not advanced for {DEAD_AFTER_S:g} s"
             self._die()
+
+    def fall_silent(self, reason: str) -> None:
+        """End the curve for now, as the sensor does not answer; its next answer revives it."""
+        self.reason = reason
+        self._die()
 
     def _die(self) -> None:
         self.alive = False

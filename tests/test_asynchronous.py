@@ -92,7 +92,9 @@ def test_otherwise_nobody_waits(monkeypatch, clock, sensor, how):
     cuda = FakeCuda(clock, 0.5, initialised=how != "not initialised")
     if how != "no torch":
         torch(monkeypatch, cuda)
-    meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR", sync="off" if how == "sync off" else "auto")
+    meter = aimeter.Meter(
+        sensors=[sensor], clock=clock, region="FR", sync="off" if how == "sync off" else "auto"
+    )
     with meter.track("x") as call:
         clock.sleep(0.1)
     assert cuda.waited_for == []

@@ -48,7 +48,14 @@ def test_a_block_is_metered(clock, meter):
         call.count(steps=5, tokens_in=7)
         call.note(sampler="ddim")
     row = only(meter)
-    assert (row.name, row.status, row.images, row.steps, row.tokens_in, row.model) == ("image-gen", "ok", 4, 25, 7, "sd")
+    assert (row.name, row.status, row.images, row.steps, row.tokens_in, row.model) == (
+        "image-gen",
+        "ok",
+        4,
+        25,
+        7,
+        "sd",
+    )
     assert row.meta["sampler"] == "ddim"
     assert row.energy_j == joules(2.0)
     assert row.duration_s == pytest.approx(2.0)
@@ -129,7 +136,7 @@ def test_every_figure_of_the_handle_is_the_rows(clock, meter):
     with meter.track("same") as call:
         clock.sleep(1.0)
     row = only(meter)
-    names = "energy_j error_j resolution_j self_j window_j idle_j gpu_j cpu_j dram_j other_j co2e_g".split()
+    names = ["energy_j", "error_j", "resolution_j", "self_j", "window_j", "idle_j", "gpu_j", "cpu_j", "dram_j", "other_j", "co2e_g"]
     assert [getattr(call, name) for name in names] == [getattr(row, name) for name in names]
 
 
@@ -151,7 +158,9 @@ def test_an_unknown_count_is_a_slip(meter):
         meter.track("x").per("image")
 
 
-@pytest.mark.parametrize(("value", "error"), [("4", TypeError), (True, TypeError), (-1, ValueError), (float("nan"), ValueError)])
+@pytest.mark.parametrize(
+    ("value", "error"), [("4", TypeError), (True, TypeError), (-1, ValueError), (float("nan"), ValueError)]
+)
 def test_a_count_is_a_number(meter, value, error):
     """Counts are numbers from 0 on, at track() and at count() alike."""
     with pytest.raises(error, match="images"):
@@ -535,6 +544,19 @@ def test_an_async_generator_may_end_in_another_task(clock, meter):
 
     assert asyncio.run(main()) == (1, 2, [])
     assert {row.name for row in meter.records()} == {"agen", "inside"}
+
+
+def test_a_function_can_count_in_its_own_call(clock, meter):
+    """current_call() is the innermost open call: a decorated function counts and notes in its own row."""
+
+    @meter.track("chat")
+    def chat(n):
+        aimeter.current_call().count(tokens_out=n)
+        aimeter.current_call().note(model="m")
+
+    assert aimeter.current_call() is None
+    chat(7)
+    assert (only(meter).tokens_out, only(meter).model) == (7, "m")
 
 
 # Threads

@@ -128,7 +128,10 @@ def test_shares_are_what_a_plain_reckoning_gives(steps, seed):
         assert row.self_j - 1e-6 <= row.energy_j <= row.window_j + 1e-4
         assert row.resolution_j >= 0
     unattributed = meter.unattributed_j()["gpu:0"]
-    first, last = min(c.start_s for c in calls) if calls else begin_s, max([c.end_s for c in calls], default=begin_s)
+    first, last = (
+        min(c.start_s for c in calls) if calls else begin_s,
+        max([c.end_s for c in calls], default=begin_s),
+    )
     assert total + unattributed == pytest.approx(exact(first, last), rel=1e-6, abs=1e-4)
 
 
@@ -229,7 +232,10 @@ def test_a_child_that_outlives_its_parent_keeps_its_share():
 def test_several_devices_add_up():
     """The energy of a call is the sum of its parts, each in its column."""
     clock = FakeClock()
-    sensors = [FakeSensor(clock, w, id=i) for w, i in [(100.0, "gpu:0"), (50.0, "gpu:1"), (20.0, "cpu:0"), (5.0, "dram:0")]]
+    sensors = [
+        FakeSensor(clock, w, id=i)
+        for w, i in [(100.0, "gpu:0"), (50.0, "gpu:1"), (20.0, "cpu:0"), (5.0, "dram:0")]
+    ]
     meter = aimeter.Meter(sensors=sensors, clock=clock, region="FR")
     with meter.track("x") as call:
         clock.sleep(1.0)

@@ -14,7 +14,10 @@ def watch(true_period_s, documented_s, jitter_s, *, seconds=50.0, interval_s=0.0
     """Look at a staircase as often as it asks for; return what it said of each step, the truth, and the looks."""
     choose = random.Random(seed)
     phase = choose.random() * true_period_s
-    steps = [phase + i * true_period_s + choose.uniform(-jitter_s, jitter_s) for i in range(int(99 / true_period_s))]
+    steps = [
+        phase + i * true_period_s + choose.uniform(-jitter_s, jitter_s)
+        for i in range(int(99 / true_period_s))
+    ]
     stairs = Staircase(documented_s)
     said, looks, seen, looked, now = [], 0, None, 0.0, 10.0
     while now < 10.0 + seconds:

@@ -65,7 +65,10 @@ def test_the_truth_lies_within_the_bounds(pieces, fractions):
     points = curve.at(at)
     k = np.clip(np.searchsorted(time, at, side="right") - 1, 0, len(time) - 2)
     step = joules[k + 1] - joules[k]
-    for extreme in (0.0, 1.0):  # all of a step's energy at its end, or at its start, but for the power it can take
+    for extreme in (
+        0.0,
+        1.0,
+    ):  # all of a step's energy at its end, or at its start, but for the power it can take
         truth = joules[k] + extreme * step
         limit = 10 * max(watts for _, watts in pieces)
         truth = np.clip(truth, joules[k + 1] - limit * (time[k + 1] - at), joules[k] + limit * (at - time[k]))

@@ -36,8 +36,7 @@ class Pipeline:
 
 def use() -> None:
     assert_type(plain(1, b="x"), float)
-    later = coroutine(1)
-    assert_type(later, Coroutine[Any, Any, str])
+    later: Coroutine[Any, Any, str] = coroutine(1)
     later.close()
     assert_type(generator(1), Iterator[int])
     assert_type(stream(1), AsyncIterator[int])
