@@ -57,11 +57,14 @@ def main() -> None:
     except AimeterError as error:
         _complain(str(error))
         sys.exit(BAD_SETTINGS)
+    except OSError as error:
+        _complain(f"its output cannot be written: {error.strerror or error}.")
+        sys.exit(1)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag's value
     if wanted:
-        print(f"aimeter {__version__}")  # noqa: T201 - the command line's own output
+        _print(f"aimeter {__version__}")
         raise typer.Exit
 
 
@@ -84,8 +87,9 @@ def doctor(
 ) -> None:
     """Say what can be metered here, how well, and what would mend the rest.
 
-    Exit status: 0 if every device found is metered; 1 if one is only estimated or something can be mended;
-    2 if nothing can be metered or a setting is bad.
+    Exit status: 0 if every device found is metered;
+    1 if one is only estimated, broken or not accessible;
+    2 if nothing is metered or a setting is bad.
     """
     from aimeter.commands.doctor import examine
     from aimeter.commands.show import show
@@ -116,8 +120,9 @@ def run(
 
     Its streams and signals pass through.
 
-    Exit status: the command's own; 128 + n if signal n killed it; 127 if it is not found; 126 if it cannot be
-    executed; 2 if an option of aimeter is bad.
+    Exit status: the command's own; 128 + n if signal n killed it;
+    127 if it is not found; 126 if it cannot be executed;
+    2 if an option of aimeter is bad, and then nothing was run.
     """
     from aimeter.commands import run as running
 
@@ -153,9 +158,9 @@ def report(
     if console.is_terminal:
         console.print(summary)
     else:
-        print(summary)  # noqa: T201 - the command line's own output, at its natural width
+        _print(str(summary))  # at its natural width
     for problem in problems:
-        print(f"aimeter: skipped {problem}", file=sys.stderr)  # noqa: T201 - likewise
+        _complain(f"skipped {problem}", style="yellow")
 
 
 @app.command()
@@ -203,7 +208,12 @@ def _given(**options: object) -> dict[str, object]:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))  # noqa: T201 - the command line's own output
+    _print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _print(text: str) -> None:
+    # Flushed here, because what fails at the interpreter's exit cannot be told in one line.
+    print(text, flush=True)  # noqa: T201 - the command line's own output
 
 
 def _progress(steps: Sequence[int]) -> Iterable[int]:

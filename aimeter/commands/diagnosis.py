@@ -29,7 +29,7 @@ class MeterReport:
         reading_s: Mean duration of a reading.
         power_w: Mean power while it was watched; None if it gave none.
         shared: The figure is of a whole device of which this process may use a part.
-        note: What the figure covers, and why a better way of reading does not serve; None if all is plain.
+        notes: What the figure covers, what an estimate assumes, why a better way of reading does not serve.
         fault: Why it is not metered after all; None if it works.
     """
 
@@ -45,7 +45,7 @@ class MeterReport:
     reading_s: float | None
     power_w: float | None
     shared: bool
-    note: str | None
+    notes: tuple[str, ...]
     fault: str | None
 
 

@@ -67,7 +67,7 @@ def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagn
     quiet = {"log": None, "enabled": True, "memory_rows": 0, "sync": "off"}
     with Meter(sensors=sensors, **{**arguments, **quiet}) as meter:  # type: ignore[arg-type]
         cpu_share = _watch(meter, sensors, progress)
-        reports = [report for sensor in sensors for report in sensor.reports()]
+        reports = [report for sensor in sensors for report in sensor.reports(found.findings)]
         carbon = _carbon(meter)
     gaps = gaps_among(found.findings, nvidia=nvidia_on_bus())
     status, verdict = judge(reports, gaps, enabled=settings.enabled)

@@ -25,10 +25,10 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
     console.print(Text("Meters", style="bold"))
     if diagnosis.meters:
         console.print(_meters(diagnosis.meters))
-    _print(console, [line for meter in diagnosis.meters for line in _remarks(meter, diagnosis.findings)])
+    _print(console, [line for meter in diagnosis.meters for line in _remarks(meter)])
     missing = [line for finding in _by_weight(diagnosis) for line in _told(finding, diagnosis)]
     sections: dict[str, list[str | Text]] = {
-        "Not metered": missing,
+        "Not in use": missing,
         "Grams": _grams(diagnosis.carbon),
         "Settings": _settings(diagnosis),
         "Versions": _versions(diagnosis),
@@ -53,7 +53,8 @@ def _meters(meters: tuple[MeterReport, ...]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("", "device", "measured by"):
         table.add_column(title, overflow="fold")
-    for title in ("power", "error", "period", "seen"):
+    seen = any(meter.observed_period_s is not None for meter in meters)
+    for title in ("power", "error", "period", *(["seen"] if seen else [])):
         table.add_column(title, justify="right", no_wrap=True)
     for meter in meters:
         cells = (
@@ -65,7 +66,7 @@ def _meters(meters: tuple[MeterReport, ...]) -> Table:
             _time(meter.documented_period_s),
             "" if meter.observed_period_s is None else _time(meter.observed_period_s),
         )
-        table.add_row(*map(Text, cells), style="red" if meter.fault else "")
+        table.add_row(*map(Text, cells[: len(table.columns)]), style="red" if meter.fault else "")
     return table
 
 
@@ -73,15 +74,9 @@ def _time(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
 
-def _remarks(meter: MeterReport, findings: tuple[Finding, ...]) -> list[str | Text]:
-    """Return what is to be said of a meter beside its row: why it is no counter, and what it covers."""
+def _remarks(meter: MeterReport) -> list[str | Text]:
     remarks = [f"not metered: {meter.fault}"] if meter.fault else []
-    if meter.method != "counter":
-        subjects = {meter.name, f"{meter.id} {meter.name}"}
-        remarks += [one.detail for one in findings if one.status == "used" and one.subject in subjects]
-    if meter.note and not any(meter.note in remark for remark in remarks):
-        remarks.append(meter.note)
-    return [f"  {meter.id}: {remark}" for remark in remarks]
+    return [f"  {meter.id}: {remark}" for remark in (*remarks, *meter.notes)]
 
 
 def _by_weight(diagnosis: Diagnosis) -> list[Finding]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from aimeter.commands.diagnosis import MeterReport
-from aimeter.sensors.base import Channel, Outcome, Reading, Sensor
+from aimeter.sensors.base import Channel, Finding, Outcome, Reading, Sensor
 
 
 class Watched:
@@ -45,16 +45,28 @@ class Watched:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - sensors may offer more than the protocol, as fall_back
         return getattr(self.sensor, name)
 
-    def reports(self) -> list[MeterReport]:
-        """Return what was seen of each channel that is in use at last."""
+    def reports(self, findings: Iterable[Finding] = ()) -> list[MeterReport]:
+        """Return what was seen of each channel that is in use at last.
+
+        Args:
+            findings: What was found when the sensors were looked for; it says why a channel is no counter.
+        """
         given_up = [channel for channel in self.seen if channel not in self.channels]
-        lost = [f"its {one.method} {observe(one, self.seen[one]).fault or 'failed'}" for one in given_up]
+        lost = [f"Its {one.method} {observe(one, self.seen[one]).fault or 'failed'}." for one in given_up]
         reports = []
         for channel in self.channels:
             report = report_of(channel, observe(channel, self.seen[channel]))
-            notes = [*lost, *([channel.note] if channel.note else [])]
-            reports.append(replace(report, note="; ".join(notes) or None))
+            notes = lost or _why_no_counter(channel, findings)
+            if channel.note and not any(channel.note in note for note in notes):
+                notes = [*notes, f"{channel.note[0].upper()}{channel.note[1:]}."]
+            reports.append(replace(report, notes=tuple(notes)))
         return reports
+
+
+def _why_no_counter(channel: Channel, findings: Iterable[Finding]) -> list[str]:
+    subjects = {channel.name, f"{channel.id} {channel.name}"}
+    used = [finding for finding in findings if finding.status == "used" and finding.subject in subjects]
+    return [finding.detail for finding in used if channel.method != "counter"]
 
 
 class Observation(NamedTuple):
@@ -92,7 +104,7 @@ def observe(channel: Channel, readings: Sequence[Reading]) -> Observation:
         power_w = sum(gains) / (times[changes[-1]] - times[changes[0]])
     fault = None
     if readings[-1].outcome is Outcome.GONE:
-        fault = readings[-1].reason
+        fault, power_w = readings[-1].reason, None
     elif channel.quantity == "energy" and not changes and span_s > 2 * channel.period_s:
         fault = f"has not advanced for {span_s:.1f} s"
     reading_s = sum(reading.after_s - reading.before_s for reading in good) / len(good)
@@ -114,6 +126,6 @@ def report_of(channel: Channel, seen: Observation) -> MeterReport:
         reading_s=seen.reading_s,
         power_w=seen.power_w,
         shared=channel.shared,
-        note=channel.note,
+        notes=(),
         fault=seen.fault,
     )
