@@ -126,6 +126,11 @@ class Curve:
         self._limit_w = max_power_w or 0.0
         self._limit_known = max_power_w is not None
         self.reach_s = reach_s
+        self.end_s = -np.inf
+        """Time of the newest knot."""
+        self.energy_j = 0.0
+        """Joules at the newest knot, counted from the first one ever."""
+        self._covered_s = self._variance_j2 = 0.0
         self._buffer = np.zeros((_COLUMNS, 2 * _CAPACITY))
         self._first = 0
         self._size = 0
@@ -142,16 +147,6 @@ class Curve:
     def start_s(self) -> float:
         """Time of the oldest knot kept."""
         return float(self._buffer[_T, self._first])
-
-    @property
-    def end_s(self) -> float:
-        """Time of the newest knot."""
-        return float(self._buffer[_T, self._size - 1])
-
-    @property
-    def energy_j(self) -> float:
-        """Joules at the newest knot, counted from the first one ever."""
-        return float(self._buffer[_E, self._size - 1])
 
     def append(
         self,
@@ -171,38 +166,46 @@ class Curve:
             quiet: What the device draws while no call is open; shapes the stretch.
             variance_j2: Variance that sampling adds over the stretch.
         """
-        previous = self._size - 1 if self._size > self._first else None
-        covered = variance = 0.0
-        if previous is not None:
-            covered = self._buffer[_COVERED, previous] + time_s - self._buffer[_T, previous]
-            variance = self._buffer[_VARIANCE, previous]
-            if not self._limit_known:
-                mean_w = (energy_j - self._buffer[_E, previous]) / (time_s - self._buffer[_T, previous])
-                self._limit_w = max(self._limit_w, _HEADROOM * mean_w)
-        self._put(time_s, energy_j, uncertainty_j, *quiet, covered, variance + variance_j2)
+        span_s = time_s - self.end_s if len(self) else 0.0
+        if span_s and not self._limit_known:
+            self._limit_w = max(self._limit_w, _HEADROOM * (energy_j - self.energy_j) / span_s)
+        self._put(
+            time_s, energy_j, uncertainty_j, quiet, self._covered_s + span_s, self._variance_j2 + variance_j2
+        )
 
     def append_gap(self, time_s: float) -> None:
         """Add a knot that ends an unmetered stretch: no energy, no coverage."""
-        last = self._buffer[:, self._size - 1]
-        self._put(time_s, last[_E], last[_U], *UNKNOWN, last[_COVERED], last[_VARIANCE])
+        uncertainty_j = float(self._buffer[_U, self._size - 1])
+        self._put(time_s, self.energy_j, uncertainty_j, UNKNOWN, self._covered_s, self._variance_j2)
 
-    def _put(self, *knot: float) -> None:
+    def _put(
+        self,
+        time_s: float,
+        energy_j: float,
+        uncertainty_j: float,
+        quiet: Quiet,
+        covered_s: float,
+        variance_j2: float,
+    ) -> None:
         if self._size == self._buffer.shape[1]:
             kept = self._buffer[:, -_CAPACITY:].copy()
             self._buffer[:, :_CAPACITY] = kept
             self._first, self._size = 0, _CAPACITY
-        self._buffer[:, self._size] = knot
+        self._buffer[:, self._size] = time_s, energy_j, uncertainty_j, *quiet, covered_s, variance_j2
+        self.end_s, self.energy_j = time_s, energy_j
+        self._covered_s, self._variance_j2 = covered_s, variance_j2
         self._size += 1
         if self._size - self._first > _CAPACITY:
             self._first += 1
 
     def certain_until(self, horizon_s: float) -> float:
         """Return the newest time up to `horizon_s` at which the curve will not change any more."""
+        reach_s = 0.0 if self.counted else self.reach_s
+        if horizon_s >= self.end_s:
+            return self.end_s - reach_s
         times = self._buffer[_T, self._first : self._size]
         after = int(np.searchsorted(times, horizon_s, side="right"))
-        if not after:
-            return -np.inf
-        return float(times[after - 1]) - (0.0 if self.counted else self.reach_s)
+        return float(times[after - 1]) - reach_s if after else -np.inf
 
     def at(self, times_s: Array, activity: Activity = NO_ACTIVITY) -> Points:
         """Read the curve at `times_s` (ascending or not), any shape of one dimension.
@@ -247,12 +250,13 @@ class Curve:
         is then taken over as many looks as it takes to have seen the whole of the time once.
         """
         reach = self.reach_s / self.seen
+        right, back = np.unique(right, return_inverse=True)
         power = np.diff(block[_E]) / np.maximum(np.diff(block[_T]), 1e-12)
         ends = block[_T, 1:]
         first = np.searchsorted(ends, block[_T, right - 1] - reach, side="left")
         last = np.searchsorted(block[_T, :-1], block[_T, right] + reach, side="right")
         swing = np.array([np.ptp(power[a:b]) if b > a else 0.0 for a, b in zip(first, last, strict=True)])
-        return np.asarray(swing * self.reach_s)
+        return np.asarray(swing[back] * self.reach_s)
 
     def energy(self, t0_s: Array, t1_s: Array, activity: Activity = NO_ACTIVITY) -> tuple[Array, Array]:
         """Return the joules between pairs of times and their resolution.
