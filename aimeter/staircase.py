@@ -68,7 +68,7 @@ class Staircase:
         self.period_s = period_s
         self.jitter_s = _LEAST_JITTER_S
         self._documented_s = period_s
-        self._seen: deque[tuple[int, When]] = deque(maxlen=_REMEMBERED)
+        self._seen: deque[tuple[int, float, float]] = deque(maxlen=_REMEMBERED)
         self._shortest_s, self._longest_s = 0.0, math.inf
         self._last: When | None = None
         self._steps = 0
@@ -152,21 +152,23 @@ class Staircase:
         )
         number = self._seen[-1][0] + ahead
         slack = 2 * self.jitter_s
-        for other, seen in self._seen:
-            apart = number - other
-            self._shortest_s = max(self._shortest_s, (bracket.earliest_s - seen.latest_s - slack) / apart)
-            self._longest_s = min(self._longest_s, (bracket.latest_s - seen.earliest_s + slack) / apart)
+        least, most = bracket.earliest_s - slack, bracket.latest_s + slack
+        # This runs for every step of every device: plain tuples and names, no attribute.
+        self._shortest_s = max(
+            self._shortest_s, *[(least - late) / (number - n) for n, _, late in self._seen]
+        )
+        self._longest_s = min(self._longest_s, *[(most - early) / (number - n) for n, early, _ in self._seen])
         if narrowed.half_s < 0 or self._shortest_s > self._longest_s:
             self.jitter_s = min(2 * self.jitter_s, self.period_s / _LOOKS)
             return self._begin(bracket)
-        self._seen.append((number, narrowed))
+        self._seen.append((number, *narrowed))
         self._last = narrowed
         self.period_s = (max(self._shortest_s, 0.0) + self._longest_s) / 2
         return narrowed
 
     def _begin(self, bracket: When) -> When:
         self.forget()
-        self._seen.append((0, bracket))
+        self._seen.append((0, *bracket))
         self._last = bracket
         return bracket
 
