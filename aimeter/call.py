@@ -57,6 +57,7 @@ class Call:
 
     __slots__ = (
         "__weakref__",
+        "_booked",
         "_counts",
         "_end",
         "_error",
@@ -64,6 +65,7 @@ class Call:
         "_meter",
         "_notes",
         "_parent",
+        "_put",
         "_record",
         "_remarks",
         "_start",
@@ -74,11 +76,13 @@ class Call:
     )  # fmt: skip
 
     # These start out unset and are read with a default: creating a call stays cheap.
+    _booked: bool
     _counts: dict[str, float | None]
     _error: str | None
     _id: str
     _notes: dict[str, object]
     _parent: Call | None
+    _put: Callable[[Call | Pause], None]
     _record: Record
     _remarks: dict[str, object]
     _status: str
@@ -107,32 +111,41 @@ class Call:
         if self._start is not None:
             message = f"the call {self.name!r} was entered before: make a new one with track() for each use"
             raise RuntimeError(message)
-        around = _get_current()
-        while around is not None and around._end is not None:  # noqa: SLF001 - a property costs a call
-            around = around._parent  # noqa: SLF001 - a property costs a call
-        self._parent = around
-        self._token = _set_current(self)
-        self._thread = _thread_of(_get_ident())
-        sampler = self._meter.sampler
-        self._start = sampler.now()
-        sampler.put(self)
-        if not sampler.ready:
-            sampler.attend()
+        try:
+            around = _get_current()
+            while around is not None and around._end is not None:  # noqa: SLF001 - a property costs a call
+                around = around._parent  # noqa: SLF001 - a property costs a call
+            self._parent = around
+            self._token = _set_current(self)
+            self._thread = _thread_of(_get_ident())
+            sampler = self._meter.sampler
+            put = self._put = sampler.put
+            self._start = sampler.now()
+            put(self)
+            if not sampler.ready:
+                sampler.attend()
+        except BaseException as interruption:
+            self._break_off(interruption)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._end is None:
-            sampler = self._meter.sampler
-            if sampler.synchronise and "torch" in _modules:
-                self._synchronise()
-            if kind is not None:
-                self._error = kind.__name__
-            self._end = sampler.now()
-            sampler.put(self)
-            if not sampler.ready:
-                sampler.attend()
+            try:
+                sampler = self._meter.sampler
+                if sampler.synchronise and "torch" in _modules:
+                    self._synchronise()
+                if kind is not None:
+                    self._error = kind.__name__
+                self._end = sampler.now()
+                self._put(self)
+                if not sampler.ready:
+                    self._attend()
+            except BaseException as interruption:
+                self._break_off(interruption)
+                raise
         try:
             _reset_current(self._token)
         except ValueError:
@@ -159,15 +172,18 @@ class Call:
         """Stamp the end of a generator's call. Later endings are ignored."""
         if self._end is not None:
             return
-        sampler = self._meter.sampler
-        if sampler.synchronise and "torch" in _modules:
-            self._synchronise()
-        self._status = status
-        self._error = error
-        self._end = sampler.now()
-        sampler.put(self)
-        if not sampler.ready:
-            sampler.attend()
+        try:
+            sampler = self._meter.sampler
+            if sampler.synchronise and "torch" in _modules:
+                self._synchronise()
+            self._status = status
+            self._error = error
+            self._end = sampler.now()
+            self._put(self)
+            self._attend()
+        except BaseException as interruption:
+            self._break_off(interruption)
+            raise
 
     def _synchronise(self) -> None:
         fault = asynchronous.wait_for_devices()
@@ -176,15 +192,43 @@ class Call:
 
     def pause(self, *, suspended: bool) -> None:
         """Note that a generator's consumer holds it suspended from now on, or resumes it."""
+        self._put(Pause(self, self._meter.sampler.now(), suspended))
+        self._attend()
+
+    def _attend(self) -> None:
         sampler = self._meter.sampler
-        sampler.put(Pause(self, sampler.now(), suspended))
-        if not sampler.ready:
+        if not sampler.ready and not self.foreign:
             sampler.attend()
 
-    def disown(self) -> None:
-        """Leave the call to the process that began it: this one was forked off in the middle."""
-        self._status = "disowned"
-        self._end = self._start
+    def _break_off(self, interruption: BaseException) -> None:
+        """End the call now: a signal handler raised in the middle of `__enter__` or `__exit__`.
+
+        Which events were queued before is unknown, so there may be too many now; the ledger passes over those.
+        """
+        sampler = self._meter.sampler
+        now = sampler.now()
+        self._error = type(interruption).__name__
+        if self._start is None:
+            self._start = now
+        if self._end is None:
+            self._end = now
+        put = getattr(self, "_put", sampler.put)
+        put(self)
+        put(self)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the call is not for this process to settle: the one that it was forked from began it."""
+        return getattr(self, "_put", None) is not self._meter.sampler.enqueue
+
+    @property
+    def booked(self) -> bool:
+        """Whether the ledger has closed the call; later events of it mean nothing."""
+        return getattr(self, "_booked", False)
+
+    def book(self) -> None:
+        """Note that the ledger has closed the call."""
+        self._booked = True
 
     # What the caller adds
 
@@ -293,13 +337,18 @@ class Call:
         try:
             return self._id
         except AttributeError:
-            self._id = self._meter.next_id()
-            return self._id
+            fresh = self._meter.next_id()
+        try:
+            return self._id  # of another thread, or a signal handler, that asked meanwhile
+        except AttributeError:
+            self._id = fresh
+        return fresh
 
     @property
     def parent(self) -> Call | None:
         """The call that was open around this one when it began."""
-        return getattr(self, "_parent", None)
+        parent: Call | None = getattr(self, "_parent", None)
+        return None if parent is None or parent.foreign else parent
 
     @property
     def status(self) -> str:
@@ -337,7 +386,7 @@ class Call:
     def record(self) -> Record | None:
         """The row: final after the call, so far while it is open; None before it began."""
         settled = self.settled
-        if settled is not None or self._start is None or self.status == "disowned":
+        if settled is not None or self._start is None or self.foreign:
             return settled
         return self._meter.figures_of(self)
 

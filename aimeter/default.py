@@ -37,7 +37,7 @@ def configure(**settings: object) -> Meter:
     Raises:
         ConfigurationError: A setting is unknown or unusable, or the log cannot be written.
     """
-    global _meter  # noqa: PLW0603 - the one default
+    global _meter
     with _lock:
         if _meter is not None and not settings:
             return _meter

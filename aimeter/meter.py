@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import os
 import sys
@@ -21,7 +20,7 @@ from .call import Call, UnmeteredCall, UnnamedCall, check_count
 from .carbon.offline import lookup
 from .errors import did_you_mean
 from .record import COUNTS, Record
-from .sampler import Sampler
+from .sampler import Sampler, retire_all
 from .sinks import open_log
 from .sinks.memory import MemorySink
 
@@ -84,7 +83,9 @@ class Meter:
         self._memory = MemorySink(self.settings.memory_rows)
         self._sinks: list[Sink] = [self._memory, *sinks]
         if self.settings.log is not None:
-            self._sinks.append(open_log(self.settings.log, self.settings.log_conflict))
+            log = open_log(self.settings.log, self.settings.log_conflict)
+            self._sinks.append(log)
+            weakref.finalize(self, log.close).atexit = False  # for a meter that is dropped, not closed
         self._kind = Call if self.settings.enabled else UnmeteredCall
         self._new_ids()
         self._own_sampler = sensors is not None
@@ -92,11 +93,11 @@ class Meter:
         self.sampler.synchronise = self.settings.sync == "auto"
         self.sampler.deliver_to(_deliver)
         self._tally = _new_tally()
-        self._closed = False
+        self.unbuilt_rows = 0
         _meters.add(self)
-        _at_exit()
+        _close_at_exit_of_child()
         if self.settings.enabled:
-            self.sampler.wait_until_open()
+            self.sampler.attend()
 
     def _sampler(self, sensors: Iterable[Sensor] | None, clock: Clock | SteppedClock) -> Sampler:
         if sensors is not None:
@@ -117,7 +118,9 @@ class Meter:
     @overload
     def track(self, function: Callable[P, R], /) -> Callable[P, R]: ...
     @overload
-    def track(self, name: str | None = None, /, *, model: str | None = None, **counts: Unpack[Counts]) -> Call: ...
+    def track(
+        self, name: str | None = None, /, *, model: str | None = None, **counts: Unpack[Counts]
+    ) -> Call: ...
     def track(
         self,
         name: str | Callable[..., object] | None = None,
@@ -144,7 +147,7 @@ class Meter:
             ValueError: A count is negative or not finite.
         """
         if name.__class__ is str and not counts and model is None:
-            return self._kind(self, name)  # type: ignore[arg-type]
+            return self._kind(self, name)
         _check_counts(counts)
         notes: dict[str, object] | None = None if model is None else {"model": model}
         given: dict[str, float | None] | None = dict(counts) or None  # type: ignore[arg-type]
@@ -179,7 +182,7 @@ class Meter:
     def summary(self) -> Summary:
         """Return a table by name over all calls so far, for a terminal or a notebook."""
         self.flush()
-        with self.sampler.lock:
+        with self.sampler.alone():
             return self._tally.summary()
 
     def export_csv(self, path: str | os.PathLike[str]) -> int:
@@ -211,28 +214,35 @@ class Meter:
     @property
     def lost_rows(self) -> int:
         """Rows that a sink had to give up, and calls that could not be metered."""
-        return self.sampler.lost_calls + sum(sink.lost_rows for sink in self._sinks)
+        return self.unbuilt_rows + self.sampler.lost_calls + sum(sink.lost_rows for sink in self._sinks)
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Settle and write every call that has ended, waiting for slow sensors up to `timeout_s`."""
         self.sampler.flush(timeout_s)
-        with self.sampler.lock:
-            self._write(())
+        self._while_alone(lambda: self._write(()))
 
-    def close(self) -> None:
+    def close(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Flush, write calls that are still open with status ``open``, and release everything.
 
-        Calls may still be made later; they are settled, but no thread is kept for them.
+        A call that was written as open keeps that row. Calls may still be made later; they are settled when
+        they end, but no thread is kept for them. Closing again is harmless.
         """
-        if self._closed:
-            return
-        self._closed = True
-        self.flush()
+        self.flush(timeout_s)
         self._write_open_calls()
-        self._tell_sinks(lambda sink: sink.close())
+        self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
         if self._own_sampler:
             self.sampler.close()
-        _meters.discard(self)
+
+    def hand_over(self) -> None:
+        """Flush and let go of the log, which opens again for the calls that are still open when they end."""
+        self.flush()
+        self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
+
+    def _while_alone(self, act: Callable[[], None]) -> None:
+        """Do something with the sinks, unless somebody keeps them for long or was interrupted by this."""
+        with self.sampler.alone() as alone:
+            if alone:
+                act()
 
     def __enter__(self) -> Self:
         return self
@@ -250,24 +260,49 @@ class Meter:
             if not self.sampler.wait_for(lambda: call.settled is not None, FLUSH_TIMEOUT_S):
                 self.flush(0.0)
             return call.settled
-        self.sampler.refresh(SO_FAR_TIMEOUT_S)
-        found = self.sampler.so_far(call)
-        if found is None:
-            return None
+        return self._so_far([call])[0]
+
+    def _so_far(self, calls: list[Call]) -> list[Record | None]:
         from .rows import build, so_far  # noqa: PLC0415 - loaded with the first figures
 
-        with self.sampler.lock:
+        found = self.sampler.so_far(calls, SO_FAR_TIMEOUT_S)
+        with self.sampler.alone():
             context = self._context()
-            return build(so_far(call, *found, context), context)[0]
+            return [
+                None if some is None else build(so_far(call, *some, context), context)[0]
+                for call, some in zip(calls, found, strict=True)
+            ]
 
     def receive(self, figures: Figures) -> None:
-        """Turn settled figures into rows and hand them to the sinks; called under the sampler's lock."""
+        """Turn settled figures into rows and hand them to the sinks; the sampler is alone meanwhile."""
+        # Calls that were written as open when the meter was closed keep that row.
+        places = [place for place, call in enumerate(figures.calls) if call.settled is None]
+        if len(places) < len(figures.calls):
+            figures = figures.of(places)
+        self._keep(figures.calls, self._build(figures))
+
+    def _build(self, figures: Figures) -> list[Record | None]:
         from .rows import build  # noqa: PLC0415 - loaded with the first figures
 
-        records = build(figures, self._context())
-        for call, record in zip(figures.calls, records, strict=True):
-            call.settle(record)
-            self._tally.add(record)
+        context = self._context()
+        try:
+            return [*build(figures, context)]
+        except Exception as error:  # noqa: BLE001 - a row holds the caller's objects, which may raise anything
+            if len(figures.calls) > 1:
+                one_by_one = (self._build(figures.of([place])) for place in range(len(figures.calls)))
+                return [row for rows in one_by_one for row in rows]
+            self.unbuilt_rows += 1
+            name = figures.calls[0].name
+            self.warn_once("row", f"a call named {name!r} has no row, as that raised {error!r}.")
+            return [None]
+
+    def _keep(self, calls: Sequence[Call], rows: Sequence[Record | None]) -> None:
+        records = []
+        for call, record in zip(calls, rows, strict=True):
+            if record is not None:
+                call.settle(record)
+                self._tally.add(record)
+                records.append(record)
         self._write(records)
 
     def _write(self, records: Sequence[Record]) -> None:
@@ -278,7 +313,9 @@ class Meter:
             try:
                 tell(sink)
             except Exception as error:  # noqa: BLE001 - the one boundary: a sink by somebody else may raise anything
-                self.warn_once(f"sink {type(sink).__name__}", f"the sink {type(sink).__name__} raised {error!r}.")
+                self.warn_once(
+                    f"sink {type(sink).__name__}", f"the sink {type(sink).__name__} raised {error!r}."
+                )
 
     def _context(self) -> Context:
         from .rows import Context, epoch_s  # noqa: PLC0415 - loaded with the first figures
@@ -293,11 +330,10 @@ class Meter:
         )
 
     def _write_open_calls(self) -> None:
-        if not self.settings.enabled:
-            return
-        rows = [self.figures_of(call) for call in self.sampler.open_calls() if call.meter is self]
-        with self.sampler.lock:
-            self._write([row for row in rows if row is not None])
+        calls = [call for call in self.sampler.open_calls() if call.meter is self and call.settled is None]
+        if calls:
+            rows = self._so_far(calls)
+            self._while_alone(lambda: self._keep(calls, rows))
 
     def warn_once(self, key: str, message: str) -> None:
         """Log a warning, once for each key."""
@@ -347,8 +383,7 @@ def _deliver(figures: Figures) -> None:
 
 _samplers: dict[tuple[Path, int], Sampler] = {}
 _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
-_lock = threading.Lock()
-_registered = False
+_lock = threading.RLock()  # reentrant: a signal handler may make a meter while one is made
 
 
 def shared_sampler(powercap: Path, clock: Clock | SteppedClock, interval_s: float) -> Sampler:
@@ -371,40 +406,33 @@ def shared_sampler(powercap: Path, clock: Clock | SteppedClock, interval_s: floa
 
 def close_all() -> None:
     """Close every meter: at a normal exit nothing that has finished is lost."""
+    end = time.monotonic() + FLUSH_TIMEOUT_S
     for meter in list(_meters):
-        meter.close()
+        meter.close(max(end - time.monotonic(), 0.0))
+    retire_all()
 
 
-def _at_exit() -> None:
-    """Have every meter closed at a normal exit, also of multiprocessing's children, which skip atexit."""
-    global _registered  # noqa: PLW0603 - once a process
-    with _lock:
-        if _registered:
-            return
-        _registered = True
-    atexit.register(close_all)
-    _at_exit_of_child()
-
-
-def _at_exit_of_child() -> None:
-    util = sys.modules.get("multiprocessing.util")
-    if util is None:
+def _close_at_exit_of_child() -> None:
+    """Have every meter closed at a normal exit of multiprocessing's children, too, which skip atexit."""
+    util, process = sys.modules.get("multiprocessing.util"), sys.modules.get("multiprocessing.process")
+    if util is None or process is None:
         return
 
-    def register(_: object = None) -> None:
+    def finalize(_: object = None) -> None:
         util.Finalize(None, close_all, exitpriority=10)
 
-    register()
-    # A child forgets the finalizers it was born with, and then runs these.
-    util.register_after_fork(_meters, register)
+    # A child forgets the finalizers that it was born with, and then does what is registered here.
+    util.register_after_fork(_meters, finalize)
+    if process.parent_process() is not None:
+        finalize()
 
 
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     for meter in list(_meters):
         meter.after_fork()
-    _at_exit_of_child()
+    _close_at_exit_of_child()
 
 
 if hasattr(os, "register_at_fork"):

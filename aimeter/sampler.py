@@ -1,25 +1,29 @@
 """The sampler: reads every sensor when it is due, and settles the calls whose time has become certain.
 
-One daemon thread a process serves every sampler. It runs while calls are open or unsettled, lingers for a
-moment to see the devices idle, and ends; the next call starts it again. No lock is held while a sensor is
-read, so a sensor that hangs delays figures but never a caller.
+It runs in rounds, in the worker's thread, while calls are open or unsettled, lingers for a moment to see the
+devices idle, and rests; the next call wakes it again. No lock is held while a sensor is asked, and nobody
+waits for the lock without a limit: a sensor that hangs delays figures but never a caller.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Protocol
+
+from .worker import SILENCE_S, Question, Source, Worker
 
 if TYPE_CHECKING:
     from .call import Call, Pause
     from .sensors.base import Clock, Finding, Reading, Sensor
-    from .settle import Entry, Figures, Ledger
+    from .settle import Figures, Ledger
     from .trace import Trace
 
 logger = logging.getLogger("aimeter")
@@ -45,6 +49,9 @@ MOST_QUEUED = 500_000
 _SLACK_S = 0.002
 """Sensors due within this time of each other are read in one go."""
 
+_PATIENCE_S = 0.5
+"""How long a caller waits for others to finish with the books, e.g. with a disk that is slow to take rows."""
+
 
 class SteppedClock(Protocol):
     """A clock that only moves when told to, as in tests; it drives its samplers and no thread is started."""
@@ -69,6 +76,13 @@ class Sampler:
         discover: Returns the sensors and what was found while looking for them; called once, in the background.
         clock: Monotonic seconds. A `SteppedClock` takes the place of the thread.
         interval_s: Longest time between two readings of a channel while calls are open.
+
+    Attributes:
+        put: Queues an event of a call that begins now. A call keeps the one with which it began.
+        enqueue: What `put` is unless calls come too fast; made anew in a forked child, so that calls of the
+            parent are told from the child's own.
+        ready: Somebody will settle what is queued; if not, calls must `attend`.
+        unattended: No thread serves this sampler any more: calls read the sensors themselves.
     """
 
     def __init__(
@@ -80,116 +94,163 @@ class Sampler:
     ) -> None:
         self.now: Clock = clock
         self.interval_s = interval_s
-        self.queue: deque[Call | Pause] = deque()
-        self.put = self.queue.append
-        self.ready = False
         self.synchronise = True
+        self.unattended = False
         self.findings: list[Finding] = []
-        self.sensors: list[Sensor] = []
         self.traces: list[Trace] = []
-        self.lost_calls = 0
-        self.cpu_s = 0.0
-        self.lock = threading.RLock()
+        self.sources: list[Source] = []
         self._stepped: SteppedClock | None = clock if hasattr(clock, "attach") else None  # type: ignore[assignment]
         self._discover = discover
-        self._ledger: Ledger | None = None
-        self._by_sensor: list[list[Trace]] = []
-        self._opened = threading.Event()
-        self._settled = threading.Condition(self.lock)
-        self._reopen = False
-        self._waiting = 0
-        self._refresh_s = -1.0
-        self._refreshed_s = -1.0
-        self._busy_s = self.now()
-        self._settled_at_s = self.now()
-        self._progress_s = self.now()
+        self._deliver: Callable[[Figures], None]
         self._complained: set[str] = set()
-        self._deliver: Callable[[Figures], None] = lambda figures: None
+        self._found = False
+        self._begin()
         _samplers.add(self)
         if self._stepped is not None:
             self._stepped.attach(self)
 
+    def _begin(self) -> None:
+        """Set up what belongs to this process and not to one that it may have been forked from."""
+        self.queue: deque[Call | Pause] = deque()
+        self.put = self.enqueue = self.queue.append
+        self.ready = False
+        self.lost_calls = 0
+        self.cpu_s = 0.0
+        self._ledger: Ledger | None = None
+        self._lock = threading.RLock()
+        self._holder = 0
+        self._waiters: list[tuple[Callable[[], bool], Callable[[], None]]] = []
+        self._search = Question()
+        self._opened = False
+        self._refresh_s = self._refreshed_s = -math.inf
+        self._busy_s = self._settled_at_s = self._progress_s = self.now()
+
+    @contextmanager
+    def alone(self, timeout_s: float = _PATIENCE_S) -> Iterator[bool]:
+        """Keep all others from the books; False if that cannot be had in time.
+
+        False, too, if this very thread is at the books already: then a signal handler or a finaliser has
+        interrupted it in the middle of a change.
+        """
+        me, lock = threading.get_ident(), self._lock
+        if self._holder == me or not lock.acquire(timeout=timeout_s):
+            yield False
+            return
+        self._holder = me
+        try:
+            yield True
+        finally:
+            self._holder = 0
+            lock.release()
+
     # Asked by calls
 
     def attend(self) -> None:
-        """Make sure that somebody reads the sensors; called by calls that find nobody does."""
-        if self._stepped is not None:
-            self._open()
-            self.ready = True
-            return
+        """Make sure that somebody reads the sensors; called by calls that find nobody does. Never raises."""
+        try:
+            if self._stepped is not None:
+                self._open()
+                self.ready = True
+            elif self.unattended or not _worker.serve(self):
+                self._attend_oneself()
+            elif not self._opened:
+                self._opened = self._wait(lambda: self._opened, OPEN_TIMEOUT_S) or _worker.is_working()
+            else:
+                self._slow_down()
+        except Exception:  # the boundary between aimeter's faults and the program it runs in
+            self.complain("attend", "the sampler cannot be started; this is a bug in aimeter.")
+            logger.debug("attend failed", exc_info=True)
+
+    def resume(self) -> None:
+        """Go on after a rest."""
+        for trace in self.traces:
+            trace.resume(self.now())
+
+    def be_ready(self) -> None:
+        """Be ready, unless calls come so fast that they must be slowed."""
+        self.ready = len(self.queue) < MOST_BACKLOG
+
+    def _slow_down(self) -> None:
+        """Make callers wait for a round of settling if there is a backlog, but not for a disk that hangs."""
         backlog = len(self.queue)
         if backlog > MOST_QUEUED:
-            self._drop_newest()
+            self.put = self._refuse
         elif backlog > MOST_BACKLOG // 2 and self.now() - self._progress_s < 1.0:
-            # Settling holds the lock: wait for this round of it, but not for a disk that hangs.
-            if self.lock.acquire(timeout=0.02):
-                self.lock.release()
-        _worker.serve(self)
+            with self.alone(0.02):
+                pass
 
-    def _drop_newest(self) -> None:
-        """Give up the newest event: memory is bounded whatever happens to the sensors."""
-        try:
-            self.queue.pop()
-        except IndexError:
+    def _refuse(self, event: Call | Pause) -> None:
+        """Take the place of the queue: memory is bounded, whatever keeps calls from being settled."""
+        if not isinstance(event, tuple) and not event.ended:
+            self.lost_calls += 1
+            self.complain("lost", "calls come faster than they can be settled: some are not metered.")
+        if len(self.queue) < MOST_BACKLOG:
+            self.put = self.enqueue
+
+    def _attend_oneself(self) -> None:
+        """Read the sensors here and now, and settle the calls that have ended without waiting for anything."""
+        if self._holder == threading.get_ident():
             return
-        self.lost_calls += 1
-        self.complain("lost", "calls come faster than they can be settled: some are not metered.")
+        self._open()
+        for source in self.sources:
+            self._read(source)
+        now = self.now()
+        ended = any(not isinstance(event, tuple) and event.ended for event in list(self.queue))
+        self.settle(until_s=now if ended else None, timeout_s=_PATIENCE_S)
+        self._refreshed_s = now
 
-    def wait_until_open(self, timeout_s: float = OPEN_TIMEOUT_S) -> bool:
-        """Start the sampler and wait until the sensors were found and read once; False on a timeout."""
-        self.attend()
-        return self._stepped is not None or self._opened.wait(timeout_s)
+    # The rounds
 
-    # The rounds of the thread
-
-    def tick(self) -> float | None:
-        """Read what is due and settle what is certain.
-
-        Returns:
-            Seconds until there is something to do, or None if nothing will be until the next call.
-        """
+    def tick(self) -> float:
+        """Read what is due and settle what is certain; return the seconds until there is something to do."""
         started = time.thread_time()
         self._open()
         now = self.now()
-        if self._reopen:
-            self._reopen = False
-            for sensor in self.sensors:
-                sensor.reopen()
         force = self._refresh_s > self._refreshed_s
-        for index, sensor in enumerate(self.sensors):
-            if force or min(trace.due_s(now) for trace in self._by_sensor[index]) <= now + _SLACK_S:
-                self._read(index, sensor)
-        if force:
-            with self._settled:
-                self._refreshed_s = now
-                self._settled.notify_all()
-        now = self.now()
-        if self._waiting or now - self._settled_at_s >= SETTLE_EVERY_S or self._backlog() > MOST_BACKLOG // 4:
+        for source in self.sources:
+            if source.asked_s is not None:
+                self._note_silence(source)
+            elif force or source.due_s(now) <= now + _SLACK_S:
+                self._read(source)
+        if self._waiters or now - self._settled_at_s >= SETTLE_EVERY_S or self._backlog() > MOST_BACKLOG // 4:
             self.settle()
-        delay = self._next_due(now)
+        if force:
+            self._refreshed_s = now
+            self._tell_waiters()
+        now = self.now()
+        wait_s = min([now + SETTLE_EVERY_S, *(source.due_s(now) for source in self.sources)]) - self.now()
         self.cpu_s += time.thread_time() - started
-        return delay
+        return max(wait_s, 0.0005)
 
-    def settle(self, *, until_s: float | None = None) -> None:
+    def settle(self, *, until_s: float | None = None, timeout_s: float = -1) -> None:
         """Settle and deliver what has become certain, or everything up to `until_s`."""
-        with self._settled:
-            ledger = self._books()
-            now = self.now()
-            self._settled_at_s = now
-            guard = 0.0 if self._stepped is not None else GUARD_S
-            figures = ledger.settle(now - guard, until_s=until_s)
-            if ledger.open_calls or ledger.backlog or figures:
-                self._busy_s = now
-            if figures:
-                self._progress_s = now
-                self._deliver(figures)
-            self.ready = self._alive() and ledger.backlog < MOST_BACKLOG
-            self._settled.notify_all()
+        with self.alone(timeout_s) as alone:
+            if alone:
+                try:
+                    self._settle(until_s)
+                except Exception:  # the boundary between aimeter's faults and the program it runs in
+                    self.complain("settle", "calls could not be settled; this is a bug in aimeter.")
+                    logger.debug("settling failed", exc_info=True)
+        self._tell_waiters()
+
+    def _settle(self, until_s: float | None) -> None:
+        ledger = self._books()
+        now = self.now()
+        self._settled_at_s = now
+        guard = 0.0 if self._stepped is not None else GUARD_S
+        figures = ledger.settle(now - guard, until_s=until_s)
+        if ledger.open_calls or ledger.backlog or figures is not None:
+            self._busy_s = now
+        if figures is not None:
+            self._progress_s = now
+            self._deliver(figures)
+        if ledger.backlog >= MOST_BACKLOG:
+            self.ready = False
 
     def linger_over(self) -> bool:
         """Return whether nothing is left to do, and stop being ready if so."""
-        with self.lock:
-            if self._backlog() or self._waiting or self.now() - self._busy_s < LINGER_S:
+        with self.alone() as alone:
+            if not alone or self._backlog() or self._waiters or self.now() - self._busy_s < LINGER_S:
                 return False
             if self._ledger is not None and self._ledger.open_calls:
                 return False
@@ -200,86 +261,128 @@ class Sampler:
                 return False
             return True
 
-    def _alive(self) -> bool:
-        return self._stepped is not None or _worker.serves(self)
-
     def _backlog(self) -> int:
         return len(self.queue) if self._ledger is None else self._ledger.backlog
 
-    def _next_due(self, now: float) -> float | None:
-        due = [trace.due_s(now) for traces in self._by_sensor for trace in traces if not trace.gone]
-        wait = min([*due, now + SETTLE_EVERY_S]) - self.now()
-        return max(wait, 0.0005)
+    def _books(self) -> Ledger:
+        """Return the ledger; called alone."""
+        if self._ledger is None:
+            from .settle import Ledger  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
+
+            self._ledger = Ledger(self.traces, self.queue)
+        return self._ledger
+
+    # The sensors
 
     def _open(self) -> None:
-        """Find the sensors, once."""
-        if self._opened.is_set():
+        """Find the sensors and read them, once."""
+        if self._opened:
             return
-        from .settle import Ledger  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
+        self._find()
+        for source in self.sources:
+            self._read(source)
+        self._busy_s = self.now()
+        self._opened = True
+        self._tell_waiters()
 
-        with self.lock:
-            if self._opened.is_set():
+    def _find(self) -> None:
+        with self._asking(self._search, OPEN_TIMEOUT_S) as granted:
+            if self._found or not granted:
                 return
-            self.sensors, self.findings = self._discover()
-            for finding in self.findings:
-                if finding.status not in {"used", "unused"}:
-                    logger.info("%s %s: %s %s", finding.source, finding.subject, finding.detail, finding.remedy)
-            self._ledger = Ledger(self.traces, self.queue)
-            self._trace_all()
-            self._busy_s = self.now()
-        for index, sensor in enumerate(self.sensors):
-            self._read(index, sensor)
-        self._opened.set()
+            try:
+                sensors, self.findings = self._discover()
+            except Exception as error:  # noqa: BLE001 - whatever drivers and kernels answer, the program goes on
+                sensors = []
+                self.complain("search", f"looking for sensors raised {error!r}: nothing is metered.")
+            with self.alone(-1):
+                self.sources = [Source(sensor=sensor) for sensor in sensors]
+                self._trace_all()
+            self._found = True
+        for finding in self.findings:
+            if finding.status not in {"used", "unused"}:
+                logger.info("%s %s: %s %s", finding.source, finding.subject, finding.detail, finding.remedy)
 
     def _trace_all(self) -> None:
         from .trace import Trace  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
 
-        self.traces[:] = []
-        self._by_sensor[:] = []
-        for sensor in self.sensors:
-            traces = [Trace(channel, self.interval_s) for channel in sensor.channels]
-            self._by_sensor.append(traces)
-            self.traces.extend(traces)
+        for source in self.sources:
+            source.traces = [Trace(channel, self.interval_s) for channel in source.sensor.channels]
+            self.traces.extend(source.traces)
 
-    def _books(self) -> Ledger:
-        self._open()
-        assert self._ledger is not None  # noqa: S101 - _open() has just made it
-        return self._ledger
+    def _asking(self, question: Question, patience_s: float = SILENCE_S) -> AbstractContextManager[bool]:
+        return (
+            nullcontext(enter_result=True)
+            if self._stepped is not None
+            else _worker.asking(self, question, patience_s)
+        )
 
-    def _read(self, index: int, sensor: Sensor) -> None:
-        try:
-            readings = sensor.read()
-        except Exception as error:  # noqa: BLE001 - the one boundary: a sensor by somebody else may raise anything
-            self.complain(f"raised-{index}", f"{type(sensor).__name__} raised {error!r} and is left out.")
-            readings = _gone(self._by_sensor[index], self.now(), repr(error))
-        died: list[Trace] = []
-        with self.lock:
-            for trace, reading in zip(self._by_sensor[index], readings, strict=False):
+    def _read(self, source: Source) -> None:
+        """Ask one sensor, if it is this thread's turn, and take what it answers."""
+        with self._asking(source) as granted:
+            if not granted:
+                return
+            readings = self._answer(source)
+        died = []
+        with self.alone(-1):
+            for trace, reading in zip(source.traces, readings, strict=False):
                 was_alive = trace.alive
                 trace.take(reading)
                 if was_alive and not trace.alive:
                     died.append(trace)
         for trace in died:
-            self._mourn(index, sensor, trace)
+            if not self._fall_back(source, trace):
+                self._mourn(trace)
 
-    def _mourn(self, index: int, sensor: Sensor, trace: Trace) -> None:
-        """Say once that a channel died, and go on with the next best way to read its device, if any."""
-        channel = trace.channel
+    def _answer(self, source: Source) -> list[Reading]:
+        sensor = source.sensor
+        try:
+            if source.inherited:
+                source.inherited = False
+                sensor.reopen()
+            return sensor.read()
+        except Exception as error:  # noqa: BLE001 - the one boundary: a sensor by somebody else may raise anything
+            from .sensors.base import Outcome, Reading  # noqa: PLC0415 - needed when something went wrong only
+
+            now, reason = self.now(), f"{type(sensor).__name__} raised {error!r}"
+            return [Reading(now, now, Outcome.GONE, None, reason) for _ in source.traces]
+
+    def _fall_back(self, source: Source, trace: Trace) -> bool:
+        """Go on with the next best way to read the device of a trace that died; False if there is none."""
+        sensor, channel = source.sensor, trace.channel
         fall_back: Callable[[], bool] | None = getattr(sensor, "fall_back", None)
-        if fall_back is not None and fall_back():
-            from .trace import Trace  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
+        if fall_back is None:
+            return False
+        with self._asking(source) as granted:
+            if not granted or not fall_back():
+                return False
+        from .trace import Trace  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
 
-            self.complain(
-                f"fell-back-{channel.id}",
-                f"{channel.id} ({channel.name}): its {sensor.channels[0].method} is used instead of its "
-                f"{channel.method}. {trace.reason}",
-            )
-            with self.lock:
-                trace.gone = True
-                fresh = [Trace(one, self.interval_s) for one in sensor.channels]
-                self._by_sensor[index] = fresh
-                self.traces.extend(fresh)
+        self.complain(
+            f"fell-back-{channel.id}",
+            f"{channel.id} ({channel.name}): its {sensor.channels[0].method} is used instead of its "
+            f"{channel.method}. {trace.reason}",
+        )
+        with self.alone(-1):
+            trace.gone = True
+            source.traces = [Trace(one, self.interval_s) for one in sensor.channels]
+            self.traces.extend(source.traces)
+        return True
+
+    def _note_silence(self, source: Source) -> None:
+        """Go on without a sensor for whose answer another thread has been waiting for too long."""
+        if not source.overdue:
             return
+        reason = f"has not answered for {SILENCE_S:g} s"
+        with self.alone(-1):
+            silent = [trace for trace in source.traces if trace.alive]
+            for trace in silent:
+                trace.fall_silent(reason)
+        for trace in silent:
+            self._mourn(trace)
+
+    def _mourn(self, trace: Trace) -> None:
+        """Say once that a channel died."""
+        channel = trace.channel
         self.complain(
             f"died-{channel.id}",
             f"{channel.id} ({channel.name}) is not metered any more: {trace.reason}. "
@@ -290,52 +393,62 @@ class Sampler:
         """Log a warning, once for each key."""
         if key not in self._complained:
             self._complained.add(key)
-            logger.warning("%s", message)
+            with suppress(Exception):  # a handler of the program's own may raise anything
+                logger.warning("%s", message)
 
     # Asked by meters
 
     def deliver_to(self, deliver: Callable[[Figures], None]) -> None:
-        """Hand settled figures to `deliver`, under the sampler's lock."""
+        """Hand settled figures to `deliver`, alone."""
         self._deliver = deliver
 
     def flush(self, timeout_s: float) -> None:
         """Settle every call that has ended, waiting for the sensors up to `timeout_s`; then without them."""
-        target = self.now()
-        if self._ledger is None and not self.queue:
-            return
+        target, end = self.now(), time.monotonic() + timeout_s
+        with self.alone(timeout_s) as alone:
+            if alone and not self._backlog():
+                return
         if self.wait_for(lambda: self._settled_up_to(target), timeout_s):
             return
         for _ in range(1 + self._backlog() // 1000):
-            self.settle(until_s=target)
+            self.settle(until_s=target, timeout_s=max(end - time.monotonic(), _PATIENCE_S))
             if self._settled_up_to(target):
                 return
 
     def refresh(self, timeout_s: float) -> None:
         """Read every sensor now, waiting up to `timeout_s` for it."""
         if self._stepped is not None:
-            self.wait_until_open()
-            for index, sensor in enumerate(self.sensors):
-                self._read(index, sensor)
+            self._open()
+            for source in self.sources:
+                self._read(source)
             return
         target = self._refresh_s = self.now()
         self.wait_for(lambda: self._refreshed_s >= target, timeout_s)
 
-    def so_far(self, call: Call) -> tuple[list[float], list[float]] | None:
-        """Return the joules of an open call by trace, share and window; None if it is not open."""
-        with self._settled:
-            ledger = self._books()
+    def so_far(self, calls: list[Call], timeout_s: float) -> list[tuple[list[float], list[float]] | None]:
+        """Return the joules of open calls by trace, share and window; None for one that is not open.
+
+        Waits up to `timeout_s` for a reading of every sensor.
+        """
+        if self._stepped is None:  # until the newest is in the books
+            time.sleep(max(max(call.start_s for call in calls) + GUARD_S - self.now(), 0.0))
+        self.refresh(timeout_s)
+        if self._stepped is not None:
             self.settle()
-            return ledger.so_far(call, self.now())
+        with self.alone() as alone:
+            if not alone:
+                return [None] * len(calls)
+            ledger, now = self._books(), self.now()
+            return [ledger.so_far(call, now) for call in calls]
 
     def open_calls(self) -> list[Call]:
-        """Return the calls that are open."""
-        with self._settled:
-            self.settle()
-            return [entry.call for entry in self._books().open_entries()]
+        """Return the calls that were open when calls were settled last."""
+        with self.alone() as alone:
+            return [entry.call for entry in self._books().open_entries()] if alone else []
 
     def unattributed_j(self) -> list[float]:
         """Return the energy of each trace that was drawn while no call was open."""
-        with self._settled:
+        with self.alone():
             lost = [trace.unclaimed_j for trace in self.traces]
             drawn = [] if self._ledger is None else self._ledger.unattributed_j.tolist()
             return [a + b for a, b in zip(lost, [*drawn, *[0.0] * (len(lost) - len(drawn))], strict=True)]
@@ -346,134 +459,71 @@ class Sampler:
     def wait_for(self, done: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until `done`, which is asked after every settling, for at most `timeout_s`; return whether it is."""
         if self._stepped is not None:
-            self._open()
-            spent = 0.0
-            while not done() and spent < timeout_s:
-                self._stepped.advance(self.interval_s / 5)
-                self.settle()
-                spent += self.interval_s / 5
-            return done()
+            return self._step_until(done, self._stepped, timeout_s)
         if done():
             return True
-        self._waiting += 1
+        self.attend()
+        return self._wait(done, timeout_s)
+
+    def _step_until(self, done: Callable[[], bool], clock: SteppedClock, timeout_s: float) -> bool:
+        self._open()
+        spent_s = 0.0
+        while not done() and spent_s < timeout_s:
+            clock.advance(self.interval_s / 5)
+            self.settle()
+            spent_s += self.interval_s / 5
+        return done()
+
+    def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        interrupted = self._holder == threading.get_ident()
+        if interrupted or self.unattended or _worker.is_here() or not _worker.is_working():
+            return done()  # there is nobody to wait for
+        event = threading.Event()
+        waiter = (done, event.set)
+        self._waiters.append(waiter)
         try:
-            self.attend()
-            _worker.wake()
-            end = time.monotonic() + timeout_s
-            with self._settled:
-                while not done():
-                    left = end - time.monotonic()
-                    if left <= 0:
-                        return False
-                    self._settled.wait(left)
-                return True
+            _worker.ring()
+            return done() or event.wait(timeout_s) or done()
         finally:
-            self._waiting -= 1
+            self._waiters.remove(waiter)
+
+    def _tell_waiters(self) -> None:
+        for done, tell in list(self._waiters):
+            if done():
+                tell()
+
+    def retire(self) -> None:
+        """Have no thread serve this sampler any more; calls that come all the same look after themselves."""
+        self.unattended = True
+        self.ready = False
+        _worker.leave(self)
 
     def close(self) -> None:
         """Stop reading and release the sensors."""
-        _worker.leave(self)
-        with self.lock:
-            self.ready = False
-            for sensor in self.sensors:
-                sensor.close()
+        self.retire()
+        sources, self.sources = self.sources, []
+        for source in sources:
+            _worker.release(source)
 
     def after_fork(self) -> None:
         """In a forked child: start afresh; open calls, queue and figures are the parent's business."""
-        self.lock = threading.RLock()
-        self._settled = threading.Condition(self.lock)
-        for event in [*(entry.call for entry in self._open_entries()), *self.queue]:
-            (event[0] if isinstance(event, tuple) else event).disown()
-        self.queue.clear()
-        self.ready = False
-        self._waiting = 0
-        opened = self._opened.is_set()
-        self._opened = threading.Event()
-        if opened:
-            from .settle import Ledger  # noqa: PLC0415 - loaded already
-
-            self._trace_all()
-            self._ledger = Ledger(self.traces, self.queue)
-            self._reopen = True
-            self._opened.set()
-
-    def _open_entries(self) -> Iterable[Entry]:
-        return [] if self._ledger is None else self._ledger.open_entries()
-
-
-def _gone(traces: list[Trace], now: float, reason: str) -> list[Reading]:
-    from .sensors.base import Outcome, Reading  # noqa: PLC0415 - keeps the module's imports to the standard library
-
-    return [Reading(now, now, Outcome.GONE, None, reason) for _ in traces]
-
-
-class _Worker:
-    """The one thread of the process, which runs the rounds of every sampler that has something to do."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._serving: list[Sampler] = []
-        self._thread: threading.Thread | None = None
-        self._bell = threading.Event()
-
-    def serves(self, sampler: Sampler) -> bool:
-        return sampler in self._serving
-
-    def serve(self, sampler: Sampler) -> None:
-        # A signal handler may have interrupted this very method: it must not wait for itself for long.
-        if not self._lock.acquire(timeout=0.1):
+        self._begin()
+        self.traces = []
+        if not self._found:
             return
-        try:
-            if sampler not in self._serving:
-                self._serving.append(sampler)
-                for trace in sampler.traces:
-                    trace.resume(sampler.now())
-            sampler.ready = len(sampler.queue) < MOST_BACKLOG
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="aimeter", daemon=True)
-                self._thread.start()
-        except RuntimeError:
-            # The interpreter is shutting down: no new threads. What is queued is settled at exit.
-            self._thread = None
-        finally:
-            self._lock.release()
-
-    def leave(self, sampler: Sampler) -> None:
-        with self._lock:
-            if sampler in self._serving:
-                self._serving.remove(sampler)
-
-    def wake(self) -> None:
-        self._bell.set()
-
-    def _run(self) -> None:
-        while True:
-            wait = 1.0
-            for sampler in list(self._serving):
-                try:
-                    delay = sampler.tick()
-                except Exception:  # the boundary between aimeter's faults and the program it runs in
-                    sampler.complain("tick", "the sampler failed and goes on; this is a bug in aimeter.")
-                    logger.debug("sampler failed", exc_info=True)
-                    delay = 1.0
-                if delay is not None:
-                    wait = min(wait, delay)
-            over = [sampler for sampler in list(self._serving) if sampler.linger_over()]
-            with self._lock:
-                # A call that came meanwhile has made its sampler ready again.
-                self._serving = [one for one in self._serving if one not in over or one.ready]
-                if not self._serving:
-                    self._thread = None
-                    return
-            if self._bell.wait(wait):
-                self._bell.clear()
-
-    def after_fork(self) -> None:
-        self.__init__()  # type: ignore[misc]
+        self._trace_all()
+        for source in self.sources:
+            source.inherited, source.asked_s = True, None
 
 
-_worker = _Worker()
+_worker = Worker()
 _samplers: weakref.WeakSet[Sampler] = weakref.WeakSet()
+
+
+def retire_all() -> None:
+    """Have no thread serve any sampler any more: the interpreter is about to end."""
+    for sampler in list(_samplers):
+        sampler.retire()
 
 
 def _after_fork_in_child() -> None:

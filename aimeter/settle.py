@@ -232,7 +232,8 @@ class Ledger:
                 if entry is not None:
                     self._pause(entry, time_s, suspended=pause)
             elif entry is None:
-                self._open(call, time_s)
+                if not call.booked:
+                    self._open(call, time_s)
             else:
                 self._close(entry, time_s)
         self._horizon_s = max(self._horizon_s, horizon_s)
@@ -253,6 +254,7 @@ class Ledger:
         edge = self._edge(time_s)
         if entry.suspended_since_s is not None:
             self._pause(entry, time_s, suspended=False, edge=edge)
+        entry.call.book()
         leaves = entry.leaves
         if entry.leaf:
             self._change(entry, edge, -1)

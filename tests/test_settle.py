@@ -252,13 +252,13 @@ def test_a_channel_that_appears_later_disturbs_nobody():
     sensor = FakeSensor(clock, 100.0)
     meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR")
     from aimeter.trace import Trace
+    from aimeter.worker import Source
 
     with meter.track("before") as before:
         clock.sleep(0.5)
         late = FakeSensor(clock, 10.0, id="cpu:0")
-        meter.sampler.sensors.append(late)
         trace = Trace(late.channels[0], 0.05)
-        meter.sampler._by_sensor.append([trace])
+        meter.sampler.sources.append(Source(sensor=late, traces=[trace]))
         meter.sampler.traces.append(trace)
         clock.sleep(0.5)
     with meter.track("after") as after:

@@ -18,7 +18,7 @@ class MemorySink:
     def __init__(self, most: int = 10_000) -> None:
         self.lost_rows = 0
         self.last_fault = ""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come while this very thread holds it
         self._records: deque[Record] = deque(maxlen=most)
 
     @property
@@ -34,7 +34,7 @@ class MemorySink:
 
     def reopen(self) -> None:
         """Start empty in a forked child: the records are of the parent's calls."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._records.clear()
 
     def close(self) -> None:

@@ -1,0 +1,222 @@
+"""The thread that works for all samplers of a process, and the one that watches over it.
+
+The working thread starts with a call, runs the rounds of every sampler that has something to do, and ends when
+none has. No sensor is trusted to answer: a second thread waits and, when an answer is overdue, takes over,
+leaves that sensor out and has a new one watch. Should the answer come after all, it is used, and the thread
+that had waited for it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .sampler import Sampler
+    from .sensors.base import Sensor
+    from .trace import Trace
+
+logger = logging.getLogger("aimeter")
+
+SILENCE_S = 1.0
+"""An answer of a sensor is overdue after this time: readings take milliseconds."""
+
+_LONGEST_WAIT_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """Something that may never be answered.
+
+    Attributes:
+        asked_s: Since when a thread waits for the answer (`time.monotonic`); None while none does.
+    """
+
+    asked_s: float | None = None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the answer of a sensor has been waited for too long."""
+        asked_s = self.asked_s
+        return asked_s is not None and time.monotonic() - asked_s >= SILENCE_S
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Source(Question):
+    """One sensor as its sampler sees it.
+
+    Attributes:
+        sensor: The sensor.
+        traces: What is known of its channels.
+        inherited: It was opened by the process that this one was forked from.
+        abandoned: It was to be closed while a thread waited for its answer; that thread closes it.
+    """
+
+    sensor: Sensor
+    traces: list[Trace] = field(default_factory=list)
+    inherited: bool = False
+    abandoned: bool = False
+
+    def due_s(self, now_s: float) -> float:
+        """Return when the sensor is to be asked next; infinity while somebody does, or if it is gone for good."""
+        due = [trace.due_s(now_s) for trace in self.traces if not trace.gone]
+        return min(due, default=math.inf) if self.asked_s is None else math.inf
+
+    def close(self) -> None:
+        """Release the sensor, whatever it makes of that."""
+        try:
+            self.sensor.close()
+        except Exception as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
+            logger.debug("closing %s raised %r", type(self.sensor).__name__, error)
+
+
+class Worker:
+    """See the module's description. Any thread may call any method, signal handlers and finalisers too."""
+
+    def __init__(self) -> None:
+        # Reentrant, as whatever interrupts its holder may make calls of its own.
+        self._lock = threading.Condition(threading.RLock())
+        self._serving: list[Sampler] = []
+        self._thread: threading.Thread | None = None
+        self._starting = False
+        self._due_s: float | None = None
+        """When the answer that the working thread waits for is overdue."""
+        # Unlike an Event, this may be rung by whatever interrupts its ringing.
+        self._bell: SimpleQueue[None] = SimpleQueue()
+
+    after_fork = __init__
+    """In a forked child there is only the thread that forked, and locks may be held by others for ever."""
+
+    def serve(self, sampler: Sampler) -> bool:
+        """Work for `sampler` until it has nothing left to do, and make it ready; False if no thread can be had."""
+        if sys.is_finalizing():
+            return False  # a thread started now would never run, and its starter wait for it for ever
+        with self._lock:
+            if self._starting:
+                return True  # this very method was interrupted, and goes on when its interruption is over
+            self._starting = True
+            try:
+                if sampler not in self._serving:
+                    sampler.resume()
+                    self._serving.append(sampler)
+                    self.ring()
+                if not self.is_working():
+                    self._thread = threading.Thread(target=self._work, name="aimeter", daemon=True)
+                    self._thread.start()
+                sampler.be_ready()
+            except RuntimeError:
+                self._thread = None
+                sampler.complain("thread", "no thread can be started: calls read the sensors themselves.")
+                return False
+            finally:
+                self._starting = False
+        return True
+
+    def leave(self, sampler: Sampler) -> None:
+        """Work for `sampler` no more."""
+        with self._lock:
+            if sampler in self._serving:
+                self._serving.remove(sampler)
+                self.ring()
+
+    def release(self, source: Source) -> None:
+        """Close a sensor that nobody will ask any more, after the answer that a thread may be waiting for."""
+        with self._lock:
+            source.abandoned = not self._lock.wait_for(lambda: source.asked_s is None, SILENCE_S)
+        if not source.abandoned:
+            source.close()
+
+    def ring(self) -> None:
+        """Have the next round begin now."""
+        if self._bell.empty():
+            self._bell.put(None)
+
+    def is_working(self) -> bool:
+        """Return whether there is a working thread."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def is_here(self) -> bool:
+        """Return whether the thread that asks is the working thread."""
+        return self._thread is not None and self._thread.ident == threading.get_ident()
+
+    @contextmanager
+    def asking(self, sampler: Sampler, question: Question, patience_s: float = SILENCE_S) -> Iterator[bool]:
+        """Claim a question while it is being asked; False if it is not this thread's turn.
+
+        Only one thread at a time waits for an answer: the working thread or, for a sampler without one, any
+        thread that needs a figure.
+        """
+        with self._lock:
+            mine = sampler in self._serving if self.is_here() else sampler.unattended or not self.is_working()
+            granted = mine and question.asked_s is None
+            if granted:
+                question.asked_s = time.monotonic()
+                if self.is_here():
+                    self._due_s = question.asked_s + patience_s
+        try:
+            yield granted
+        finally:
+            if granted:
+                with self._lock:
+                    question.asked_s = None
+                    if self.is_here():
+                        self._due_s = None
+                    self._lock.notify_all()
+                if isinstance(question, Source) and question.abandoned:
+                    question.close()
+
+    def _work(self) -> None:
+        try:
+            watched = threading.current_thread()
+            threading.Thread(target=self._watch, args=(watched,), name="aimeter-watch", daemon=True).start()
+        except RuntimeError:
+            logger.debug("nobody watches over the sensors: no thread can be started")
+        while self.is_here():
+            wait_s = _LONGEST_WAIT_S
+            for sampler in list(self._serving):
+                wait_s = min(wait_s, self._round(sampler))
+            over = [sampler for sampler in list(self._serving) if sampler.linger_over()]
+            with self._lock:
+                if not self.is_here():
+                    return
+                # A call that came meanwhile has made its sampler ready again.
+                self._serving = [one for one in self._serving if one not in over or one.ready]
+                if not self._serving:
+                    self._thread = None
+                    return
+            self._wait(wait_s)
+
+    @staticmethod
+    def _round(sampler: Sampler) -> float:
+        try:
+            return sampler.tick()
+        except Exception:  # the boundary between aimeter's faults and the program it runs in
+            sampler.complain("tick", "the sampler failed and goes on; this is a bug in aimeter.")
+            logger.debug("sampler failed", exc_info=True)
+            return _LONGEST_WAIT_S
+
+    def _wait(self, seconds: float) -> None:
+        try:
+            self._bell.get(timeout=seconds)
+        except Empty:
+            return
+
+    def _watch(self, watched: threading.Thread) -> None:
+        """Take over from a thread whose sensor does not answer."""
+        while True:
+            time.sleep(SILENCE_S / 4)
+            with self._lock:
+                if self._thread is not watched:
+                    return
+                if self._due_s is not None and time.monotonic() >= self._due_s:
+                    self._thread, self._due_s = threading.current_thread(), None
+                    break
+        self._work()
