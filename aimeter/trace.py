@@ -31,7 +31,23 @@ _STEPPED_S = 0.005
 """Counters renewed less often than this are staircases, whose steps are worth finding."""
 
 _QUIET_STRETCHES = 64
-"""Quiet stretches remembered; the lowest of their powers is the idle power."""
+"""Quiet stretches remembered for the afterglow."""
+
+_IDLE_MEMORY_S = 600.0
+"""The idle power is the lowest seen in this time: long enough to outlast busy minutes, short enough to follow a
+room that warms up."""
+
+_IDLE_SLOTS = 60
+"""The memory of the idle power is kept as the lowest of each of so many slots."""
+
+_NEAR_S, _NEAR_STRETCHES = 0.25, 8
+"""The afterglow counts as seen once so many quiet stretches began within this time of a call."""
+
+_UNSEEN_GLOW = 0.2
+"""Until then its standard deviation is this part of the idle power: GPUs have been seen to glow at half of it."""
+
+_LEAST_SPREAD = 0.005
+"""No device draws its quiet power more steadily than this part of it."""
 
 _NO_GLOW = 1e-6
 """Below this, nothing of an afterglow is left in the stretches seen."""
@@ -113,7 +129,10 @@ def quiet_power(stretches: Array, idle_w: float) -> Quiet:
         squares = float(np.sum((watts - idle_w - glow * mean) ** 2))
         if squares < least:
             best, least = Quiet(idle_w, glow, tau), squares
-    return best
+    spread = math.sqrt(least / max(len(watts) - 2, 1))
+    near = int(np.count_nonzero(begin < _NEAR_S))
+    doubt = _LEAST_SPREAD if near >= _NEAR_STRETCHES else _UNSEEN_GLOW
+    return best._replace(spread_w=max(spread, doubt * idle_w))
 
 
 class Trace:
@@ -154,7 +173,7 @@ class Trace:
         self._read: Reading | None = None
         self._moved_s = 0.0
         self._settled_gap_s: float | None = None
-        self._idle: list[float] = []
+        self._idle: dict[int, float] = {}
         self._quiet: list[tuple[float, float, float]] = []
         self.quiet = UNKNOWN
         self.idle_w: float | None = None
@@ -253,11 +272,16 @@ class Trace:
         if times[last] - times[first] >= 0.9 * min(self.period_s, _IDLE_STRETCH_S):
             power = float((joules[last] - joules[first]) / (times[last] - times[first]))
             if power > 0:
-                self._idle.append(power)
-                del self._idle[:-_QUIET_STRETCHES]
-                self.idle_w = min(self._idle)
+                self._note_idle(end_s, power)
         if self.idle_w is not None:
             self.quiet = quiet_power(np.array(self._quiet), self.idle_w)
+
+    def _note_idle(self, time_s: float, power_w: float) -> None:
+        slot = int(time_s * _IDLE_SLOTS / _IDLE_MEMORY_S)
+        self._idle[slot] = min(power_w, self._idle.get(slot, math.inf))
+        for old in [known for known in self._idle if known <= slot - _IDLE_SLOTS]:
+            del self._idle[old]
+        self.idle_w = min(self._idle.values())
 
     def _published(self, reading: Reading) -> When:
         """Return when the value just read was published."""
@@ -307,7 +331,7 @@ class Trace:
         around = max(power, self.last_power_w)
         self.last_power_w = power
         uncertainty = half * around + self.channel.quantum_j
-        curve.append(time, curve.energy_j + joules, uncertainty, quiet=self.quiet)
+        curve.append(time, curve.energy_j + joules, uncertainty, half_s=half, quiet=self.quiet)
 
     def _take_power(self, reading: Reading, watts: float) -> None:
         """Add the energy of a published power: of the period before it appeared, or held while it stays.
