@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import uuid
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimeter.errors import ConfigurationError
-from aimeter.sinks.text import CSV_HEADER, csv_line
+from aimeter.sinks.text import CSV_HEADER, csv_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from aimeter.record import Record
+
+_BLOCK_ROWS = 1000
 
 
 def export_csv(records: Iterable[Record], path: str | os.PathLike[str]) -> int:
@@ -38,9 +41,10 @@ def export_csv(records: Iterable[Record], path: str | os.PathLike[str]) -> int:
     try:
         with beside.open("xb") as file:
             file.write(CSV_HEADER)
-            for record in records:
-                file.write(csv_line(record))
-                rows += 1
+            remaining = iter(records)
+            while block := list(islice(remaining, _BLOCK_ROWS)):
+                file.writelines(csv_lines(block))
+                rows += len(block)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(target)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from aimeter.record import COLUMNS
 from aimeter.sinks.filelog import Conflict, FileLog
-from aimeter.sinks.text import CSV_HEADER, csv_fields, csv_line
+from aimeter.sinks.text import CSV_HEADER, csv_fields, csv_lines
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from aimeter.record import Record
 
@@ -20,9 +21,9 @@ class CsvLayout:
     header = CSV_HEADER
     newline = b"\r\n"
 
-    def line(self, record: Record) -> bytes:
-        """Return the record as one CSV line."""
-        return csv_line(record)
+    def lines(self, records: Sequence[Record]) -> list[bytes]:
+        """Return each record as one CSV line."""
+        return csv_lines(records)
 
     def is_ours(self, first: bytes) -> bool:
         """Tell whether the names are exactly ours; an editor's BOM or line end is forgiven."""

@@ -69,10 +69,10 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
 
 
 class RowLayout(Layout, Protocol):
-    """How a record is laid out as one line."""
+    """How records are laid out as lines."""
 
-    def line(self, record: Record) -> bytes:
-        """Return the record as one whole line with its line end."""
+    def lines(self, records: Sequence[Record]) -> list[bytes]:
+        """Return each record as one whole line with its line end."""
         ...
 
 
@@ -148,10 +148,16 @@ class FileLog:
                 self._tell("lost", f"aimeter lost {self.lost_rows} rows of its log {self.path}.")
 
     def _lines(self, records: Sequence[Record]) -> list[bytes]:
+        try:
+            return self._layout.lines(records)
+        except Exception:  # noqa: BLE001  a row holds the caller's objects
+            return self._lines_of_each(records)
+
+    def _lines_of_each(self, records: Sequence[Record]) -> list[bytes]:
         lines = []
         for record in records:
             try:
-                lines.append(self._layout.line(record))
+                lines += self._layout.lines([record])
             except Exception as fault:  # noqa: BLE001  a row holds the caller's objects; none may stop the others
                 self.lost_rows += 1
                 self.last_fault = f"a row of {record.name!r} cannot be put into text: {fault!r}"

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from aimeter.record import COLUMNS, SCHEMA
 from aimeter.sinks.filelog import Conflict, FileLog
-from aimeter.sinks.text import json_line
+from aimeter.sinks.text import json_lines
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from aimeter.record import Record
 
@@ -23,9 +24,9 @@ class JsonLinesLayout:
     header = b""
     newline = b"\n"
 
-    def line(self, record: Record) -> bytes:
-        """Return the record as one line of JSON."""
-        return json_line(record)
+    def lines(self, records: Sequence[Record]) -> list[bytes]:
+        """Return each record as one line of JSON."""
+        return json_lines(records)
 
     def is_ours(self, first: bytes) -> bool:
         """Tell whether the first row has exactly our columns."""

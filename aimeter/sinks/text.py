@@ -1,4 +1,4 @@
-"""A record as one line of text, CSV (RFC 4180) or JSON Lines. Pure functions, no files.
+"""Records as lines of text, CSV (RFC 4180) or JSON Lines. Pure functions, no files.
 
 A record is always exactly one line: a line break inside a value is written as an escape. So a torn line harms
 nobody but itself, and a file can be repaired, followed and counted line by line.
@@ -10,9 +10,9 @@ import json
 import math
 import numbers
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from operator import attrgetter
+from itertools import repeat
 from typing import Any, get_type_hints
 
 from aimeter.record import COLUMNS, Record
@@ -114,41 +114,70 @@ def json_text(value: object) -> str:
     return text
 
 
-# --- a record
+# --- records, a column at a time: most of a column needs to be looked at only once
+
+_Column = tuple[Any, ...]
+_Writer = Callable[[_Column, str], Sequence[str]]
 
 _TYPES: dict[str, object] = get_type_hints(Record)
 _UNIQUE = frozenset({"call_id", "parent_id", "start"})
-_NOT_FINITE = frozenset({"nan", "inf", "-inf"})
-
-_number_text = "%.9g".__mod__
-"""The shortest text with at most 9 significant digits; a method in C, as numbers are most of the work."""
 
 
-def _writers(text: Callable[[str], str], meta: Callable[[Any], str]) -> tuple[Callable[[Any], str], ...]:
+def _numbers(values: _Column, unknown: str) -> list[str]:
+    """Write numbers with at most 9 significant digits; what is not finite is unknown."""
+    if None not in values:
+        text = "\n".join(repeat("%.9g", len(values))) % values
+        if "n" not in text:  # as nan and inf have
+            return text.split("\n")
+    return [unknown if value is None or not math.isfinite(value) else f"{value:.9g}" for value in values]
+
+
+def _texts(write: Callable[[Any], str]) -> _Writer:
+    return lambda values, unknown: [unknown if value is None else write(value) for value in values]
+
+
+def _metas(write: Callable[[Mapping[str, object]], str]) -> _Writer:
+    """Return how notes are written, each object once: rows that have none of their own share one."""
+
+    def column(values: _Column, _: str) -> list[str]:
+        each = {id(value): value for value in values}
+        written = {key: write(value) for key, value in each.items()}
+        return [written[id(value)] for value in values]
+
+    return column
+
+
+def _same_or(write: _Writer) -> _Writer:
+    """Return a writer that does its work once if a column has the same value throughout, as most have."""
+
+    def column(values: _Column, unknown: str) -> Sequence[str]:
+        if values.count(values[0]) < len(values):
+            return write(values, unknown)
+        return list(write(values[:1], unknown)) * len(values)
+
+    return column
+
+
+def _writers(text: Callable[[str], str], meta: Callable[[Mapping[str, object]], str]) -> tuple[_Writer, ...]:
     """Choose how each column is written; text that recurs from row to row is made once."""
-    by_type: dict[object, Callable[[Any], str]] = {
-        int: str,
-        float: _number_text,
-        float | None: _number_text,
-        Mapping[str, object]: meta,
+    numbers = _same_or(_numbers)
+    by_type: dict[object, _Writer] = {
+        int: _same_or(_texts(str)),
+        float: numbers,
+        float | None: numbers,
+        Mapping[str, object]: _metas(meta),
     }
-    cached = lru_cache(maxsize=4096)(text)
-    return tuple(by_type.get(_TYPES[column], text if column in _UNIQUE else cached) for column in COLUMNS)
+    unique, recurring = _texts(text), _same_or(_texts(lru_cache(maxsize=4096)(text)))
+    return tuple(
+        by_type.get(_TYPES[column], unique if column in _UNIQUE else recurring) for column in COLUMNS
+    )
 
 
-_values = attrgetter(*COLUMNS)
-
-
-def _fields(record: Record, writers: Sequence[Callable[[Any], str]], unknown: str) -> list[str]:
-    values = _values(record)
-    fields = [
-        unknown if value is None else write(value) for write, value in zip(writers, values, strict=True)
-    ]
-    if not _NOT_FINITE.isdisjoint(fields):
-        for place, value in enumerate(values):
-            if isinstance(value, float) and not math.isfinite(value):
-                fields[place] = unknown
-    return fields
+def _rows(records: Sequence[Record], writers: Sequence[_Writer], unknown: str) -> Iterable[tuple[str, ...]]:
+    columns = zip(*records, strict=True)
+    return zip(
+        *(write(values, unknown) for write, values in zip(writers, columns, strict=False)), strict=True
+    )
 
 
 def _csv_meta(meta: Mapping[str, object]) -> str:
@@ -160,18 +189,28 @@ _CSV_FIELD = re.compile(',("[^"]*(?:""[^"]*)*"|[^",]*)')
 CSV_HEADER: bytes = ",".join(COLUMNS).encode() + NEWLINE
 
 
+def csv_lines(records: Sequence[Record]) -> list[bytes]:
+    """Return each record as one whole CSV line, UTF-8, with its line end."""
+    return [(",".join(fields) + "\r\n").encode() for fields in _rows(records, _CSV_WRITERS, "")]
+
+
 def csv_line(record: Record) -> bytes:
-    """Return the record as one whole CSV line, UTF-8, with its line end."""
-    return (",".join(_fields(record, _CSV_WRITERS, "")) + "\r\n").encode()
+    """Return one record as `csv_lines` does."""
+    return csv_lines([record])[0]
 
 
 _JSON_WRITERS = _writers(json_text, lambda meta: json_text(dict(meta)))
 _JSON_TEMPLATE = "{" + ",".join(f'"{column}":%s' for column in COLUMNS) + "}\n"
 
 
+def json_lines(records: Sequence[Record]) -> list[bytes]:
+    """Return each record as one whole line of JSON, UTF-8: every column in order, unknown as null."""
+    return [(_JSON_TEMPLATE % fields).encode() for fields in _rows(records, _JSON_WRITERS, "null")]
+
+
 def json_line(record: Record) -> bytes:
-    """Return the record as one whole line of JSON, UTF-8: every column in order, unknown as null."""
-    return (_JSON_TEMPLATE % tuple(_fields(record, _JSON_WRITERS, "null"))).encode()
+    """Return one record as `json_lines` does."""
+    return json_lines([record])[0]
 
 
 def csv_fields(line: bytes) -> list[str]:
