@@ -43,6 +43,9 @@ FLUSH_TIMEOUT_S = 2.0
 SO_FAR_TIMEOUT_S = 0.25
 """How long asking an open call for its joules waits for a fresh reading."""
 
+_MOST_NAMES = 10_000
+"""Names that the running summary tells apart: memory is bounded, although a name may be made up for each call."""
+
 
 class Counts(TypedDict, total=False):
     """What a call produced or consumed, each 0 or more."""
@@ -369,7 +372,7 @@ def _place() -> str:
 def _new_tally() -> Tally:
     from .report.summary import Tally  # noqa: PLC0415 - keeps the import light
 
-    return Tally()
+    return Tally(most_names=_MOST_NAMES)
 
 
 def _deliver(figures: Figures) -> None:

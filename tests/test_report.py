@@ -18,6 +18,7 @@ from rich.console import Console
 from aimeter.errors import ConfigurationError, LogSchemaError
 from aimeter.record import Record
 from aimeter.report import Summary, Tally, export_csv, read, summarise
+from aimeter.report.summary import OTHER_NAMES
 from aimeter.report.units import quantity
 from aimeter.sinks import open_log
 from aimeter.sinks.text import CSV_HEADER, csv_line, json_line
@@ -205,6 +206,17 @@ def test_the_bar_of_a_mean_holds_the_truth():
         (row,) = tally.summary().rows
         held += abs(row.per_call_j - true_j) <= row.per_call_error_j
     assert 0.93 < held / runs < 0.97
+
+
+def test_a_running_summary_has_room_for_so_many_names():
+    """Names that never recur do not grow a running summary: further ones are added up as one."""
+    tally = Tally(most_names=3)
+    for number in range(10):
+        tally.add(make_record(name=f"request {number}", energy_j=1.0))
+    rows = {row.name: row for row in tally.summary().rows}
+    assert set(rows) == {"request 0", "request 1", "request 2", OTHER_NAMES}
+    assert rows[OTHER_NAMES].energy_j == 7.0
+    assert tally.summary().total.calls == 10
 
 
 def test_the_total_counts_nested_calls_once():

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from aimeter.record import Record
 
+OTHER_NAMES = "(other names)"
+"""Where a summary has no more room for names, the rest has this one."""
+
 
 @dataclass(frozen=True, slots=True)
 class SummaryRow:
@@ -146,6 +149,26 @@ class _Sums:
                 self.units[unit] = self.units.get(unit, 0.0) + count
                 self.unit_energy_j[unit] = self.unit_energy_j.get(unit, 0.0) + energy_j
 
+    def merge(self, other: _Sums) -> None:
+        """Count in what another has counted."""
+        self.calls += other.calls
+        self.errors += other.errors
+        self.known += other.known
+        self.energy_j += other.energy_j
+        self.resolution_j2 += other.resolution_j2
+        self.calibration_j += other.calibration_j
+        self.all_bounded &= other.all_bounded
+        for unit, count in other.units.items():
+            self.units[unit] = self.units.get(unit, 0.0) + count
+            self.unit_energy_j[unit] = self.unit_energy_j.get(unit, 0.0) + other.unit_energy_j[unit]
+        if other.co2e_g is not None:
+            self.co2e_g = (self.co2e_g or 0.0) + other.co2e_g
+        self.duration_s += other.duration_s
+        self.gpu |= other.gpu
+        self.cpu |= other.cpu
+        self.dram |= other.dram
+        self.coverage = min(self.coverage, other.coverage)
+
     def row(self, name: str) -> SummaryRow:
         error_j = math.sqrt(self.resolution_j2 + self.calibration_j**2)
         bounded = self.known > 0 and self.all_bounded
@@ -170,29 +193,41 @@ class _Sums:
 
 
 class Tally:
-    """A running summary: add records as they come, ask at any time. Used by one thread at a time."""
+    """A running summary: add records as they come, ask at any time. Used by one thread at a time.
 
-    def __init__(self) -> None:
-        self._by_name: dict[str, _Sums] = {}
-        self._total = _Sums()
+    Args:
+        most_names: Names told apart, at most; calls of further ones are added up as `OTHER_NAMES`.
+    """
+
+    def __init__(self, most_names: float = math.inf) -> None:
+        self._most_names = most_names
+        self._sums: dict[tuple[str, bool], _Sums] = {}
+        """By name and by whether no other call encloses the calls."""
 
     def add(self, record: Record) -> None:
         """Count one record in."""
-        sums = self._by_name.get(record.name)
+        key = record.name, record.parent_id is None
+        sums = self._sums.get(key)
         if sums is None:
-            sums = self._by_name[record.name] = _Sums()
+            if len(self._sums) >= self._most_names:
+                key = OTHER_NAMES, record.parent_id is None
+            sums = self._sums.setdefault(key, _Sums())
         sums.add(record)
-        if record.parent_id is None:
-            self._total.add(record)
 
     def summary(self, *, skipped: int = 0) -> Summary:
         """Return the sums so far; `skipped` is the number of a log's lines that were no rows."""
-        rows = [sums.row(name) for name, sums in self._by_name.items()]
+        by_name: dict[str, _Sums] = {}
+        total = _Sums()
+        for (name, outermost), sums in self._sums.items():
+            by_name.setdefault(name, _Sums()).merge(sums)
+            if outermost:
+                total.merge(sums)
+        rows = [sums.row(name) for name, sums in by_name.items()]
         rows.sort(key=lambda row: (-(row.energy_j or 0.0), row.name))
         return Summary(
             rows=tuple(rows),
-            total=self._total.row("total"),
-            nested=sum(row.calls for row in rows) - self._total.calls,
+            total=total.row("total"),
+            nested=sum(row.calls for row in rows) - total.calls,
             skipped=skipped,
         )
 
