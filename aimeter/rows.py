@@ -214,9 +214,12 @@ def _meta(figures: Figures, traces: Sequence[Trace], context: Context) -> list[M
     common: dict[str, object] = {"meter_cpu_s": round(context.meter_cpu_s, 4)}
     nothing: Mapping[str, object] = {"aimeter": common}
     died = [trace for trace in traces if math.isfinite(trace.died_s)]
+    doubtful = _implausible(figures, traces)
     metas: list[Mapping[str, object]] = []
-    for call, suspended_s in zip(figures.calls, figures.suspended_s.tolist(), strict=True):
+    for index, (call, suspended_s) in enumerate(zip(figures.calls, figures.suspended_s.tolist(), strict=True)):
         notes, remarks = call.notes, call.remarks
+        if index in doubtful:
+            remarks = {**remarks, "implausible": doubtful[index]}
         if suspended_s:
             remarks = {**remarks, "suspended_s": round(suspended_s, 9)}
         missing = {one.channel.id: one.reason for one in died if call.start_s < one.died_s < call.end_s}
@@ -228,6 +231,26 @@ def _meta(figures: Figures, traces: Sequence[Trace], context: Context) -> list[M
         else:
             metas.append(nothing)
     return metas
+
+
+def _implausible(figures: Figures, traces: Sequence[Trace]) -> dict[int, dict[str, str]]:
+    """Return, by call, the devices whose mean power lies outside what they can draw, even with its error.
+
+    The range is from half of the idle power seen, because idle is not always the same, to the device's own limit,
+    with a tenth on top, because limits are kept on average only. This check needs no model: whatever the cause, a
+    sensor that says so is wrong, or another one is meant.
+    """
+    found: dict[int, dict[str, str]] = {}
+    seconds = np.array([call.duration_s for call in figures.calls])
+    seconds = np.where(seconds > 0, seconds, np.inf)
+    for k, trace in enumerate(traces):
+        most_w, least_w = trace.channel.max_power_w or math.inf, (trace.idle_w or 0.0) / 2
+        power_w, half_w = figures.window_j[k] / seconds, figures.resolution_j[k] / seconds
+        outside = (power_w - half_w > 1.1 * most_w) | (power_w + half_w < least_w)
+        for index in np.flatnonzero(outside & figures.metered[k] & np.isfinite(seconds)):
+            text = f"{power_w[index]:.0f} W is outside {2 * least_w:.0f} W idle to {most_w:.0f} W limit"
+            found.setdefault(int(index), {})[trace.channel.id] = text
+    return found
 
 
 def so_far(call: Call, shares: Sequence[float], windows: Sequence[float], context: Context) -> Figures:

@@ -177,6 +177,21 @@ def test_b10_figures_are_of_the_call_and_not_of_the_run(nvml):
         assert call.energy_j / call.duration_s == pytest.approx(watts, rel=0.02)
 
 
+def test_an_implausible_power_is_flagged(nvml):
+    """A call whose mean power no such device can draw is kept, and flagged in its row."""
+    clock, gpu, meter = metered(nvml, counter_gain=3.0)
+    settle_in(clock, meter)
+    gpu.set_power(600.0)
+    with meter.track("hot") as hot:
+        clock.sleep(2.0)
+    gpu.set_power(70.0)
+    clock.sleep(1.0)
+    with meter.track("usual") as usual:
+        clock.sleep(2.0)
+    assert "700 W limit" in hot.record.meta["aimeter"]["implausible"]["gpu:0"]
+    assert "implausible" not in usual.record.meta["aimeter"]
+
+
 def test_a_gpu_lost_in_mid_call_is_admitted(nvml, caplog):
     """A GPU that falls off the bus: the call goes on, coverage says how far the row can be trusted."""
     clock, gpu, meter = metered(nvml)
