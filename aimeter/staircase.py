@@ -108,6 +108,26 @@ class Staircase:
         following = self._expect(after)
         return suits if following is None or suits < following.earliest_s else after
 
+    def passed(self, by_s: float) -> When | None:
+        """Return when the newest step was that has surely come by `by_s`, unseen because nothing changed.
+
+        It counts as seen from then on. None if there is none, or if steps cannot be foretold.
+        """
+        if not self.known or self._last is None:
+            return None
+        ahead = math.floor((by_s - self._last.latest_s) / self.period_s) + 1
+        while ahead > 0 and self._at(ahead).latest_s > by_s:
+            ahead -= 1
+        if ahead < 1:
+            return None
+        step = self._at(ahead)
+        if 2 * step.half_s > self.period_s:
+            self.forget()
+            return None
+        self._seen.append((self._seen[-1][0] + ahead, *step))
+        self._last = step
+        return step
+
     def see(self, bracket: When) -> When:
         """Take note of a step seen within `bracket`, and return when it was, as narrowly as is known."""
         self._steps += 1

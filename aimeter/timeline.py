@@ -30,8 +30,8 @@ _NOTHING_J = 1e-9
 _HEADROOM = 10.0
 """A device whose limit is unknown may draw this many times the highest mean power seen between two knots."""
 
-_T, _E, _U, _HALF, _IDLE, _GLOW, _TAU, _SPREAD, _COVERED, _VARIANCE = range(10)
-_COLUMNS = 10
+_T, _E, _U, _HALF, _ROUND, _IDLE, _GLOW, _TAU, _SPREAD, _COVERED, _VARIANCE = range(11)
+_COLUMNS = 11
 
 
 class Points(NamedTuple):
@@ -166,6 +166,7 @@ class Curve:
         uncertainty_j: float,
         *,
         half_s: float = 0.0,
+        rounding_j: float = 0.0,
         quiet: Quiet = UNKNOWN,
         variance_j2: float = 0.0,
     ) -> None:
@@ -176,6 +177,7 @@ class Curve:
             energy_j: Not below the newest knot's.
             uncertainty_j: 95 % half-width of `energy_j` at `time_s`.
             half_s: 95 % half-width of `time_s`.
+            rounding_j: 95 % half-width of `energy_j` if its time were exact.
             quiet: What the device draws while no call is open; shapes the stretch.
             variance_j2: Variance that sampling adds over the stretch.
         """
@@ -183,15 +185,15 @@ class Curve:
         if span_s and not self._limit_known:
             self._limit_w = max(self._limit_w, _HEADROOM * (energy_j - self.energy_j) / span_s)
         self._put(
-            (time_s, energy_j, uncertainty_j, half_s, *quiet),
+            (time_s, energy_j, uncertainty_j, half_s, rounding_j, *quiet),
             self._covered_s + span_s,
             self._variance_j2 + variance_j2,
         )
 
     def append_gap(self, time_s: float) -> None:
         """Add a knot that ends an unmetered stretch: no energy, no coverage."""
-        uncertainty_j, half_s = self._buffer[[_U, _HALF], self._size - 1].tolist()
-        knot = (time_s, self.energy_j, uncertainty_j, half_s, *UNKNOWN)
+        errors = self._buffer[[_U, _HALF, _ROUND], self._size - 1].tolist()
+        knot = (time_s, self.energy_j, *errors, *UNKNOWN)
         self._put(knot, self._covered_s, self._variance_j2)
 
     def _put(self, knot: tuple[float, ...], covered_s: float, variance_j2: float) -> None:
@@ -310,12 +312,13 @@ def _shape(time: Array, part: Array, before: Array, after: Array, activity: Acti
     which a call was open. If nothing is left for that, or no call was open, the stretch has the shape of the
     quiet power. If that is unknown it is spread evenly, and only the knots bound the error.
 
-    The 95 % half-width has three independent terms, for a time before which lie a part f of the stretch's open
+    The 95 % half-width has four independent terms, for a time before which lie a part f of the stretch's open
     time and t of its quiet time T, with an excess X above the quiet power q:
 
     * the quiet power is off by d: the error is d * (t - f T), because the knots hold the sum;
     * the open time before and after differs in power by a part u of its mean: u f (1 - f) X;
-    * a knot is off in time by h: q h, or the mean power times h where there is no quiet time.
+    * a knot is off in time by h: q h, or the mean power times h where there is no quiet time;
+    * a knot is off in energy by what its sensor rounds.
     """
     unbounded = np.full_like(part, np.inf)
     if not activity.time_s.size:
@@ -352,5 +355,6 @@ def _shape(time: Array, part: Array, before: Array, after: Array, activity: Acti
     local = np.divide(quiet_all, rest_all, out=np.zeros_like(step), where=resting)
     local = np.where(resting, local, step / np.maximum(end - begin, 1e-12))
     timing = local * np.maximum(before[_HALF], after[_HALF])
-    likely = np.sqrt(deviation**2 + unlike**2 + timing**2)
+    rounding = np.maximum(before[_ROUND], after[_ROUND])
+    likely = np.sqrt(deviation**2 + unlike**2 + timing**2 + rounding**2)
     return result, np.where(known & (fits | ~busy), likely, unbounded)

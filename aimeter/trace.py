@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .averages import ROUNDING_W, MovingAverage
 from .sensors.base import Channel, Outcome, Reading
 from .staircase import Staircase, When
 from .timeline import UNKNOWN, Array, Curve, Quiet
@@ -23,6 +24,9 @@ DEAD_AFTER_S = 2.0
 
 RETRY_S = 1.0
 """A channel that died is looked at this often, in case it comes back."""
+
+_WHOLE = 0.9
+"""A sensor whose averaging window is at least this part of its period sees all of the time."""
 
 _LEAST_PAUSE_S = 0.0005
 """Two readings of one channel are never closer."""
@@ -161,13 +165,15 @@ class Trace:
         self.faults = 0
         self.resets = 0
         self.last_power_w = 0.0
-        self._sampled = channel.quantity == "power"
+        self._sampled = channel.quantity == "power" and channel.window_s < _WHOLE * channel.period_s
+        whole = channel.quantity == "power" and not self._sampled
+        self._average = MovingAverage(channel.window_s, channel.period_s) if whole else None
         reach = channel.window_s + channel.period_s if self._sampled else 0.0
         seen = min(channel.window_s / channel.period_s, 1.0) if self._sampled and channel.window_s else 1.0
         self.curve = Curve(
             counted=not self._sampled, max_power_w=channel.max_power_w, reach_s=reach, seen=seen
         )
-        stepped = channel.method == "counter" and channel.period_s > _STEPPED_S
+        stepped = (channel.method == "counter" or whole) and channel.period_s > _STEPPED_S
         self._stairs = Staircase(channel.period_s) if stepped else None
         self._value: float | None = None
         self._read: Reading | None = None
@@ -210,6 +216,8 @@ class Trace:
         if reading.outcome is Outcome.OK and reading.value is not None:
             if not self.alive:
                 self._revive(reading, reading.value)
+            elif self._average is not None:
+                self._take_average(reading, reading.value, self._average)
             elif self._sampled:
                 self._take_power(reading, reading.value)
             else:
@@ -328,10 +336,49 @@ class Trace:
             joules *= 1 - part
             self._settled_gap_s = None
         power = joules / (time - end)
-        around = max(power, self.last_power_w)
+        before, around = self.last_power_w, max(power, self.last_power_w)
         self.last_power_w = power
-        uncertainty = half * around + self.channel.quantum_j
-        curve.append(time, curve.energy_j + joules, uncertainty, half_s=half, quiet=self.quiet)
+        rounding = self.channel.quantum_j
+        if self._average is not None:
+            # A mean over a window that is off in time by h takes in h of what the power changed by.
+            rounding += ROUNDING_W * self._average.window_s + half * abs(power - before)
+        uncertainty = half * around + rounding
+        curve.append(
+            time, curve.energy_j + joules, uncertainty, half_s=half, rounding_j=rounding, quiet=self.quiet
+        )
+
+    def _take_average(self, reading: Reading, watts: float, average: MovingAverage) -> None:
+        """Add the energy of a power averaged over all of the time: its publications are the steps of a counter.
+
+        A publication of the same value cannot be seen; it is known to have come when the staircase says so, or,
+        as long as that is not known, once a period has passed.
+        """
+        stairs = self._stairs
+        self._moved_s = reading.after_s
+        if watts != self._value:
+            published = self._published(reading)
+            if stairs is not None and self._value is not None and self._read is not None:
+                published = stairs.see(published)
+        else:
+            due = None if stairs is None else stairs.passed(reading.before_s)
+            if due is None:
+                if (
+                    stairs is not None and stairs.known
+                ) or reading.before_s - self.curve.end_s < self.period_s:
+                    return
+                due = When(reading.before_s - self.period_s, reading.after_s)
+            published = due
+        self._value = watts
+        time, half = published.middle_s, published.half_s
+        if len(self.curve):
+            time = max(time, self.curve.end_s + 1e-9)
+        before = average.joules
+        joules = average.publish(time, watts) - before
+        if not len(self.curve):
+            self.curve.append(time, 0.0, 0.0)
+            self.last_power_w = watts
+            return
+        self._append(time, half, joules)
 
     def _take_power(self, reading: Reading, watts: float) -> None:
         """Add the energy of a published power: of the period before it appeared, or held while it stays.

@@ -126,6 +126,29 @@ def test_b1_a_30_ms_call_in_a_100_ms_step(nvml):
     assert abs(call.energy_j - 9.0) <= call.resolution_j
 
 
+@pytest.mark.parametrize("meter_of", [FIELD_INSTANT, POWER])
+def test_b2_a_jump_of_power_is_found_where_it_was(nvml, meter_of):
+    """B2: 60 W for 4.9 s, then 300 W: 294 J until the jump, whether the power is instant or a 1 s average."""
+    clock, gpu, _ = metered(nvml, "rtx3090")
+    gpu.fault(ENERGY, NOT_SUPPORTED)
+    if meter_of == POWER:
+        gpu.fault(FIELD_INSTANT, NOT_SUPPORTED)
+    sensors, _ = nvml_sensor.probe({}, clock)
+    gpu.set_power(60.0)
+    meter = aimeter.Meter(sensors=sensors, clock=clock, region="FR")
+    clock.sleep(2.0)
+    with meter.track("flat") as flat:
+        clock.sleep(4.9)
+    with meter.track("high") as high:
+        gpu.set_power(300.0)
+        clock.sleep(1.0)
+    gpu.set_power(60.0)
+    clock.sleep(2.0)
+    assert abs(flat.energy_j - 294.0) <= flat.resolution_j
+    assert flat.energy_j == pytest.approx(294.0, abs=25.0)
+    assert high.energy_j == pytest.approx(300.0, abs=25.0)
+
+
 def test_b3_b4_the_edges_of_a_power_only_call(nvml):
     """B3, B4: a call with hardly a sample in it, and edges between samples, still have a value and an error."""
     clock, gpu, _ = metered(nvml, "v100")
