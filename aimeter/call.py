@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
@@ -487,18 +488,23 @@ def check_count(key: str, value: object) -> float:
         TypeError: If it is not a number.
         ValueError: If it is negative or not finite.
     """
+    number = value if isinstance(value, float) or value.__class__ is int else _number(key, value)
+    if 0 <= number < _INFINITY:
+        return number
+    message = f"the count {key!r} must be 0 or more and finite, not {value!r}"
+    raise ValueError(message)
+
+
+_INFINITY = float("inf")
+
+
+def _number(key: str, value: object) -> float:
+    """Return a number of NumPy or torch as Python's own; text and None are slips."""
+    with suppress(AttributeError, ValueError, RuntimeError):
+        value = value.item()  # type: ignore[attr-defined]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        # Numbers of NumPy and torch are numbers too; text and None are slips.
-        try:
-            value = value.item()  # type: ignore[attr-defined]
-        except (AttributeError, ValueError, RuntimeError):
-            value = None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            message = f"the count {key!r} must be a number"
-            raise TypeError(message)
-    if not 0 <= value < float("inf"):
-        message = f"the count {key!r} must be 0 or more and finite, not {value!r}"
-        raise ValueError(message)
+        message = f"the count {key!r} must be a number"
+        raise TypeError(message)
     return value
 
 

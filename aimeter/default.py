@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 
-from .meter import Counts, Meter
+from .meter import Counts, Meter, place
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -53,9 +54,15 @@ def configure(**settings: object) -> Meter:
 def track(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
 def track(name: str | None = None, /, *, model: str | None = None, **counts: Unpack[Counts]) -> Call: ...
-def track(name: object = None, /, **options: object) -> object:
+def track(name: object = None, /, *, model: str | None = None, **counts: object) -> object:
     """Meter a block, or every invocation of a function, with the default meter; see `Meter.track`."""
-    return (_meter or default_meter()).track(name, **options)  # type: ignore[call-overload]
+    meter = _meter or default_meter()
+    if not counts and model is None:
+        if name.__class__ is str:
+            return meter.kind(meter, name)
+        if name is None:
+            return meter.unnamed(meter, place(sys._getframe(1)))  # noqa: SLF001 - as in Meter.track
+    return meter.make(name, model, counts, sys._getframe(1))  # type: ignore[arg-type]  # noqa: SLF001 - as in Meter.track
 
 
 def records() -> list[Record]:

@@ -9,9 +9,9 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypedDict, TypeVar, overload
 
 from . import settings as settings_module
@@ -89,7 +89,8 @@ class Meter:
             log = open_log(self.settings.log, self.settings.log_conflict)
             self._sinks.append(log)
             weakref.finalize(self, log.close).atexit = False  # for a meter that is dropped, not closed
-        self._kind = Call if self.settings.enabled else UnmeteredCall
+        self.kind: type[Call] = Call if self.settings.enabled else UnmeteredCall
+        self.unnamed: type[Call] = UnnamedCall if self.settings.enabled else UnmeteredCall
         self._new_ids()
         self._own_sampler = sensors is not None
         self.sampler = self._sampler(sensors, clock)
@@ -101,6 +102,9 @@ class Meter:
         _close_at_exit_of_child()
         if self.settings.enabled:
             self.sampler.attend()
+            # NumPy is loaded by now. At exit an import that runs code would change the exit status of a program
+            # that SIGINT ends (python/cpython, `unhandled_keyboard_interrupt`).
+            from . import rows, settle  # noqa: F401, PLC0415
 
     def _sampler(self, sensors: Iterable[Sensor] | None, clock: Clock | SteppedClock) -> Sampler:
         if sensors is not None:
@@ -149,15 +153,27 @@ class Meter:
             TypeError: The name is no text, a count is unknown or no number, or a class was decorated.
             ValueError: A count is negative or not finite.
         """
-        if name.__class__ is str and not counts and model is None:
-            return self._kind(self, name)
-        _check_counts(counts)
+        if not counts and model is None:
+            if name.__class__ is str:
+                return self.kind(self, name)
+            if name is None:
+                return self.unnamed(self, place(sys._getframe(1)))  # noqa: SLF001 - inspect.stack() reads files
+        return self.make(name, model, counts, sys._getframe(1))  # noqa: SLF001 - as above
+
+    def make(
+        self,
+        name: str | Callable[..., object] | None,
+        model: str | None,
+        counts: Counts,
+        frame: FrameType,
+    ) -> object:
+        """Return what `track` does, which itself cares for the common cases; `frame` is its caller's."""
+        given = _checked(counts) if counts else None
         notes: dict[str, object] | None = None if model is None else {"model": model}
-        given: dict[str, float | None] | None = dict(counts) or None  # type: ignore[arg-type]
         if isinstance(name, str):
-            return self._kind(self, name, given, notes)
+            return self.kind(self, name, given, notes)
         if name is None:
-            return (UnnamedCall if self.settings.enabled else UnmeteredCall)(self, _place(), given, notes)
+            return self.unnamed(self, place(frame), given, notes)
         return self._decorate(name)
 
     def _decorate(self, name: object) -> object:
@@ -173,7 +189,7 @@ class Meter:
         self, name: str, counts: dict[str, float | None] | None = None, notes: dict[str, object] | None = None
     ) -> Call:
         """Return a new call, for decorators and integrations."""
-        return self._kind(self, name, dict(counts) if counts else None, notes or None)
+        return self.kind(self, name, dict(counts) if counts else None, notes or None)
 
     # Reading back
 
@@ -349,7 +365,9 @@ class Meter:
         self._tell_sinks(lambda sink: sink.reopen())
 
 
-def _check_counts(counts: Mapping[str, object]) -> None:
+def _checked(given: Counts) -> dict[str, float | None]:
+    """Return the counts given to `Meter.track`, all of them numbers of Python's own."""
+    counts: dict[str, float | None] = given  # type: ignore[assignment]
     for key, value in counts.items():
         if key not in COUNTS:
             message = (
@@ -357,16 +375,25 @@ def _check_counts(counts: Mapping[str, object]) -> None:
                 f"inside the block.{did_you_mean(key, COUNTS)}"
             )
             raise TypeError(message)
-        check_count(key, value)
+        if value.__class__ is not int or value < 0:  # most are plain whole numbers
+            counts[key] = check_count(key, value)
+    return counts
 
 
-def _place() -> str:
+_MOST_PLACES = 1000
+_places: dict[tuple[int, int], tuple[CodeType, str]] = {}
+
+
+def place(frame: FrameType) -> str:
     """Return file and line of the code that called track() without a name."""
-    frame = sys._getframe(1)  # noqa: SLF001 - inspect.stack() reads source files
-    here = Path(__file__).parent
-    while frame.f_back is not None and Path(frame.f_code.co_filename).parent == here:
-        frame = frame.f_back
-    return f"block at {Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    code = frame.f_code
+    known = _places.get((id(code), frame.f_lasti))
+    if known is None:
+        if len(_places) >= _MOST_PLACES:
+            _places.clear()
+        known = code, f"block at {Path(code.co_filename).name}:{frame.f_lineno}"
+        _places[id(code), frame.f_lasti] = known  # which keeps the code, and so its id from being used again
+    return known[1]
 
 
 def _new_tally() -> Tally:
