@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
     from .meter import Meter
     from .record import Record
+    from .repeat import Measurement, measure
 
 __all__ = [
     "AimeterError",
     "Call",
     "ConfigurationError",
     "LogSchemaError",
+    "Measurement",
     "Meter",
     "Record",
     "UnknownRegionError",
@@ -38,6 +40,7 @@ __all__ = [
     "default_meter",
     "export_csv",
     "flush",
+    "measure",
     "records",
     "summary",
     "track",
@@ -48,6 +51,7 @@ _HOME = {
     "Call": "call",
     "ConfigurationError": "errors",
     "LogSchemaError": "errors",
+    "Measurement": "repeat",
     "Meter": "meter",
     "Record": "record",
     "UnknownRegionError": "errors",
@@ -56,6 +60,7 @@ _HOME = {
     "default_meter": "default",
     "export_csv": "default",
     "flush": "default",
+    "measure": "repeat",
     "records": "default",
     "summary": "default",
     "track": "default",
