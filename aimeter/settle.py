@@ -79,7 +79,8 @@ class Entry:
     call: Call
     parent: Entry | None
     edge: int
-    children: int = 0
+    awake: int = 0
+    children: set[Entry] | None = None
     leaves: int = 0
     leaf: bool = False
     open: bool = True
@@ -193,7 +194,7 @@ class Ledger:
         count = bisect_right(self._books.time_s, until)
         figures = self._energy(self._books.take(count)) if count else None
         self._learn_idle(until)
-        self.settled_s = max(self.settled_s, until)
+        self.settled_s = max(self.settled_s, min(until, self._horizon_s))
         return figures
 
     def open_entries(self) -> list[Entry]:
@@ -245,33 +246,33 @@ class Ledger:
         self._entries[id(call)] = entry
         self.open_calls += 1
         self._books.opens.append(entry)
-        self._change(entry, edge, +1)
         if parent is not None:
-            parent.children += 1
-            self._rest(parent, edge)
+            parent.awake += 1
+            if parent.children is None:
+                parent.children = set()
+            parent.children.add(entry)
+        self._ripple(entry, edge)
 
     def _close(self, entry: Entry, time_s: float) -> None:
         edge = self._edge(time_s)
         if entry.suspended_since_s is not None:
             self._pause(entry, time_s, suspended=False, edge=edge)
         entry.call.book()
-        leaves = entry.leaves
-        if entry.leaf:
-            self._change(entry, edge, -1)
-        entry.open, entry.closed = False, edge
+        leaves, own = entry.leaves, -int(entry.leaf)
+        entry.leaf, entry.open, entry.closed = False, False, edge
         del self._entries[id(entry.call)]
         self.open_calls -= 1
-        if entry.leaves:
+        if leaves:
             # Children that outlive it go on earning for themselves and for the next call around them.
-            self._book(edge, entry, 0, -entry.leaves)
-        parent = entry.parent
-        if entry.children:
-            for child in self._entries.values():
-                if child.parent is entry:
-                    child.parent = parent
-        if parent is not None:
-            parent.children += entry.children - 1
-            self._rest(parent, edge)
+            self._book(edge, entry, own, -leaves)
+        parent, orphans = entry.parent, entry.children or ()
+        for child in orphans:
+            child.parent = parent
+        if parent is not None and parent.children is not None:
+            parent.children.discard(entry)
+            parent.children.update(orphans)
+            parent.awake += entry.awake - 1
+        self._ripple(parent, edge, own)
         self._books.closes.append(_Close(edge, entry, leaves))
 
     def _pause(self, entry: Entry, time_s: float, *, suspended: bool, edge: int | None = None) -> None:
@@ -282,32 +283,36 @@ class Ledger:
         elif entry.suspended_since_s is not None:
             entry.suspended_s += time_s - entry.suspended_since_s
             entry.suspended_since_s = None
-        edge = self._edge(time_s) if edge is None else edge
-        self._rest(entry, edge)
         if entry.parent is not None:
             # What runs meanwhile is the work of the call around the generator.
-            entry.parent.children += -1 if suspended else +1
-            self._rest(entry.parent, edge)
+            entry.parent.awake += -1 if suspended else +1
+        self._ripple(entry, self._edge(time_s) if edge is None else edge)
 
-    def _rest(self, entry: Entry, edge: int) -> None:
-        """Make the call a leaf or not, by whether it has open children or is suspended."""
-        leaf = entry.open and not entry.children and entry.suspended_since_s is None
-        if leaf != entry.leaf:
-            self._change(entry, edge, +1 if leaf else -1)
+    def _ripple(self, entry: Entry | None, edge: int, change: int = 0) -> None:
+        """Carry what happened to a call outward: who is a leaf now, and how many leaves each call holds.
 
-    def _change(self, entry: Entry, edge: int, change: int) -> None:
-        """Make the call a leaf (+1) or not (-1), and book that on it and on the calls around it."""
-        entry.leaf = change > 0
-        self._leaves += change
+        A child that takes its parent's place as a leaf, or gives it back, changes nothing further out; so calls
+        nested in one another to any depth cost the same each.
+
+        Args:
+            entry: The call that began, paused or resumed, or the one around the call that ended.
+            edge: When.
+            change: Leaves gained or lost inside `entry` already.
+        """
+        nearest = None if entry is None else entry.parent
+        while entry is not None and (change or entry.parent is nearest or entry is nearest):
+            leaf = entry.open and not entry.awake and entry.suspended_since_s is None
+            own = int(leaf) - int(entry.leaf)
+            entry.leaf = leaf
+            change += own
+            if own or change:
+                entry.leaves += change
+                self._book(edge, entry, own, change)
+            entry = entry.parent
+        if entry is None:
+            self._leaves += change
         self._books.leaves[edge - self._books.first] = self._leaves
         self._note_activity(edge)
-        entry.leaves += change
-        self._book(edge, entry, change, change)
-        around = entry.parent
-        while around is not None:
-            around.leaves += change
-            self._book(edge, around, 0, change)
-            around = around.parent
 
     def _edge(self, time_s: float) -> int:
         """Add an edge; whatever the queue's order, edges never go back in time."""

@@ -267,3 +267,42 @@ def test_a_channel_that_appears_later_disturbs_nobody():
     assert before.cpu_j == pytest.approx(5, rel=0.2)
     assert before.record.coverage < 0.6
     assert after.cpu_j == pytest.approx(10, rel=1e-3)
+
+
+def test_a_suspended_child_of_a_closed_parent_goes_on_for_itself():
+    """A generator that is suspended when the call around it ends earns nothing more for that call."""
+    clock = FakeClock()
+    meter = aimeter.Meter(sensors=[FakeSensor(clock, 1.0)], clock=clock, region="FR")
+
+    @meter.track("gen")
+    def generator():
+        clock.sleep(1.0)
+        yield 1
+        clock.sleep(2.0)
+        yield 2
+
+    made = generator()
+    with meter.track("outer") as outer:
+        next(made)
+        clock.sleep(2.0)
+    next(made)
+    made.close()
+    assert outer.energy_j == pytest.approx(3.0, rel=1e-3)
+    assert outer.energy_j <= outer.window_j * (1 + 1e-9)
+    by_name = {row.name: row for row in meter.records()}
+    assert by_name["gen"].energy_j == pytest.approx(3.0, rel=1e-3)
+    assert sum(row.self_j for row in by_name.values()) == pytest.approx(5.0, rel=1e-3)
+
+
+def test_depth_costs_no_more_than_width():
+    """Calls nested in one another book as many changes each as calls beside one another, not as many as the depth."""
+    clock = FakeClock()
+    meter = aimeter.Meter(sensors=[FakeSensor(clock, 1.0)], clock=clock, region="FR")
+    calls = [meter.track("deep") for _ in range(500)]
+    for call in calls:
+        call.__enter__()
+    for call in reversed(calls):
+        call.finish("ok", None)
+    ledger = meter.sampler._books()
+    ledger._read_queue(clock())
+    assert len(ledger._books.edge) <= 4 * len(calls)
