@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import repeat
@@ -213,7 +213,7 @@ def _meta(figures: Figures, traces: Sequence[Trace], context: Context) -> list[M
     """Return what callers noted and aimeter remarks; calls of which there is nothing to say share one."""
     common: dict[str, object] = {"meter_cpu_s": round(context.meter_cpu_s, 4)}
     nothing: Mapping[str, object] = {"aimeter": common}
-    died = [trace for trace in traces if math.isfinite(trace.died_s)]
+    died = [trace for trace in traces if trace.died_s < math.inf]
     doubtful = _implausible(figures, traces)
     metas: list[Mapping[str, object]] = []
     for index, (call, suspended_s) in enumerate(zip(figures.calls, figures.suspended_s.tolist(), strict=True)):
@@ -222,15 +222,26 @@ def _meta(figures: Figures, traces: Sequence[Trace], context: Context) -> list[M
             remarks = {**remarks, "implausible": doubtful[index]}
         if suspended_s:
             remarks = {**remarks, "suspended_s": round(suspended_s, 9)}
-        missing = {one.channel.id: one.reason for one in died if call.start_s < one.died_s < call.end_s}
-        if missing:
-            remarks = {**remarks, "missing": missing}
+        if died:
+            metered = {trace.channel.id for trace, yes in zip(traces, figures.metered[:, index], strict=True) if yes}
+            missing = _missing(call, died, metered)
+            remarks = {**remarks, "missing": missing} if missing else remarks
         if notes or remarks:
             rest = {key: value for key, value in notes.items() if key != "model"}
             metas.append({**rest, "aimeter": {**remarks, **common}})
         else:
             metas.append(nothing)
     return metas
+
+
+def _missing(call: Call, died: Sequence[Trace], metered: Container[str]) -> dict[str, str]:
+    """Return why devices are missing in a row: they died during the call, or before it and did not come back."""
+    return {
+        trace.channel.id: trace.reason
+        for trace in died
+        if call.start_s < trace.died_s < call.end_s
+        or (trace.died_s <= call.start_s and trace.channel.id not in metered)
+    }
 
 
 def _implausible(figures: Figures, traces: Sequence[Trace]) -> dict[int, dict[str, str]]:

@@ -170,6 +170,13 @@ class Sampler:
         """Be ready, unless calls come so fast that they must be slowed."""
         self.ready = len(self.queue) < MOST_BACKLOG
 
+    def watch_pace(self) -> None:
+        """Slow callers down if there is a backlog, also while the thread that settles it is kept from that."""
+        if len(self.queue) >= MOST_BACKLOG:
+            self.ready = False
+        else:
+            self.put = self.enqueue
+
     def _slow_down(self) -> None:
         """Make callers wait for a round of settling if there is a backlog, but not for a disk that hangs."""
         backlog = len(self.queue)
@@ -184,8 +191,6 @@ class Sampler:
         if not isinstance(event, tuple) and not event.ended:
             self.lost_calls += 1
             self.complain("lost", "calls come faster than they can be settled: some are not metered.")
-        if len(self.queue) < MOST_BACKLOG:
-            self.put = self.enqueue
 
     def _attend_oneself(self) -> None:
         """Read the sensors here and now, and settle the calls that have ended without waiting for anything."""
@@ -218,7 +223,8 @@ class Sampler:
             self._refreshed_s = now
             self._tell_waiters()
         now = self.now()
-        wait_s = min([now + SETTLE_EVERY_S, *(source.due_s(now) for source in self.sources)]) - self.now()
+        wait_s = GUARD_S if self._waiters else SETTLE_EVERY_S
+        wait_s = min([now + wait_s, *(source.due_s(now) for source in self.sources)]) - self.now()
         self.cpu_s += time.thread_time() - started
         return max(wait_s, 0.0005)
 
@@ -244,8 +250,7 @@ class Sampler:
         if figures is not None:
             self._progress_s = now
             self._deliver(figures)
-        if ledger.backlog >= MOST_BACKLOG:
-            self.ready = False
+        self.watch_pace()
 
     def linger_over(self) -> bool:
         """Return whether nothing is left to do, and stop being ready if so."""
@@ -404,26 +409,27 @@ class Sampler:
 
     def flush(self, timeout_s: float) -> None:
         """Settle every call that has ended, waiting for the sensors up to `timeout_s`; then without them."""
-        target, end = self.now(), time.monotonic() + timeout_s
-        with self.alone(timeout_s) as alone:
+        target = self.now()
+        with self.alone(min(timeout_s, _PATIENCE_S)) as alone:
             if alone and not self._backlog():
                 return
-        if self.wait_for(lambda: self._settled_up_to(target), timeout_s):
-            return
-        for _ in range(1 + self._backlog() // 1000):
-            self.settle(until_s=target, timeout_s=max(end - time.monotonic(), _PATIENCE_S))
-            if self._settled_up_to(target):
-                return
+        began_s = self.now()
+        while not self.wait_for(lambda: self._settled_up_to(target), timeout_s):
+            if self._progress_s <= began_s:
+                self.settle(until_s=target, timeout_s=_PATIENCE_S)
+                if self._progress_s <= began_s:
+                    return
+            began_s = self.now()
 
-    def refresh(self, timeout_s: float) -> None:
-        """Read every sensor now, waiting up to `timeout_s` for it."""
+    def refresh(self, timeout_s: float) -> bool:
+        """Read every sensor now, waiting up to `timeout_s` for it; return whether that was long enough."""
         if self._stepped is not None:
             self._open()
             for source in self.sources:
                 self._read(source)
-            return
-        target = self._refresh_s = self.now()
-        self.wait_for(lambda: self._refreshed_s >= target, timeout_s)
+            return True
+        target = self.now()
+        return self.wait_for(lambda: self._refreshed_s >= target, timeout_s)
 
     def so_far(self, calls: list[Call], timeout_s: float) -> list[tuple[list[float], list[float]] | None]:
         """Return the joules of open calls by trace, share and window; None for one that is not open.
@@ -432,9 +438,8 @@ class Sampler:
         """
         if self._stepped is None:  # until the newest is in the books
             time.sleep(max(max(call.start_s for call in calls) + GUARD_S - self.now(), 0.0))
-        self.refresh(timeout_s)
-        if self._stepped is not None:
-            self.settle()
+        if not self.refresh(timeout_s) or self._stepped is not None:
+            self.settle(timeout_s=_PATIENCE_S)
         with self.alone() as alone:
             if not alone:
                 return [None] * len(calls)
@@ -462,6 +467,7 @@ class Sampler:
             return self._step_until(done, self._stepped, timeout_s)
         if done():
             return True
+        self._refresh_s = self.now()
         self.attend()
         return self._wait(done, timeout_s)
 
@@ -475,7 +481,7 @@ class Sampler:
         return done()
 
     def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
-        interrupted = self._holder == threading.get_ident()
+        interrupted = self._holder == threading.get_ident() or _worker.is_held_here()
         if interrupted or self.unattended or _worker.is_here() or not _worker.is_working():
             return done()  # there is nobody to wait for
         event = threading.Event()

@@ -86,7 +86,7 @@ class Worker:
         self._lock = threading.Condition(threading.RLock())
         self._serving: list[Sampler] = []
         self._thread: threading.Thread | None = None
-        self._starting = False
+        self._holder = 0
         self._due_s: float | None = None
         """When the answer that the working thread waits for is overdue."""
         # Unlike an Event, this may be rung by whatever interrupts its ringing.
@@ -99,10 +99,9 @@ class Worker:
         """Work for `sampler` until it has nothing left to do, and make it ready; False if no thread can be had."""
         if sys.is_finalizing():
             return False  # a thread started now would never run, and its starter wait for it for ever
-        with self._lock:
-            if self._starting:
-                return True  # this very method was interrupted, and goes on when its interruption is over
-            self._starting = True
+        if self.is_held_here():
+            return True  # this very method was interrupted, and goes on when its interruption is over
+        with self._alone():
             try:
                 if sampler not in self._serving:
                     sampler.resume()
@@ -116,13 +115,11 @@ class Worker:
                 self._thread = None
                 sampler.complain("thread", "no thread can be started: calls read the sensors themselves.")
                 return False
-            finally:
-                self._starting = False
         return True
 
     def leave(self, sampler: Sampler) -> None:
         """Work for `sampler` no more."""
-        with self._lock:
+        with self._alone():
             if sampler in self._serving:
                 self._serving.remove(sampler)
                 self.ring()
@@ -130,7 +127,10 @@ class Worker:
     def release(self, source: Source) -> None:
         """Close a sensor that nobody will ask any more, after the answer that a thread may be waiting for."""
         with self._lock:
-            source.abandoned = not self._lock.wait_for(lambda: source.asked_s is None, SILENCE_S)
+            patience_s = (
+                SILENCE_S if source.asked_s is None else source.asked_s + SILENCE_S - time.monotonic()
+            )
+            source.abandoned = not self._lock.wait_for(lambda: source.asked_s is None, patience_s)
         if not source.abandoned:
             source.close()
 
@@ -147,6 +147,19 @@ class Worker:
         """Return whether the thread that asks is the working thread."""
         return self._thread is not None and self._thread.ident == threading.get_ident()
 
+    def is_held_here(self) -> bool:
+        """Return whether the thread that asks keeps the working thread waiting: something has interrupted it."""
+        return self._holder == threading.get_ident()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._lock:
+            outer, self._holder = self._holder, threading.get_ident()
+            try:
+                yield
+            finally:
+                self._holder = outer
+
     @contextmanager
     def asking(self, sampler: Sampler, question: Question, patience_s: float = SILENCE_S) -> Iterator[bool]:
         """Claim a question while it is being asked; False if it is not this thread's turn.
@@ -154,7 +167,7 @@ class Worker:
         Only one thread at a time waits for an answer: the working thread or, for a sampler without one, any
         thread that needs a figure.
         """
-        with self._lock:
+        with self._alone():
             mine = sampler in self._serving if self.is_here() else sampler.unattended or not self.is_working()
             granted = mine and question.asked_s is None
             if granted:
@@ -165,7 +178,7 @@ class Worker:
             yield granted
         finally:
             if granted:
-                with self._lock:
+                with self._alone():
                     question.asked_s = None
                     if self.is_here():
                         self._due_s = None
@@ -184,7 +197,7 @@ class Worker:
             for sampler in list(self._serving):
                 wait_s = min(wait_s, self._round(sampler))
             over = [sampler for sampler in list(self._serving) if sampler.linger_over()]
-            with self._lock:
+            with self._alone():
                 if not self.is_here():
                     return
                 # A call that came meanwhile has made its sampler ready again.
@@ -210,12 +223,14 @@ class Worker:
             return
 
     def _watch(self, watched: threading.Thread) -> None:
-        """Take over from a thread whose sensor does not answer."""
+        """Take over from a thread whose sensor does not answer; whatever keeps it, see that queues are bounded."""
         while True:
             time.sleep(SILENCE_S / 4)
-            with self._lock:
+            with self._alone():
                 if self._thread is not watched:
                     return
+                for sampler in self._serving:
+                    sampler.watch_pace()
                 if self._due_s is not None and time.monotonic() >= self._due_s:
                     self._thread, self._due_s = threading.current_thread(), None
                     break

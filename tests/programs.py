@@ -1,0 +1,116 @@
+"""Programs that use aimeter, run as real processes, and the rows that they left behind."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aimeter.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT_S = 20
+"""A program that takes longer is deadlocked: none works for more than a few seconds."""
+
+PRELUDE = """
+import asyncio, atexit, gc, logging, os, signal, sys, threading, time
+from time import perf_counter, sleep
+import aimeter
+from aimeter.sensors.base import Outcome, Reading
+from aimeter.testing import FakeSensor
+
+LOG = sys.argv[1]
+
+def sensor(power_w=100.0, period_s=0.02, **more):
+    return FakeSensor(perf_counter, power_w, period_s=period_s, **more)
+
+def new_meter(*sensors, **settings):
+    return aimeter.Meter(sensors=sensors or [sensor()], **{"log": LOG, "region": "FR", **settings})
+
+def until(condition, timeout_s=30):
+    end = perf_counter() + timeout_s
+    while not condition():
+        assert perf_counter() < end, "waited in vain"
+        sleep(0.005)
+
+def of_aimeter():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("aimeter")]
+"""
+"""What every program begins with; the log is its first argument."""
+
+
+def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return an environment in which programs find aimeter, and no settings but those given."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("AIMETER_")}
+    return {**inherited, **(given or {}), "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+
+
+def start(
+    source: str, log: Path, *, environ: Mapping[str, str] | None = None, script: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Begin a program, by default in the folder of its log; what it prints are pipes."""
+    script = log.parent / "program.py" if script is None else script
+    script.write_text(PRELUDE + textwrap.dedent(source))
+    return subprocess.Popen(
+        [sys.executable, str(script), str(log)],
+        cwd=script.parent,
+        env=environment(environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(program: subprocess.Popen[bytes], *, status: int = 0) -> tuple[str, str]:
+    """Wait for a program to end as expected, and return what it printed and complained of."""
+    try:
+        out, err = program.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        program.send_signal(6)  # faulthandler then tells where every thread is
+        _, err = program.communicate()
+        raise AssertionError("deadlocked:\n" + err.decode()) from None
+    assert program.returncode == status, err.decode()
+    return out.decode(), err.decode()
+
+
+def run(
+    source: str, log: Path, *, environ: Mapping[str, str] | None = None, script: Path | None = None
+) -> str:
+    """Run a program that must end well and complain of nothing; return what it printed."""
+    out, err = finish(start(source, log, environ=environ, script=script))
+    assert err == ""
+    return out
+
+
+def rows(log: Path, *, torn: bool = False) -> list[dict[str, str]]:
+    """Read a log with nothing of aimeter's, and require that it is whole: header, columns, line ends, ids.
+
+    Args:
+        log: The file; without one there are no rows.
+        torn: Whether the last line may be cut: its writer was killed while it wrote.
+    """
+    if not log.exists():
+        return []
+    text = log.read_bytes().decode()
+    if torn:
+        text = text[: text.rfind("\n") + 1]
+    assert text.endswith("\r\n")
+    header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    assert header == list(Record._fields)
+    assert {len(line) for line in lines} <= {len(header)}
+    found = [dict(zip(header, line, strict=True)) for line in lines]
+    ids = [row["call_id"] for row in found]
+    assert len(set(ids)) == len(ids)
+    return found
+
+
+def names(log: Path) -> list[str]:
+    """Return the names of the calls in a log, sorted."""
+    return sorted(row["name"] for row in rows(log))

@@ -1,0 +1,424 @@
+"""Sensors that hang, raise or vanish, and disks that fail, under a running program that never notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+
+import pytest
+
+from tests.emulator.nvml import ENERGY, GPU_IS_LOST, FakeNvml
+from tests.programs import finish, names, rows, run, start
+
+HANGING = """
+class Hanging(FakeSensor):
+    '''Answers until it is told to hang, and then not before `released`.'''
+    def __init__(self, **more):
+        super().__init__(perf_counter, 100.0, **{"period_s": 0.02, "id": "gpu:0", **more})
+        self.hangs, self.released = False, threading.Event()
+    def read(self):
+        if self.hangs:
+            self.released.wait()
+        return super().read()
+
+class Handler(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+said = []
+logging.getLogger("aimeter").addHandler(Handler())
+"""
+
+
+def missing(row):
+    return json.loads(row["meta"])["aimeter"].get("missing", {})
+
+
+def test_a_sensor_that_hangs_delays_no_caller(tmp_path):
+    """While a sensor hangs, blocks take no longer, rows are written within seconds, and say what is missing."""
+    log = tmp_path / "calls.csv"
+    source = (
+        HANGING
+        + """
+hanging = Hanging()
+meter = new_meter(hanging, sensor(50.0, id="cpu:0"))
+with meter.track("before") as before:
+    sleep(0.1)
+assert before.record.coverage == 1
+with meter.track("into") as into:
+    sleep(0.1)
+    hanging.hangs = True
+    sleep(0.2)
+    began = perf_counter()
+    for _ in range(100):
+        with meter.track("inner"):
+            pass
+    assert perf_counter() - began < 0.5
+    began = perf_counter()
+    assert into.energy_j > 0
+    assert perf_counter() - began < 1
+    sleep(0.3)
+began = perf_counter()
+record = into.record
+assert perf_counter() - began < 3.5
+assert 0 < record.coverage < 0.9, record.coverage
+assert "not answered" in record.meta["aimeter"]["missing"]["gpu:0"], record.meta
+assert record.gpu_j < 100 * into.duration_s
+assert abs(record.cpu_j - 50 * into.duration_s) <= 50 * 0.06
+assert record.error_j > 100 * (into.duration_s - 0.35) # what may have been missed widens the error
+with meter.track("during") as during:
+    sleep(0.2)
+began = perf_counter()
+meter.flush()
+assert perf_counter() - began < 1, "the next calls do not wait for it again"
+assert during.record.gpu_j is None
+assert during.record.gpu_method == "none"
+assert "not answered" in during.record.meta["aimeter"]["missing"]["gpu:0"]
+assert abs(during.cpu_j - 50 * during.duration_s) <= during.error_j
+assert during.record.coverage == 1
+hanging.hangs = False
+hanging.released.set()
+until(lambda: [thread.name for thread in of_aimeter()].count("aimeter") <= 1)
+def revived():
+    with meter.track("after") as after:
+        sleep(0.2)
+    return after.gpu_j is not None
+until(revived)
+with meter.track("after") as after:
+    sleep(0.2)
+assert after.record.coverage == 1
+assert "missing" not in after.record.meta["aimeter"]
+assert abs(after.gpu_j - 100 * after.duration_s) <= after.error_j
+assert len(said) == 1, said
+assert "gpu:0" in said[0] and "not answered" in said[0]
+"""
+    )
+    run(source, log)
+
+
+def test_rows_go_on_while_a_sensor_hangs(tmp_path):
+    """F5: nobody flushes and a sensor hangs: the rows are on disk all the same when the process is killed."""
+    log = tmp_path / "calls.csv"
+    source = (
+        HANGING
+        + """
+hanging = Hanging()
+meter = new_meter(hanging, sensor(50.0, id="cpu:0"))
+with meter.track("before"):
+    sleep(0.05)
+hanging.hangs = True
+sleep(0.1)
+for _ in range(10):
+    with meter.track("during"):
+        sleep(0.01)
+os.write(1, b"now")
+sleep(1000)
+"""
+    )
+    program = start(source, log)
+    assert program.stdout.read(3) == b"now"
+    end = time.monotonic() + 20
+    while names(log).count("during") < 10 and time.monotonic() < end:
+        time.sleep(0.05)
+    program.kill()
+    program.communicate()
+    assert names(log) == ["before", *["during"] * 10]
+
+
+@pytest.mark.parametrize("moment", ["at the first reading", "with a backlog", "in a fork"])
+def test_exit_while_a_sensor_hangs(tmp_path, moment):
+    """The exit waits for a sensor that hangs for two or three seconds at most, and no row is lost."""
+    log = tmp_path / "calls.csv"
+    body = {
+        "at the first reading": """
+hanging = Hanging(period_s=0.1)
+hanging.hangs = True
+meter = new_meter(hanging, sensor(50.0, id="cpu:0"))
+assert perf_counter() - begun < 5
+for _ in range(5):
+    with meter.track("work") as call:
+        sleep(0.02)
+count = 5
+""",
+        "with a backlog": """
+hanging = Hanging()
+meters = [new_meter(hanging, sensor(50.0, id="cpu:0"))] + [new_meter(Hanging()) for _ in range(3)]
+for meter in meters:
+    with meter.track("work"):
+        pass
+    meter.flush()
+    for source in meter.sampler.sources:
+        source.sensor.hangs = True
+sleep(0.1)
+with meters[0].track("open"):
+    for meter in meters:
+        for _ in range(3000):
+            with meter.track("work"):
+                pass
+count = 4 * 3001
+""",
+        "in a fork": """
+hanging = Hanging()
+meter = new_meter(hanging, sensor(50.0, id="cpu:0"))
+hanging.hangs = True
+sleep(0.1)
+with meter.track("outer"):
+    child = os.fork()
+if not child:
+    with meter.track("work"):
+        pass
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+count = 1
+""",
+    }[moment]
+    source = HANGING + "begun = perf_counter()\n" + body + "print(count, perf_counter())"
+    program = start(source, log)
+    out, _ = finish(program)
+    ended_s = time.perf_counter()
+    count, left_s = out.split()
+    assert ended_s - float(left_s) < 5
+    assert names(log).count("work") == int(count)
+
+
+def test_search_that_hangs_or_fails(tmp_path):
+    """A driver that hangs while sensors are looked for, or fails in some new way, costs the figures only."""
+    log = tmp_path / "calls.csv"
+    source = (
+        HANGING
+        + """
+import aimeter.sampler, aimeter.sensors.discover as discover
+aimeter.sampler.OPEN_TIMEOUT_S = 0.5
+answered = threading.Event()
+found = discover.discover
+def discover_later(**options):
+    answered.wait()
+    return found(**options)
+discover.discover = discover_later
+meter = aimeter.Meter(log=LOG, region="FR")
+for _ in range(3):
+    with meter.track("blind") as call:
+        sleep(0.01)
+meter.flush()
+assert call.record.energy_j is None and call.record.coverage == 0
+answered.set()
+def sees():
+    with meter.track("seeing") as call:
+        sleep(0.3)
+    return call.energy_j is not None
+until(sees)
+assert said == [], said
+
+def fail(**options):
+    raise ZeroDivisionError("in the driver")
+discover.discover = fail
+meter = aimeter.Meter(log=LOG, region="FR", powercap="/nowhere")
+with meter.track("failed") as call:
+    sleep(0.01)
+assert call.record.status == "ok" and call.energy_j is None
+[line] = said
+assert "ZeroDivisionError" in line
+"""
+    )
+    run(source, log)
+    assert set(names(log)) == {"blind", "seeing", "failed"}
+
+
+def test_a_sensor_that_raises(tmp_path):
+    """D7: a sensor that breaks its promise not to raise is left out, once; the others go on."""
+    log = tmp_path / "calls.csv"
+    source = (
+        HANGING
+        + """
+class Raising(Hanging):
+    def read(self):
+        if self.hangs:
+            raise RuntimeError("a bug")
+        return super().read()
+    def close(self):
+        raise RuntimeError("another")
+raising = Raising()
+meter = new_meter(raising, sensor(50.0, id="cpu:0"))
+with meter.track("into") as into:
+    sleep(0.3)
+    raising.hangs = True
+    sleep(0.3)
+with meter.track("after") as after:
+    sleep(0.1)
+assert 0.2 < into.record.coverage < 0.8
+assert "a bug" in into.record.meta["aimeter"]["missing"]["gpu:0"]
+assert "a bug" in after.record.meta["aimeter"]["missing"]["gpu:0"]
+assert after.gpu_j is None and abs(after.cpu_j - 50 * after.duration_s) <= after.error_j
+meter.close()
+assert len(said) == 1 and "a bug" in said[0], said
+"""
+    )
+    run(source, log)
+
+
+def test_a_gpu_that_is_lost_in_mid_call(tmp_path):
+    """A GPU falls off the bus in mid-call: the row is covered in part and says why, one log line tells."""
+    log = tmp_path / "calls.csv"
+    fake = FakeNvml()
+    gpu = fake.add("a100")
+    gpu.set_power(300.0)
+    fake.add("a100").set_power(200.0)
+    lost_s = fake.time + 2.0
+    for function in (
+        "nvmlDeviceGetPowerUsage",
+        "POWER_INSTANT",
+        "POWER_INSTANT_MODULE",
+        "POWER_AVERAGE",
+        ENERGY,
+    ):
+        gpu.fault(function, GPU_IS_LOST, after_s=lost_s - fake.time)
+    environ = {**fake.environ(tmp_path, base={}), "LOST_S": repr(lost_s)}
+    fake.unplug()
+    source = (
+        HANGING
+        + """
+lost_s = float(os.environ["LOST_S"])
+aimeter.configure(log=LOG, region="FR")
+assert perf_counter() < lost_s - 0.3, "too slow a machine for this test"
+with aimeter.track("into") as into:
+    sleep(lost_s + 1 - perf_counter())
+with aimeter.track("after") as after:
+    sleep(0.3)
+covered = (lost_s - into.start_s) / into.duration_s
+assert abs(into.record.coverage - covered) < 0.2, (into.record.coverage, covered)
+assert into.record.coverage < 0.9
+truth = 300 * (lost_s - into.start_s) + 200 * into.duration_s
+assert abs(into.gpu_j - truth) <= into.error_j, (into.gpu_j, truth, into.error_j)
+assert "lost" in into.record.meta["aimeter"]["missing"]["gpu:0"].lower()
+assert after.record.devices.split()[0].startswith("gpu:1")
+assert abs(after.gpu_j - 200 * after.duration_s) <= after.error_j
+assert "lost" in after.record.meta["aimeter"]["missing"]["gpu:0"].lower()
+aimeter.flush()
+assert len([line for line in said if "gpu:0" in line]) == 1, said
+"""
+    )
+    run(source, log, environ=environ)
+    assert set(missing(rows(log)[0])) == {"gpu:0"}
+
+
+def test_calls_faster_than_they_can_be_settled(tmp_path):
+    """When nothing can be settled, memory is bounded, calls go on, and the lost are counted and told once."""
+    log = tmp_path / "calls.csv"
+    source = (
+        HANGING
+        + """
+import aimeter.meter, aimeter.sampler
+aimeter.sampler.MOST_BACKLOG, aimeter.sampler.MOST_QUEUED = 2000, 10_000
+class Slow:
+    lost_rows, last_fault = 0, ""
+    def write(self, records):
+        blocked.wait()
+    def reopen(self): pass
+    def close(self): pass
+blocked = threading.Event()
+meter = aimeter.Meter(sensors=[sensor()], sinks=[Slow()], log=LOG, region="FR")
+with meter.track("outer") as outer:
+    for _ in range(6):
+        for _ in range(5000):
+            with meter.track("inner") as inner:
+                pass
+        sleep(0.3)  # the queue is looked at four times a second
+    assert len(meter.sampler.queue) < 20_000, len(meter.sampler.queue)
+    aimeter.meter.FLUSH_TIMEOUT_S = 0.3
+    for ask in (lambda: inner.energy_j, lambda: outer.energy_j, lambda: meter.flush(0.3)):
+        began = perf_counter()
+        ask()
+        assert perf_counter() - began < 3
+blocked.set()
+meter.flush()
+print(meter.lost_rows)
+assert len(said) == 1 and "not metered" in said[0], said
+with meter.track("after") as after:
+    sleep(0.1)
+assert abs(after.energy_j - 100 * after.duration_s) <= after.error_j
+meter.close()
+assert outer.energy_j > 0
+"""
+    )
+    lost = int(run(source, log))
+    assert lost > 5000
+    assert names(log) == ["after", *["inner"] * (30_000 - lost), "outer"]
+
+
+# The disk
+
+
+@pytest.mark.parametrize("fault", ["deleted", "rotated", "folder removed", "too large", "full", "read-only"])
+def test_faults_of_the_disk_in_a_running_program(tmp_path, fault):
+    """The program runs on, one log line says what happened, and the rows follow when the disk is well again."""
+    if fault in {"full", "read-only"} and (os.geteuid() != 0 or shutil.which("mount") is None):
+        pytest.skip("needs the right to mount a file system")
+    log = tmp_path / "logs" / "calls.csv"
+    source = (
+        HANGING
+        + f"""
+import resource, shutil, subprocess
+from pathlib import Path
+fault, folder, log = {fault!r}, Path(LOG).parent, Path(LOG)
+if fault in ("full", "read-only"):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "aimeter-test", str(folder)]
+    if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
+        print("skip")
+        sys.exit()
+try:
+    meter = new_meter(sensor(period_s=0))
+    calls = 0
+    def call(count):
+        global calls
+        for _ in range(count):
+            with meter.track("work", items=calls):
+                calls += 1
+        meter.flush()
+    call(10)
+    if fault == "deleted":
+        log.unlink()
+    elif fault == "rotated":
+        log.rename(folder / "calls.old")
+    elif fault == "folder removed":
+        shutil.rmtree(folder)
+    elif fault == "too large":
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 700, limits[1]))
+    elif fault == "full":
+        (folder / "ballast").write_bytes(bytes(48 * 1024))
+        call(60)
+    else:
+        os.sync()
+        meter.hand_over()
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    call(10)
+    call(10)
+    if fault == "folder removed":
+        folder.mkdir()
+    elif fault == "too large":
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    elif fault == "full":
+        (folder / "ballast").unlink()
+    elif fault == "read-only":
+        subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+    call(1)
+    meter.close()
+    found = [int(line.split(",")[26]) for line in log.read_text().splitlines()[1:]]
+    lost = 10 if fault in ("deleted", "rotated", "folder removed") else 0
+    assert found == list(range(lost, calls)), (found, calls)
+    assert meter.lost_rows == 0
+    if fault == "rotated":
+        assert len((folder / "calls.old").read_text().splitlines()) == 11
+    assert len(said) == (0 if fault in ("deleted", "rotated") else 1), said
+finally:
+    if fault in ("full", "read-only"):
+        meter.close()
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+"""
+    )
+    log.parent.mkdir()
+    program = tmp_path / "program"
+    program.mkdir()
+    if run(source, log, script=program / "program.py") == "skip\n":
+        pytest.skip("needs the right to mount a file system")
