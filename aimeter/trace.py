@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from .averages import ROUNDING_W, MovingAverage
 from .sensors.base import Channel, Outcome, Reading
 from .staircase import Staircase, When
 from .timeline import UNKNOWN, Array, Curve, Quiet
+
+if TYPE_CHECKING:
+    from .calibration import Calibration
 
 DEAD_AFTER_S = 2.0
 """A source that has not advanced for this long while it was read is unavailable, however present it looks."""
@@ -38,8 +41,11 @@ _QUIET_STRETCHES = 64
 """Quiet stretches remembered for the afterglow."""
 
 _IDLE_MEMORY_S = 600.0
-"""The idle power is the lowest seen in this time: long enough to outlast busy minutes, short enough to follow a
-room that warms up."""
+"""The idle power is the lowest seen in this time, and beyond it until the device has rested again: it must outlast
+hours without a pause, and follow a device whose idle power a loaded model has raised."""
+
+_REST_S = 1.0
+"""So long after the last call a device is taken to have come to rest."""
 
 _IDLE_SLOTS = 60
 """The memory of the idle power is kept as the lowest of each of so many slots."""
@@ -124,8 +130,7 @@ def quiet_power(stretches: Array, idle_w: float) -> Quiet:
     begin, end, watts = stretches.T
     best, least = Quiet(idle_w, 0.0, _TAUS_S[0]), float(np.sum((watts - idle_w) ** 2))
     for tau in _TAUS_S:
-        # The mean of exp(-s / tau) from begin to end.
-        mean = tau * (np.exp(-begin / tau) - np.exp(-end / tau)) / (end - begin)
+        mean = _mean_glow(begin, end, tau)
         norm = float(mean @ mean)
         if norm < _NO_GLOW:
             continue
@@ -133,10 +138,17 @@ def quiet_power(stretches: Array, idle_w: float) -> Quiet:
         squares = float(np.sum((watts - idle_w - glow * mean) ** 2))
         if squares < least:
             best, least = Quiet(idle_w, glow, tau), squares
-    spread = math.sqrt(least / max(len(watts) - 2, 1))
+    fit = best.idle_w + best.glow_w * _mean_glow(begin, end, best.tau_s)
+    # Other programs load the device now and then: the few stretches far off the fit count as well as the many near it.
+    spread = max(math.sqrt(least / max(len(watts) - 2, 1)), float(np.max(np.abs(watts - fit))) / 3)
     near = int(np.count_nonzero(begin < _NEAR_S))
     doubt = _LEAST_SPREAD if near >= _NEAR_STRETCHES else _UNSEEN_GLOW
     return best._replace(spread_w=max(spread, doubt * idle_w))
+
+
+def _mean_glow(begin: Array, end: Array, tau: float) -> Array:
+    """Return the mean of ``exp(-s / tau)`` from begin to end."""
+    return tau * (np.exp(-begin / tau) - np.exp(-end / tau)) / (end - begin)
 
 
 class Trace:
@@ -149,12 +161,13 @@ class Trace:
         gone: True once the device said that it will not come back.
         died_s: Until when the curve is known, if it is not alive.
         reason: Why it is not alive, or the last thing that went wrong.
-        idle_w: Lowest power seen over a quiet stretch; None until one was seen.
+        idle_w: Lowest power seen over a quiet stretch; until one was seen, that of the calibration.
+        calibration: Where `idle_w` comes from; None if it was seen, or nothing is known.
         quiet: What the device draws while no call is open, for the shape of the curve.
         unclaimed_j: Energy that came to light after its time had been settled without it.
     """
 
-    def __init__(self, channel: Channel, interval_s: float) -> None:
+    def __init__(self, channel: Channel, interval_s: float, calibration: Calibration | None = None) -> None:
         self.channel = channel
         self.interval_s = interval_s
         self.alive = True
@@ -174,15 +187,21 @@ class Trace:
             counted=not self._sampled, max_power_w=channel.max_power_w, reach_s=reach, seen=seen
         )
         stepped = (channel.method == "counter" or whole) and channel.period_s > _STEPPED_S
-        self._stairs = Staircase(channel.period_s) if stepped else None
+        period_s = (calibration and calibration.period_s) or channel.period_s
+        self._stairs = Staircase(period_s) if stepped else None
         self._value: float | None = None
         self._read: Reading | None = None
         self._moved_s = 0.0
         self._settled_gap_s: float | None = None
         self._idle: dict[int, float] = {}
+        self._lowest_w = math.inf
         self._quiet: list[tuple[float, float, float]] = []
         self.quiet = UNKNOWN
         self.idle_w: float | None = None
+        self.calibration = calibration
+        if calibration is not None:
+            self.idle_w = calibration.idle_w
+            self.quiet = Quiet(self.idle_w, 0.0, _TAUS_S[0], max(calibration.spread_w, _UNSEEN_GLOW * self.idle_w))
 
     @property
     def period_s(self) -> float:
@@ -280,16 +299,21 @@ class Trace:
         if times[last] - times[first] >= 0.9 * min(self.period_s, _IDLE_STRETCH_S):
             power = float((joules[last] - joules[first]) / (times[last] - times[first]))
             if power > 0:
-                self._note_idle(end_s, power)
+                self._note_idle(end_s, power, rested=start_s - since_s >= _REST_S)
         if self.idle_w is not None:
             self.quiet = quiet_power(np.array(self._quiet), self.idle_w)
 
-    def _note_idle(self, time_s: float, power_w: float) -> None:
-        slot = int(time_s * _IDLE_SLOTS / _IDLE_MEMORY_S)
-        self._idle[slot] = min(power_w, self._idle.get(slot, math.inf))
-        for old in [known for known in self._idle if known <= slot - _IDLE_SLOTS]:
-            del self._idle[old]
-        self.idle_w = min(self._idle.values())
+    def _note_idle(self, time_s: float, power_w: float, *, rested: bool) -> None:
+        """Keep the lowest power of a device at rest; a short gap between calls only bounds it from above."""
+        if rested:
+            slot = int(time_s * _IDLE_SLOTS / _IDLE_MEMORY_S)
+            self._idle[slot] = min(power_w, self._idle.get(slot, math.inf))
+            for old in [known for known in self._idle if known <= slot - _IDLE_SLOTS]:
+                del self._idle[old]
+        else:
+            self._lowest_w = min(power_w, self._lowest_w)
+        self.idle_w = min([*self._idle.values()] or [self._lowest_w])
+        self.idle_w = min(self.idle_w, power_w)
 
     def _published(self, reading: Reading) -> When:
         """Return when the value just read was published."""
