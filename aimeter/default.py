@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 
-from .meter import Counts, Meter, place
+from .meter import Counts, Meter, checked, place
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -54,15 +54,24 @@ def configure(**settings: object) -> Meter:
 def track(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
 def track(name: str | None = None, /, *, model: str | None = None, **counts: Unpack[Counts]) -> Call: ...
-def track(name: object = None, /, *, model: str | None = None, **counts: object) -> object:
+def track(
+    name: str | Callable[..., object] | None = None,
+    /,
+    *,
+    model: str | None = None,
+    **counts: Unpack[Counts],
+) -> object:
     """Meter a block, or every invocation of a function, with the default meter; see `Meter.track`."""
     meter = _meter or default_meter()
-    if not counts and model is None:
-        if name.__class__ is str:
+    # As in Meter.track, which would cost one call more.
+    if name.__class__ is str:
+        if not counts and model is None:
             return meter.kind(meter, name)
-        if name is None:
-            return meter.unnamed(meter, place(sys._getframe(1)))  # noqa: SLF001 - as in Meter.track
-    return meter.make(name, model, counts, sys._getframe(1))  # type: ignore[arg-type]  # noqa: SLF001 - as in Meter.track
+        return meter.kind(meter, name, checked(counts), None if model is None else {"model": model})
+    frame = sys._getframe(1)  # noqa: SLF001 - inspect.stack() reads source files
+    if name is None and not counts and model is None:
+        return meter.unnamed(meter, place(frame))
+    return meter.make(name, model, counts, frame)
 
 
 def records() -> list[Record]:

@@ -153,12 +153,11 @@ class Meter:
             TypeError: The name is no text, a count is unknown or no number, or a class was decorated.
             ValueError: A count is negative or not finite.
         """
-        if not counts and model is None:
-            if name.__class__ is str:
+        if name.__class__ is str:
+            if not counts and model is None:
                 return self.kind(self, name)
-            if name is None:
-                return self.unnamed(self, place(sys._getframe(1)))  # noqa: SLF001 - inspect.stack() reads files
-        return self.make(name, model, counts, sys._getframe(1))  # noqa: SLF001 - as above
+            return self.kind(self, name, checked(counts), None if model is None else {"model": model})
+        return self.make(name, model, counts, sys._getframe(1))  # noqa: SLF001 - inspect.stack() reads source files
 
     def make(
         self,
@@ -167,13 +166,14 @@ class Meter:
         counts: Counts,
         frame: FrameType,
     ) -> object:
-        """Return what `track` does, which itself cares for the common cases; `frame` is its caller's."""
-        given = _checked(counts) if counts else None
-        notes: dict[str, object] | None = None if model is None else {"model": model}
+        """Return what `track` does with anything but plain text; `frame` is its caller's."""
+        if name is None and not counts and model is None:
+            return self.unnamed(self, _place(frame))
+        given, notes = checked(counts), None if model is None else {"model": model}
         if isinstance(name, str):
             return self.kind(self, name, given, notes)
         if name is None:
-            return self.unnamed(self, place(frame), given, notes)
+            return self.unnamed(self, _place(frame), given, notes)
         return self._decorate(name)
 
     def _decorate(self, name: object) -> object:
@@ -365,7 +365,7 @@ class Meter:
         self._tell_sinks(lambda sink: sink.reopen())
 
 
-def _checked(given: Counts) -> dict[str, float | None]:
+def checked(given: Counts) -> dict[str, float | None]:
     """Return the counts given to `Meter.track`, all of them numbers of Python's own."""
     counts: dict[str, float | None] = given  # type: ignore[assignment]
     for key, value in counts.items():
@@ -384,7 +384,7 @@ _MOST_PLACES = 1000
 _places: dict[tuple[int, int], tuple[CodeType, str]] = {}
 
 
-def place(frame: FrameType) -> str:
+def _place(frame: FrameType) -> str:
     """Return file and line of the code that called track() without a name."""
     code = frame.f_code
     known = _places.get((id(code), frame.f_lasti))
