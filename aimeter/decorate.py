@@ -32,6 +32,8 @@ def decorate(function: Callable[P, R], new_call: NewCall) -> Callable[P, R]:
     wrap: Callable[[Callable[..., Any], NewCall], Callable[..., Any]]
     if _is(inspect.isasyncgenfunction, function):
         wrap = _async_generator
+    elif _is(_is_generator_based_coroutine, function):
+        wrap = _coroutine
     elif _is(inspect.isgeneratorfunction, function):
         wrap = _generator
     elif _is(inspect.iscoroutinefunction, function):
@@ -49,6 +51,12 @@ def name_of(function: Callable[..., Any]) -> str:
         or type(function).__qualname__
     )
     return str(name).replace("<locals>.", "")
+
+
+def _is_generator_based_coroutine(function: Any) -> bool:  # noqa: ANN401 - asked of anything
+    """Return whether types.coroutine() made the generator function awaitable."""
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
 
 def _is(kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
@@ -99,6 +107,11 @@ class _Stretches:
         current.set(self._outer)
 
 
+def _ended(thrown: object) -> str:
+    """Return the status of a generator that returned, maybe in answer to being closed."""
+    return "closed" if isinstance(thrown, GeneratorExit) else "ok"
+
+
 def _generator(function: Callable[..., Any], new_call: NewCall) -> Callable[..., Any]:
     def metered(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401 - as above
         generator = function(*args, **kwargs)
@@ -108,8 +121,12 @@ def _generator(function: Callable[..., Any], new_call: NewCall) -> Callable[...,
             try:
                 item = step(value)
             except StopIteration as stop:
-                stretches.finish("ok")
+                stretches.finish(_ended(value))
                 return stop.value
+            except GeneratorExit:
+                # The consumer closed it, and it obeyed.
+                stretches.finish("closed")
+                raise
             except BaseException as error:
                 stretches.finish("error", error)
                 raise
@@ -118,15 +135,6 @@ def _generator(function: Callable[..., Any], new_call: NewCall) -> Callable[...,
                 value = yield item
                 step = generator.send
                 stretches.resume()
-            except GeneratorExit:
-                stretches.resume()
-                try:
-                    generator.close()
-                except BaseException as error:
-                    stretches.finish("error", error)
-                    raise
-                stretches.finish("closed")
-                raise
             except BaseException as error:  # noqa: BLE001 - the consumer threw it in: it is the generator's
                 step, value = generator.throw, error
                 stretches.resume()
@@ -143,8 +151,12 @@ def _async_generator(function: Callable[..., Any], new_call: NewCall) -> Callabl
             try:
                 item = await step(value)
             except StopAsyncIteration:
-                stretches.finish("ok")
+                stretches.finish(_ended(value))
                 return
+            except GeneratorExit:
+                # The consumer closed it, and it obeyed.
+                stretches.finish("closed")
+                raise
             except BaseException as error:
                 stretches.finish("error", error)
                 raise
@@ -153,15 +165,6 @@ def _async_generator(function: Callable[..., Any], new_call: NewCall) -> Callabl
                 value = yield item
                 step = generator.asend
                 stretches.resume()
-            except GeneratorExit:
-                stretches.resume()
-                try:
-                    await generator.aclose()
-                except BaseException as error:
-                    stretches.finish("error", error)
-                    raise
-                stretches.finish("closed")
-                raise
             except BaseException as error:  # noqa: BLE001 - the consumer threw it in: it is the generator's
                 step, value = generator.athrow, error
                 stretches.resume()

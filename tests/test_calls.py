@@ -457,6 +457,45 @@ def test_an_early_break_closes_the_call(clock, meter):
     assert row.energy_j == joules(0.75)
 
 
+def test_a_generator_may_answer_to_being_closed(clock, meter):
+    """GeneratorExit thrown in is the generator's to answer: by ending, by raising, or by yielding once more."""
+
+    @meter.track("stubborn")
+    def stubborn():
+        try:
+            yield 1
+        except GeneratorExit:
+            yield "not yet"
+
+    generator = stubborn()
+    next(generator)
+    assert generator.throw(GeneratorExit()) == "not yet"
+    generator.close()
+    refusing = stubborn()
+    next(refusing)
+    with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+        refusing.close()
+    assert meter.records()[0].status == "closed"
+
+
+def test_a_generator_based_coroutine_stays_awaitable(clock, meter):
+    """types.coroutine() functions are metered as the coroutines that they are."""
+    import types
+
+    @meter.track("old")
+    @types.coroutine
+    def old():
+        clock.sleep(0.5)
+        yield from asyncio.sleep(0).__await__()
+        return 7
+
+    async def main():
+        return await old()
+
+    assert asyncio.run(main()) == 7
+    assert only(meter).energy_j == joules(0.5)
+
+
 def test_a_generator_that_raises(clock, meter):
     """An exception of the body is the consumer's, and the row's."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PERIOD_S = 1e-3
 """Time between renewals of the registers. Source: Intel SDM vol. 3B, RAPL interfaces: about 1 ms."""
 
-RELATIVE_ERROR: dict[Kind, float] = {"cpu": 0.05, "dram": 0.2}
+RELATIVE_ERROR: dict[Kind, float] = {"cpu": 0.1, "dram": 0.2}
 """The project's judgement, for no vendor states a tolerance. What is known: Khan et al., "RAPL in Action",
 ACM TOMPECS 2018, for packages; Desrochers et al., MEMSYS 2016, for memory, which has a constant offset."""
 
