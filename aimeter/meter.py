@@ -94,11 +94,12 @@ class Meter:
         self._new_ids()
         self._own_sampler = sensors is not None
         self.sampler = self._sampler(sensors, clock)
-        self.sampler.synchronise = self.settings.sync == "auto"
+        self.synchronise = self.settings.sync == "auto"
         self.sampler.deliver_to(_deliver)
         self._tally = _new_tally()
         self.unbuilt_rows = 0
         _meters.add(self)
+        _pace(self.sampler)
         _close_at_exit_of_child()
         if self.settings.enabled:
             self.sampler.attend()
@@ -157,7 +158,10 @@ class Meter:
             if not counts and model is None:
                 return self.kind(self, name)
             return self.kind(self, name, checked(counts), None if model is None else {"model": model})
-        return self.make(name, model, counts, sys._getframe(1))  # noqa: SLF001 - inspect.stack() reads source files
+        frame = sys._getframe(1)  # noqa: SLF001 - inspect.stack() reads source files
+        if name is None and not counts and model is None:
+            return self.unnamed(self, place(frame))
+        return self.make(name, model, counts, frame)
 
     def make(
         self,
@@ -166,14 +170,13 @@ class Meter:
         counts: Counts,
         frame: FrameType,
     ) -> object:
-        """Return what `track` does with anything but plain text; `frame` is its caller's."""
-        if name is None and not counts and model is None:
-            return self.unnamed(self, _place(frame))
-        given, notes = checked(counts), None if model is None else {"model": model}
+        """Return what `track` does in less common cases; `frame` is its caller's."""
+        given = checked(counts)
+        notes: dict[str, object] | None = None if model is None else {"model": model}
         if isinstance(name, str):
             return self.kind(self, name, given, notes)
         if name is None:
-            return self.unnamed(self, _place(frame), given, notes)
+            return self.unnamed(self, place(frame), given, notes)
         return self._decorate(name)
 
     def _decorate(self, name: object) -> object:
@@ -384,7 +387,7 @@ _MOST_PLACES = 1000
 _places: dict[tuple[int, int], tuple[CodeType, str]] = {}
 
 
-def _place(frame: FrameType) -> str:
+def place(frame: FrameType) -> str:
     """Return file and line of the code that called track() without a name."""
     code = frame.f_code
     known = _places.get((id(code), frame.f_lasti))
@@ -430,8 +433,14 @@ def shared_sampler(powercap: Path, clock: Clock | SteppedClock, interval_s: floa
         sampler = _samplers.get(key)
         if sampler is None:
             sampler = _samplers[key] = Sampler(find, clock=clock, interval_s=interval_s)
-        sampler.interval_s = min(sampler.interval_s, interval_s)
         return sampler
+
+
+def _pace(sampler: Sampler) -> None:
+    """Have the sampler run at the shortest interval that any of its meters asks for."""
+    intervals = [meter.settings.interval_s for meter in list(_meters) if meter.sampler is sampler]
+    if intervals:
+        sampler.pace(min(intervals))
 
 
 def close_all() -> None:
