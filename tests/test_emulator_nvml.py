@@ -190,6 +190,25 @@ def test_truth_adds_up_and_agrees_with_a_sum(pieces, cut):
     fake.unplug()
 
 
+def test_a_meter_may_be_renewed_late(nvml):
+    """With jitter each step of the counter comes up to that much later than the last, and holds the energy of then."""
+    gpu = nvml.add("a100", idle_w=100, counter_period_s=0.1, counter_phase_s=0, jitter_s=0.02)
+    nvml.time = 1000.0
+    handle = opened()
+    late = []
+    for step in range(10_000, 10_050):
+        for after_ms in range(101):
+            nvml.time = 0.1 * step + 0.001 * after_ms + 1e-5
+            counted = energy_j(handle) - 123_456.789
+            if counted >= 100 * 0.1 * step - 1e-3:
+                late.append(0.001 * after_ms)
+                assert counted == pytest.approx(gpu.true_energy_j(0, nvml.time), abs=0.11)
+                break
+    assert len(late) == 50
+    assert min(late) < 0.004
+    assert 0.016 < max(late) <= 0.0201
+
+
 def test_counter_variants(nvml):
     """A counter may be absent, 43 % low, reset in mid-run or frozen."""
     absent = nvml.add("gtx1080")

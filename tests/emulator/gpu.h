@@ -59,6 +59,7 @@ typedef struct {
     double usage_is_average;           /* which of the two nvmlDeviceGetPowerUsage gives */
     double module_w;                   /* what the module draws beside the GPU (Grace Hopper); NAN: no such scope */
     double latency_s, burst_s, burst_every;
+    double jitter_s; /* how late any meter may be renewed */
     double mig_mode;
     PowerSensor instant, average;
     Counter counter;
@@ -97,10 +98,24 @@ static void pass(double seconds)
     }
 }
 
-/* The last instant phase + k * period at or before t. */
-static double published_at(double t, double period_s, double phase_s)
+/* A number from 0 to 1 for each k, without a rule that a client could learn (splitmix64). */
+static double chance(double k)
 {
-    return period_s > 0 ? phase_s + floor((t - phase_s) / period_s) * period_s : t;
+    uint64_t z = (uint64_t)(int64_t)k * 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (double)((z ^ z >> 31) >> 11) / 9007199254740992.0;
+}
+
+/* The last publication at or before t: at phase + k * period, each up to jitter_s (less than the period) late. */
+static double published_at(double t, double period_s, double phase_s, double jitter_s)
+{
+    double k, at;
+    if (period_s <= 0)
+        return t;
+    k = floor((t - phase_s) / period_s);
+    at = phase_s + k * period_s + jitter_s * chance(k);
+    return at <= t ? at : phase_s + (k - 1) * period_s + jitter_s * chance(k - 1);
 }
 
 /* ---- physics --------------------------------------------------------------------------------------------------- */
@@ -162,7 +177,7 @@ static uint64_t milli(double value) { return value > 0 ? (uint64_t)(value * 1e3 
 
 static double sensed_w(const Device *d, const PowerSensor *sensor, double t)
 {
-    double end = published_at(t, sensor->period_s, sensor->phase_s), watts;
+    double end = published_at(t, sensor->period_s, sensor->phase_s, d->jitter_s), watts;
     if (sensor->window_s > 0)
         watts = (energy_until(d, end) - energy_until(d, end - sensor->window_s)) / sensor->window_s;
     else
@@ -174,7 +189,7 @@ static double sensed_w(const Device *d, const PowerSensor *sensor, double t)
 static double counted_j(const Device *d, double t)
 {
     const Counter *c = &d->counter;
-    double end = published_at(t, c->period_s, c->phase_s);
+    double end = published_at(t, c->period_s, c->phase_s, d->jitter_s);
     if (end >= c->reset_s)
         return c->gain * (energy_until(d, end) - energy_until(d, c->reset_s));
     return c->start_j + c->gain * energy_until(d, end);
@@ -223,6 +238,7 @@ static const struct { const char *key; size_t offset; } numbers[] = {
     NUMBER("gain", gain), NUMBER("offset_w", offset_w), NUMBER("quantum_w", quantum_w),
     NUMBER("usage_is_average", usage_is_average), NUMBER("module_w", module_w),
     NUMBER("latency_s", latency_s), NUMBER("burst_s", burst_s), NUMBER("burst_every", burst_every),
+    NUMBER("jitter_s", jitter_s),
     NUMBER("mig_mode", mig_mode),
     NUMBER("instant_period_s", instant.period_s), NUMBER("instant_window_s", instant.window_s),
     NUMBER("instant_phase_s", instant.phase_s),

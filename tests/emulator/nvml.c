@@ -411,7 +411,7 @@ int nvmlDeviceGetSamples(Handle h, int kind, unsigned long long last_seen_us, in
     if (kind != 0)
         return end(NOT_SUPPORTED);
     *type = VALUE_UINT;
-    last = published_at(now(), d->instant.period_s, d->instant.phase_s);
+    last = published_at(now(), d->instant.period_s, d->instant.phase_s, d->jitter_s);
     for (int k = SAMPLES - 1; k >= 0; k--) {
         double t = last - k * d->instant.period_s;
         if (t < 0 || (uint64_t)(t * 1e6) <= last_seen_us)
