@@ -1,0 +1,102 @@
+"""The bounds that the results must keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from .score import ALL, BIN_NAMES, Cell
+
+WANTED_INSIDE = 0.95
+"""Part of the calls whose truth must lie inside `error_j`."""
+
+CHANCE = 1e-3
+"""A cell of few calls breaks that only if so few inside are less likely than this."""
+
+WANTED: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "GPU": dict(zip(BIN_NAMES, ((0.08, 0.35), (0.02, 0.08), (0.006, 0.025), (0.002, 0.006)), strict=True)),
+    "GPU, counter of 20 ms": dict(
+        zip(BIN_NAMES, ((0.016, 0.07), (0.004, 0.016), (0.0012, 0.005), (0.0004, 0.0012)), strict=True)
+    ),
+    "CPU": dict(zip(BIN_NAMES, ((0.02, 0.1), (0.004, 0.015), (0.0015, 0.005), (0.0004, 0.001)), strict=True)),
+}
+"""Wanted median and 95th percentile of the error under the conditions of the comparison: see the page."""
+
+WANTED_BIAS = {"GPU": 0.01, "GPU, counter of 20 ms": 0.01, "CPU": 0.005}
+"""Wanted bound of the bias of calls under 1 s."""
+
+CONDITIONS = {"GPU": "H100", "GPU, counter of 20 ms": "H100, counter of 20 ms", "CPU": "RAPL of Intel"}
+"""The profiles of the comparison; its load is `COMPARISON_LOAD`."""
+
+COMPARISON_LOAD = "serving"
+MOST_TIGHTNESS = 3.0
+MOST_UNBALANCED = 1e-3
+
+
+def chance_of(inside: int, calls: int) -> float:
+    """Return how likely at most `inside` of `calls` are inside, if each is with `WANTED_INSIDE`."""
+    yes, no = math.log(WANTED_INSIDE), math.log(1 - WANTED_INSIDE)
+    ways = math.lgamma(calls + 1)
+    return sum(
+        math.exp(ways - math.lgamma(k + 1) - math.lgamma(calls - k + 1) + k * yes + (calls - k) * no)
+        for k in range(inside + 1)
+    )
+
+
+def faults(cells: Iterable[Cell], balance: Mapping[tuple[str, str], float]) -> list[str]:
+    """Return a line for each bound that is broken."""
+    cells = list(cells)
+    lines = [
+        line for profile in dict.fromkeys(one.profile for one in cells) for line in outside(profile, cells)
+    ]
+    for kind in CONDITIONS:
+        lines += comparison_faults(kind, cells)
+    lines += [
+        f"{profile}, {load}: the shares of a run are off its counter by {100 * off:.2f} %"
+        for (profile, load), off in balance.items()
+        if "no counter" not in profile and "without" not in profile and "average" not in profile
+        if abs(off) > MOST_UNBALANCED
+    ]
+    return lines
+
+
+def outside(profile: str, cells: Iterable[Cell]) -> list[str]:
+    """Return in which loads, or lengths of call, too few truths lie inside `error_j`."""
+    own = [one for one in cells if one.profile == profile and is_rare(one)]
+    whole = {one.load for one in own if one.length == ALL}
+    named = [
+        f"{one.load if one.length == ALL else f'{one.load} {one.length}'} ({100 * one.within_error:.0f} %)"
+        for one in own
+        if one.length == ALL or one.load not in whole
+    ]
+    return [f"{profile}: too few truths inside `error_j` in {', '.join(named)}"] if named else []
+
+
+def is_rare(one: Cell) -> bool:
+    """Return whether the truth lies inside `error_j` in too few calls to be chance."""
+    count = known(one)
+    return count > 0 and chance_of(round(one.within_error * count), count) < CHANCE
+
+
+def known(one: Cell) -> int:
+    """Return how many calls of a cell were metered."""
+    return one.calls - one.unmetered
+
+
+def comparison_faults(kind: str, cells: Sequence[Cell]) -> list[str]:
+    """Return what is not as wanted under the conditions of the comparison."""
+    lines = []
+    for one in cells:
+        if one.profile != CONDITIONS[kind] or one.load != COMPARISON_LOAD or one.length == ALL:
+            continue
+        median, p95 = WANTED[kind][one.length]
+        where = f"{one.profile}, {one.load}, {one.length}"
+        if one.median > median or one.p95 > p95:
+            lines.append(
+                f"{where}: {100 * one.median:.2f} / {100 * one.p95:.2f} %, wanted {100 * median:g} / {100 * p95:g} %"
+            )
+        if one.length != BIN_NAMES[-1] and abs(one.bias) > WANTED_BIAS[kind] + one.bias_pm:
+            lines.append(f"{where}: a bias of {100 * one.bias:+.2f} ± {100 * one.bias_pm:.2f} %")
+        if one.tightness > MOST_TIGHTNESS:
+            lines.append(f"{where}: bars {one.tightness:.1f} times as wide as the median error")
+    return lines
