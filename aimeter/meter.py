@@ -110,8 +110,13 @@ class Meter:
     def _sampler(self, sensors: Iterable[Sensor] | None, clock: Clock | SteppedClock) -> Sampler:
         if sensors is not None:
             fixed = list(sensors)
-            return Sampler(lambda: (fixed, []), clock=clock, interval_s=self.settings.interval_s)
-        return shared_sampler(self.settings.powercap, clock, self.settings.interval_s)
+            return Sampler(
+                lambda: (fixed, []),
+                calibration=self.settings.calibration,
+                clock=clock,
+                interval_s=self.settings.interval_s,
+            )
+        return shared_sampler(self.settings, clock)
 
     def _new_ids(self) -> None:
         self._prefix = uuid.uuid4().hex[:12]
@@ -414,25 +419,27 @@ def _deliver(figures: Figures) -> None:
         meter.receive(figures if len(places) == 1 else figures.of(own))
 
 
-_samplers: dict[tuple[Path, int], Sampler] = {}
+_samplers: dict[tuple[Path, Path | str, int], Sampler] = {}
 _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 _lock = threading.RLock()  # reentrant: a signal handler may make a meter while one is made
 
 
-def shared_sampler(powercap: Path, clock: Clock | SteppedClock, interval_s: float) -> Sampler:
+def shared_sampler(settings: settings_module.Settings, clock: Clock | SteppedClock) -> Sampler:
     """Return the sampler of this machine's sensors, which all meters share; it runs at the shortest interval."""
 
     def find() -> tuple[list[Sensor], list[Finding]]:
         from .sensors.discover import discover  # noqa: PLC0415 - loads psutil and pynvml, which importing must not
 
-        found = discover(powercap=powercap)
+        found = discover(powercap=settings.powercap)
         return found.sensors, found.findings
 
     with _lock:
-        key = (powercap, id(clock))
+        key = (settings.powercap, settings.calibration, id(clock))
         sampler = _samplers.get(key)
         if sampler is None:
-            sampler = _samplers[key] = Sampler(find, clock=clock, interval_s=interval_s)
+            sampler = _samplers[key] = Sampler(
+                find, calibration=settings.calibration, clock=clock, interval_s=settings.interval_s
+            )
         return sampler
 
 

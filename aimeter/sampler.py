@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Protocol
 from .worker import SILENCE_S, Question, Source, Worker
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .calibration import Calibration
     from .call import Call, Pause
-    from .sensors.base import Clock, Finding, Reading, Sensor
+    from .sensors.base import Channel, Clock, Finding, Reading, Sensor
     from .settle import Figures, Ledger
     from .trace import Trace
 
@@ -74,6 +77,7 @@ class Sampler:
 
     Args:
         discover: Returns the sensors and what was found while looking for them; called once, in the background.
+        calibration: The setting of that name: where idle powers measured on purpose are kept.
         clock: Monotonic seconds. A `SteppedClock` takes the place of the thread.
         interval_s: Longest time between two readings of a channel while calls are open.
 
@@ -89,6 +93,7 @@ class Sampler:
         self,
         discover: Callable[[], tuple[list[Sensor], list[Finding]]],
         *,
+        calibration: Path | str = "off",
         clock: Clock | SteppedClock = time.perf_counter,
         interval_s: float = 0.05,
     ) -> None:
@@ -101,6 +106,8 @@ class Sampler:
         self.sources: list[Source] = []
         self._stepped: SteppedClock | None = clock if hasattr(clock, "attach") else None  # type: ignore[assignment]
         self._discover = discover
+        self._calibration = calibration
+        self._calibrated: dict[Channel, Calibration | None] = {}
         self._deliver: Callable[[Figures], None]
         self._complained: set[str] = set()
         self._found = False
@@ -296,6 +303,7 @@ class Sampler:
                 return
             try:
                 sensors, self.findings = self._discover()
+                self._calibrated = self._calibrations(sensors)
             except Exception as error:  # noqa: BLE001 - whatever drivers and kernels answer, the program goes on
                 sensors = []
                 self.complain("search", f"looking for sensors raised {error!r}: nothing is metered.")
@@ -307,11 +315,20 @@ class Sampler:
             if finding.status not in {"used", "unused"}:
                 logger.info("%s %s: %s %s", finding.source, finding.subject, finding.detail, finding.remedy)
 
+    def _calibrations(self, sensors: list[Sensor]) -> dict[Channel, Calibration | None]:
+        from .calibration import Calibrations, path_of  # noqa: PLC0415 - looked at once there are sensors
+
+        stored = Calibrations(path_of(self._calibration))
+        return {channel: stored.of(channel) for sensor in sensors for channel in sensor.channels}
+
     def _trace_all(self) -> None:
         from .trace import Trace  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
 
         for source in self.sources:
-            source.traces = [Trace(channel, self.interval_s) for channel in source.sensor.channels]
+            source.traces = [
+                Trace(channel, self.interval_s, self._calibrated.get(channel))
+                for channel in source.sensor.channels
+            ]
             self.traces.extend(source.traces)
 
     def _asking(self, question: Question, patience_s: float = SILENCE_S) -> AbstractContextManager[bool]:

@@ -46,6 +46,8 @@ class Settings:
             and True mean ``off`` and ``auto``.
         memory_rows: Settled rows kept in memory for each meter; 0 keeps none.
         powercap: Root of the powercap tree, for containers that mount it elsewhere.
+        calibration: The file that `aimeter calibrate` keeps idle powers in; ``auto`` is the one in the user's cache
+            folder, ``off`` uses none. False and True mean ``off`` and ``auto``.
         enabled: False makes calls cost next to nothing and meters none of them.
 
     Raises:
@@ -61,6 +63,7 @@ class Settings:
     sync: Literal["auto", "off"] = "auto"
     memory_rows: int = 10_000
     powercap: Path = Path("/sys/class/powercap")
+    calibration: Path | Literal["auto", "off"] = "auto"
     enabled: bool = True
 
     def __post_init__(self) -> None:
@@ -262,6 +265,12 @@ def _sync(raw: object, folder: Path) -> str:
     return "auto" if _flag(raw, folder) else "off"
 
 
+def _calibration(raw: object, folder: Path) -> Path | str:
+    if isinstance(raw, bool | str) and str(raw).strip().lower() in {"auto", *_WORDS}:
+        return _sync(raw, folder)
+    return _path(raw, folder)
+
+
 def _choice(*words: str) -> Callable[[object, Path], str]:
     def convert(raw: object, folder: Path) -> str:
         word = _text(raw, folder).lower()
@@ -309,6 +318,7 @@ KEYS: Mapping[str, _Key] = {
     "sync": _Key("'auto' or 'off' (or True or False)", _sync),
     "memory_rows": _Key("a whole number of at least 0", _count),
     "powercap": _Key("the path of a folder", _path),
+    "calibration": _Key("'auto', 'off' (or True or False) or the path of a file", _calibration),
     "enabled": _Key("true or false (or 1, yes, on, 0, no, off)", _flag),
 }
 """Every setting, in the order of `Settings`."""

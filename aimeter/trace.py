@@ -201,7 +201,8 @@ class Trace:
         self.calibration = calibration
         if calibration is not None:
             self.idle_w = calibration.idle_w
-            self.quiet = Quiet(self.idle_w, 0.0, _TAUS_S[0], max(calibration.spread_w, _UNSEEN_GLOW * self.idle_w))
+            spread_w = max(calibration.spread_w, _UNSEEN_GLOW * self.idle_w)
+            self.quiet = Quiet(self.idle_w, 0.0, _TAUS_S[0], spread_w)
 
     @property
     def period_s(self) -> float:

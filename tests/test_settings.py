@@ -29,6 +29,7 @@ USABLE = {
     "sync": ["auto", "off", True, False, "false", "1"],
     "memory_rows": [0, 10, "10_000"],
     "powercap": ["/host/sys/class/powercap", Path("/x")],
+    "calibration": ["auto", "OFF", True, False, "0", Path("/x/calibration.json"), "my.json"],
     "enabled": [True, False, "yes", "ON", "0", 1],
 }
 UNUSABLE = {
@@ -41,6 +42,7 @@ UNUSABLE = {
     "sync": ["sometimes", "", None, 2],
     "memory_rows": [-1, 1.5, "1.5", True, None, math.inf],
     "powercap": ["", None, 7],
+    "calibration": ["", None, 7, b"x", "a\0b"],
     "enabled": ["maybe", 2, None, "", 1.0],
 }
 
@@ -109,7 +111,7 @@ def test_every_key_in_every_layer(folder, key):
     text = {
         "log": "/tmp/x.csv", "log_conflict": "new_file", "region": "FR", "intensity_g_per_kwh": "56.5",
         "pue": "1.5", "interval_s": "0.5", "sync": "off", "memory_rows": "5", "powercap": "/host/powercap",
-        "enabled": "no",
+        "calibration": "off", "enabled": "no",
     }[key]  # fmt: skip
     by_argument = load({key: text}, environ={}, folder=folder)
     assert getattr(by_argument, key) != getattr(Settings(), key)

@@ -6,7 +6,6 @@ what metering would see and cost.
 
 from __future__ import annotations
 
-import importlib
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +30,7 @@ from aimeter.commands.watch import Watched
 from aimeter.meter import Meter
 from aimeter.sensors.base import Finding
 from aimeter.sensors.discover import discover
+from aimeter.sensors.nvml import driver_version
 from aimeter.sensors.sysfs import read_text
 from aimeter.sinks import open_log
 from aimeter.trace import DEAD_AFTER_S
@@ -197,20 +197,5 @@ def _versions() -> dict[str, str | None]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    versions["nvidia-driver"] = _driver_version()
+    versions["nvidia-driver"] = driver_version()
     return versions
-
-
-def _driver_version() -> str | None:
-    try:
-        nv = importlib.import_module("pynvml")
-        nv.nvmlInit()
-    except Exception:  # noqa: BLE001 - no package, another package of that name, no driver: a finding says which
-        return None
-    try:
-        text = nv.nvmlSystemGetDriverVersion()
-    except nv.NVMLError:
-        return None
-    finally:
-        nv.nvmlShutdown()
-    return text.decode() if isinstance(text, bytes) else str(text)

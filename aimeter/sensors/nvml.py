@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from aimeter.sensors.base import Clock, Sensor, Status
 
-__all__ = ["NvmlGpu", "probe"]
+__all__ = ["NvmlGpu", "driver_version", "probe"]
 
 T = TypeVar("T")
 
@@ -96,6 +96,23 @@ def probe(
         # The sensors have initialised NVML for themselves.
         with contextlib.suppress(nv.NVMLError):
             nv.nvmlShutdown()
+
+
+def driver_version() -> str | None:
+    """Return the version of the NVIDIA driver; None if there is none, or no way to ask it."""
+    nv, _ = _binding()
+    if nv is None:
+        return None
+    try:
+        nv.nvmlInit()
+    except nv.NVMLError:
+        return None
+    try:
+        return _text(nv.nvmlSystemGetDriverVersion())
+    except nv.NVMLError:
+        return None
+    finally:
+        nv.nvmlShutdown()
 
 
 def _binding() -> tuple[Any, Finding]:
