@@ -72,8 +72,9 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 @atexit.register
 def _close_all() -> None:
     """Write what has finished; registered early, so that exit handlers of later origin can still make calls."""
-    if f"{__name__}.meter" in sys.modules:
-        sys.modules[f"{__name__}.meter"].close_all()
+    close_all = getattr(sys.modules.get(f"{__name__}.meter"), "close_all", None)
+    if close_all is not None:
+        close_all()
 
 
 def __getattr__(name: str) -> object:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from . import asynchronous
 from .errors import did_you_mean
@@ -135,8 +135,9 @@ class Call:
     ) -> None:
         if self._end is None:
             try:
-                sampler = self._meter.sampler
-                if sampler.synchronise and "torch" in _modules:
+                meter = self._meter
+                sampler = meter.sampler
+                if meter.synchronise and "torch" in _modules:
                     self._synchronise()
                 if kind is not None:
                     self._error = kind.__name__
@@ -175,7 +176,7 @@ class Call:
             return
         try:
             sampler = self._meter.sampler
-            if sampler.synchronise and "torch" in _modules:
+            if self._meter.synchronise and "torch" in _modules:
                 self._synchronise()
             self._status = status
             self._error = error
@@ -451,6 +452,18 @@ class Call:
         """Grams of CO2 equivalent."""
         return self._figure("co2e_g")
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the call itself: it happens once, and there is one handle on it."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled."""
+        message = "a call's handle belongs to its process: pickle its record, call.record"
+        raise TypeError(message)
+
     def __repr__(self) -> str:
         return f"<aimeter call {self.name!r}, {self.status}>"
 
@@ -489,13 +502,13 @@ def check_count(key: str, value: object) -> float:
         ValueError: If it is negative or not finite.
     """
     number = value if isinstance(value, float) or value.__class__ is int else _number(key, value)
-    if 0 <= number < _INFINITY:
+    if 0 <= number <= _MOST:  # not NaN, not infinite, and not an integer beyond what a float can hold
         return number
     message = f"the count {key!r} must be 0 or more and finite, not {value!r}"
     raise ValueError(message)
 
 
-_INFINITY = float("inf")
+_MOST = sys.float_info.max
 
 
 def _number(key: str, value: object) -> float:

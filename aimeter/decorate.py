@@ -151,12 +151,8 @@ def _async_generator(function: Callable[..., Any], new_call: NewCall) -> Callabl
             try:
                 item = await step(value)
             except StopAsyncIteration:
-                stretches.finish(_ended(value))
+                stretches.finish("ok")
                 return
-            except GeneratorExit:
-                # The consumer closed it, and it obeyed.
-                stretches.finish("closed")
-                raise
             except BaseException as error:
                 stretches.finish("error", error)
                 raise
@@ -165,6 +161,17 @@ def _async_generator(function: Callable[..., Any], new_call: NewCall) -> Callabl
                 value = yield item
                 step = generator.asend
                 stretches.resume()
+            except GeneratorExit:
+                # Closed, not thrown in: a loop that shuts down may have closed the generator on its own, and
+                # CPython's athrow() gives None then, as if it had yielded.
+                stretches.resume()
+                try:
+                    await generator.aclose()
+                except BaseException as error:
+                    stretches.finish("error", error)
+                    raise
+                stretches.finish("closed")
+                raise
             except BaseException as error:  # noqa: BLE001 - the consumer threw it in: it is the generator's
                 step, value = generator.athrow, error
                 stretches.resume()

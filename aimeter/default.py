@@ -8,12 +8,14 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 
+from .call import Call, UnnamedCall
+from .decorate import decorate, name_of
 from .meter import Counts, Meter, checked, place
 
 if TYPE_CHECKING:
-    from typing import Unpack
+    from types import TracebackType
+    from typing import Self, Unpack
 
-    from .call import Call
     from .record import Record
     from .report.summary import Summary
 
@@ -62,7 +64,9 @@ def track(
     **counts: Unpack[Counts],
 ) -> object:
     """Meter a block, or every invocation of a function, with the default meter; see `Meter.track`."""
-    meter = _meter or default_meter()
+    meter = _meter
+    if meter is None:
+        return _before_there_is_a_meter(name, model, counts)
     # As in Meter.track, which would cost one call more.
     if name.__class__ is str:
         if not counts and model is None:
@@ -72,6 +76,59 @@ def track(
     if name is None and not counts and model is None:
         return meter.unnamed(meter, place(frame))
     return meter.make(name, model, counts, frame)
+
+
+class _Later:
+    """What a call holds for a meter until it begins: the default meter, made when something is asked of it.
+
+    Decorators run while modules are imported, before the program can say `configure(...)`.
+    """
+
+    source = staticmethod(default_meter)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(default_meter(), name)
+
+
+_later = _Later()
+
+
+class _DeferredCall(Call):
+    """A call made before there was a default meter; it takes the one that there is when it begins."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        self._meter = default_meter()
+        return super().__enter__() if self._meter.settings.enabled else self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._start is not None:
+            super().__exit__(kind, error, trace)
+
+
+class _DeferredUnnamedCall(_DeferredCall, UnnamedCall):
+    """The same without a name."""
+
+    __slots__ = ()
+
+
+def _before_there_is_a_meter(
+    name: str | Callable[..., object] | None, model: str | None, counts: Counts
+) -> object:
+    """Return what track() returns, without making the meter yet."""
+    notes: dict[str, object] | None = None if model is None else {"model": model}
+    later: Meter = _later  # type: ignore[assignment]  # which it stands for
+    if isinstance(name, str):
+        return _DeferredCall(later, name, checked(counts) or None, notes)
+    if name is None:
+        return _DeferredUnnamedCall(later, place(sys._getframe(2)), checked(counts) or None, notes)  # noqa: SLF001
+    if callable(name) or isinstance(name, classmethod):
+        label = name_of(name)
+        return decorate(name, lambda: default_meter().call(label))
+    return default_meter().make(name, model, counts, sys._getframe(2))  # noqa: SLF001 - raises, and says why
 
 
 def records() -> list[Record]:

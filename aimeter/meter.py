@@ -98,6 +98,7 @@ class Meter:
         self.sampler.deliver_to(_deliver)
         self._tally = _new_tally()
         self.unbuilt_rows = 0
+        self.retired = False
         _meters.add(self)
         _pace(self.sampler)
         _close_at_exit_of_child()
@@ -255,6 +256,7 @@ class Meter:
         they end, but no thread is kept for them. Closing again is harmless.
         """
         self.flush(timeout_s)
+        self._retire()
         self._write_open_calls()
         self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
         if self._own_sampler:
@@ -263,7 +265,13 @@ class Meter:
     def hand_over(self) -> None:
         """Flush and let go of the log, which opens again for the calls that are still open when they end."""
         self.flush()
+        self._retire()
         self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
+
+    def _retire(self) -> None:
+        """Ask no more for an interval; the sampler goes on at what the others ask for."""
+        self.retired = True
+        _pace(self.sampler)
 
     def _while_alone(self, act: Callable[[], None]) -> None:
         """Do something with the sinks, unless somebody keeps them for long or was interrupted by this."""
@@ -383,11 +391,12 @@ def checked(given: Counts) -> dict[str, float | None]:
                 f"inside the block.{did_you_mean(key, COUNTS)}"
             )
             raise TypeError(message)
-        if value.__class__ is not int or value < 0:  # most are plain whole numbers
+        if value.__class__ is not int or not 0 <= value <= _MOST_EXACT:  # most are plain whole numbers
             counts[key] = check_count(key, value)
     return counts
 
 
+_MOST_EXACT = 2**53
 _MOST_PLACES = 1000
 _places: dict[tuple[int, int], tuple[CodeType, str]] = {}
 
@@ -445,7 +454,8 @@ def shared_sampler(settings: settings_module.Settings, clock: Clock | SteppedClo
 
 def _pace(sampler: Sampler) -> None:
     """Have the sampler run at the shortest interval that any of its meters asks for."""
-    intervals = [meter.settings.interval_s for meter in list(_meters) if meter.sampler is sampler]
+    own = [meter for meter in list(_meters) if meter.sampler is sampler and not meter.retired]
+    intervals = [meter.settings.interval_s for meter in own]
     if intervals:
         sampler.pace(min(intervals))
 

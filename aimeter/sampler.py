@@ -99,7 +99,6 @@ class Sampler:
     ) -> None:
         self.now: Clock = clock
         self.interval_s = interval_s
-        self.synchronise = True
         self.unattended = False
         self.findings: list[Finding] = []
         self.traces: list[Trace] = []
@@ -330,6 +329,12 @@ class Sampler:
                 for channel in source.sensor.channels
             ]
             self.traces.extend(source.traces)
+
+    def pace(self, interval_s: float) -> None:
+        """Read at this interval from now on."""
+        self.interval_s = interval_s
+        for trace in self.traces:
+            trace.interval_s = interval_s
 
     def _asking(self, question: Question, patience_s: float = SILENCE_S) -> AbstractContextManager[bool]:
         return (

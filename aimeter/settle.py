@@ -15,7 +15,6 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -72,25 +71,27 @@ class Figures(NamedTuple):
         return Figures([self.calls[place] for place in places], *arrays)  # type: ignore[arg-type]
 
 
-@dataclass(slots=True, eq=False)
 class Entry:
     """What the ledger knows of one call while it is open."""
 
-    call: Call
-    parent: Entry | None
-    edge: int
-    awake: int = 0
+    # One is made for every call: what most calls never change stands here.
+    awake = 0
     children: set[Entry] | None = None
-    leaves: int = 0
-    leaf: bool = False
-    open: bool = True
+    leaves = 0
+    leaf = False
+    open = True
     suspended_since_s: float | None = None
-    suspended_s: float = 0.0
+    suspended_s = 0.0
     closed: int | None = None
-    batch: int = -1
-    row: int = -1
+    batch = -1
+    row = -1
     accounts: Array | None = None
     at_open: Array | None = None
+
+    def __init__(self, call: Call, parent: Entry | None, edge: int) -> None:
+        self.call = call
+        self.parent = parent
+        self.edge = edge
 
 
 class _Close(NamedTuple):
@@ -205,42 +206,39 @@ class Ledger:
 
     def _read_queue(self, horizon_s: float) -> None:
         """Turn the events up to `horizon_s` into edges."""
-        events: list[tuple[float, Call, bool | None]] = []
-        later: list[Call | Pause] = []
-        seen: set[int] = set()
-        while self.queue and len(events) < _MOST_EVENTS:
-            event = self.queue.popleft()
+        queue, entries, settled_s = self.queue, self._entries, self._horizon_s
+        events: list[tuple[float, int, Call, bool | None]] = []
+        begun: set[int] = set()
+        while queue and len(events) < _MOST_EVENTS:
+            event = queue.popleft()
             pause: bool | None = None
             if isinstance(event, tuple):
                 call, time_s, pause = event
             else:
-                call = event
-                key = id(call)
-                is_open = key in self._entries or key in seen
-                time_s = call.end_s if is_open else call.start_s
-                seen.add(key)
+                call, key = event, id(event)
+                time_s = call.end_s if key in entries or key in begun else call.start_s
+                begun.add(key)
             if time_s > horizon_s:
-                later.append(event)
+                queue.appendleft(event)
                 break
-            events.append((max(time_s, self._horizon_s), call, pause))
-        self.queue.extendleft(reversed(later))
+            events.append((max(time_s, settled_s), len(events), call, pause))
         if len(events) == _MOST_EVENTS:
-            horizon_s = max(event[0] for event in events)
-        events.sort(key=lambda event: event[0])
-        for time_s, call, pause in events:
-            entry = self._entries.get(id(call))
+            horizon_s = max(events)[0]
+        events.sort()
+        for time_s, _, call, pause in events:
+            entry = entries.get(id(call))
             if pause is not None:
                 if entry is not None:
                     self._pause(entry, time_s, suspended=pause)
-            elif entry is None:
-                if not call.booked:
-                    self._open(call, time_s)
-            else:
+            elif entry is not None:
                 self._close(entry, time_s)
-        self._horizon_s = max(self._horizon_s, horizon_s)
+            elif not call.booked:
+                self._open(call, time_s)
+        self._horizon_s = max(settled_s, horizon_s)
 
     def _open(self, call: Call, time_s: float) -> None:
-        parent = self._entries.get(id(call.parent)) if call.parent is not None else None
+        around = call.parent
+        parent = None if around is None else self._entries.get(id(around))
         edge = self._edge(time_s)
         entry = Entry(call, parent, edge)
         self._entries[id(call)] = entry
@@ -318,8 +316,7 @@ class Ledger:
         """Add an edge; whatever the queue's order, edges never go back in time."""
         books = self._books
         last = books.time_s[-1] if books.time_s else self._edge_s
-        time_s = time_s if math.isnan(last) else max(time_s, last)
-        return books.add_edge(time_s, self._leaves)
+        return books.add_edge(max(time_s, last), self._leaves)  # before the first, `last` is NaN, no maximum
 
     def _note_activity(self, edge: int) -> None:
         """Keep the activity, the times at which any call was open, in step with the edges."""

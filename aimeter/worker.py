@@ -223,7 +223,10 @@ class Worker:
             return
 
     def _watch(self, watched: threading.Thread) -> None:
-        """Take over from a thread whose sensor does not answer; whatever keeps it, see that queues are bounded."""
+        """Take over from a thread whose sensor does not answer, or that something has killed.
+
+        Whatever else keeps it, queues are bounded.
+        """
         while True:
             time.sleep(SILENCE_S / 4)
             with self._alone():
@@ -231,7 +234,9 @@ class Worker:
                     return
                 for sampler in self._serving:
                     sampler.watch_pace()
-                if self._due_s is not None and time.monotonic() >= self._due_s:
+                overdue = self._due_s is not None and time.monotonic() >= self._due_s
+                if overdue or not watched.is_alive():
                     self._thread, self._due_s = threading.current_thread(), None
+                    self._thread.name = watched.name
                     break
         self._work()

@@ -688,3 +688,69 @@ def test_meters_do_not_mix(clock):
         clock.sleep(1.0)
     assert [row.name for row in first.records()] == ["a"]
     assert [row.zone for row in second.records()] == ["DE"]
+
+
+def test_a_handle_is_copied_as_itself_and_not_pickled(clock, meter):
+    """A call happened once: copies are the same handle, and what can be pickled is its record."""
+    import copy
+    import pickle
+
+    with meter.track("x") as call:
+        clock.sleep(0.1)
+    assert copy.copy(call) is call
+    assert copy.deepcopy([call])[0] is call
+    with pytest.raises(TypeError, match="pickle its record"):
+        pickle.dumps(call)
+    assert pickle.loads(pickle.dumps(call.record)) == call.record
+
+
+def test_a_count_beyond_a_float_is_refused(meter):
+    """A count that no column can hold is a slip at once, not the loss of a row later."""
+    with pytest.raises(ValueError, match="items"):
+        meter.track("x", items=10**400)
+
+
+def test_two_meters_wait_for_gpus_as_each_is_told(clock):
+    """sync= is a meter's own setting, whichever was made last."""
+    off = aimeter.Meter(clock=clock, region="FR", sensors=[FakeSensor(clock, WATTS)], sync="off")
+    on = aimeter.Meter(clock=clock, region="FR", sensors=[FakeSensor(clock, WATTS)])
+    assert (off.synchronise, on.synchronise) == (False, True)
+
+
+def test_decorating_makes_no_meter(monkeypatch):
+    """Decorators run at import, before configure(): the meter is made when the first call begins."""
+    from aimeter import default
+
+    monkeypatch.setattr(default, "_meter", None)
+
+    @aimeter.track
+    def bare():
+        return 1
+
+    @aimeter.track("named", items=2)
+    def named():
+        return 2
+
+    @aimeter.track()
+    def unnamed():
+        return 3
+
+    assert default._meter is None
+    meter = aimeter.configure(log=None, region="FR")
+    assert (bare(), named(), unnamed()) == (1, 2, 3)
+    with aimeter.track("block"):
+        pass
+    rows = meter.records()
+    assert [row.name.rpartition(".")[2] for row in rows] == ["bare", "named", "unnamed", "block"]
+    assert rows[1].items == 2
+
+
+def test_a_shorter_interval_takes_effect_and_ends_with_its_meter():
+    """The shared sampler runs at the shortest interval that a meter in use asks for."""
+    slow = aimeter.Meter(region="FR", interval_s=0.05)
+    quick = aimeter.Meter(region="FR", interval_s=0.01)
+    assert slow.sampler is quick.sampler
+    assert {trace.interval_s for trace in slow.sampler.traces} == {0.01}
+    quick.close()
+    assert slow.sampler.interval_s >= 0.05
+    slow.close()

@@ -182,6 +182,39 @@ count = 1
     assert names(log).count("work") == int(count)
 
 
+def test_a_driver_that_hangs(tmp_path):
+    """NVML that does not return for minutes, deep in its C code, delays neither calls nor the exit."""
+    log = tmp_path / "calls.csv"
+    source = (
+        HANGING
+        + """
+from tests.emulator.nvml import FakeNvml
+fake = FakeNvml()
+gpu = fake.add("a100")
+gpu.set_power(300.0)
+aimeter.configure(log=LOG, region="FR")
+with aimeter.track("before") as before:
+    sleep(0.3)
+assert before.gpu_j > 0
+with aimeter.track("work") as call:
+    gpu.set(latency_s=300.0)
+    sleep(0.3)
+    began = perf_counter()
+    for _ in range(100):
+        with aimeter.track("inner"):
+            pass
+    assert perf_counter() - began < 0.5
+print(perf_counter())
+"""
+    )
+    out, _ = finish(start(source, log))
+    assert time.perf_counter() - float(out) < 5
+    found = {row["name"]: row for row in rows(log)}
+    assert names(log) == ["before", *["inner"] * 100, "work"]
+    assert float(found["work"]["coverage"]) < 0.8
+    assert "not answered" in missing(found["work"])["gpu:0"]
+
+
 def test_search_that_hangs_or_fails(tmp_path):
     """A driver that hangs while sensors are looked for, or fails in some new way, costs the figures only."""
     log = tmp_path / "calls.csv"
@@ -255,6 +288,59 @@ assert len(said) == 1 and "a bug" in said[0], said
 """
     )
     run(source, log)
+
+
+def test_a_thread_that_is_killed(tmp_path):
+    """F3: what ends the thread that meters, such as a sink of the program's own that exits, ends metering not."""
+    log = tmp_path / "calls.csv"
+    source = (
+        HANGING
+        + """
+class Exiting:
+    lost_rows, last_fault = 0, ""
+    def write(self, records):
+        if any(record.name == "fatal" for record in records):
+            sys.exit("a slip of the program's")
+    def reopen(self): pass
+    def close(self): pass
+meter = aimeter.Meter(sensors=[sensor()], sinks=[Exiting()], log=LOG, region="FR")
+def named(name):
+    return [thread for thread in of_aimeter() if thread.name == name]
+for _ in range(3):
+    [killed] = named("aimeter")
+    with meter.track("fatal"):
+        sleep(0.05)
+    until(lambda: not killed.is_alive())
+    until(lambda: named("aimeter"))
+    with meter.track("work") as call:
+        sleep(0.05)
+    assert call.energy_j > 0
+"""
+    )
+    run(source, log)
+    assert names(log).count("work") == 3
+
+
+def test_no_thread_can_be_had(tmp_path):
+    """Where the system gives no more threads, calls read the sensors themselves; one log line says so."""
+    log = tmp_path / "calls.csv"
+    source = (
+        HANGING
+        + """
+def refuse(*_):
+    raise RuntimeError("can't start new thread")
+threading._start_new_thread = refuse
+meter = new_meter(sensor(period_s=0))
+for _ in range(3):
+    with meter.track("work") as call:
+        sleep(0.1)
+    assert abs(call.energy_j - 100 * call.duration_s) <= call.error_j
+    assert call.record.coverage > 0.9
+assert len(said) == 1 and "thread" in said[0], said
+"""
+    )
+    run(source, log)
+    assert names(log) == ["work"] * 3
 
 
 def test_a_gpu_that_is_lost_in_mid_call(tmp_path):

@@ -160,6 +160,31 @@ def test_f1_a_killed_process_loses_at_most_its_last_second(tmp_path, end):
     assert due <= written
 
 
+def test_f5_flush_with_a_call_open(tmp_path):
+    """F5, F7, F15: a flush writes what has finished, and only that; threads and sinks are independent."""
+    log = tmp_path / "calls.csv"
+    source = """
+    sinks = []
+    meters = [aimeter.Meter(sensors=[sensor()], sinks=sinks, log=LOG) for _ in range(3)]
+    assert sinks == []
+    meter = meters[0]
+    def work(index):
+        with meter.track("work", items=index):
+            sleep(0.05)
+    with meter.track("open"):
+        threads = [threading.Thread(target=work, args=(index,), name=f"t{index}") for index in range(2)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        meter.flush()
+        os._exit(0)
+    """
+    run(source, log)
+    assert sorted((row["name"], row["items"], row["thread"]) for row in rows(log)) == [
+        ("work", "0", "t0"),
+        ("work", "1", "t1"),
+    ]
+
+
 @pytest.mark.parametrize("first", ["main", "handler"])
 def test_calls_in_exit_handlers(tmp_path, first):
     """Calls made by exit handlers, registered before or after aimeter's first use, have rows with their energy."""
@@ -288,7 +313,7 @@ def test_signal_handler_in_the_first_call(tmp_path):
         with aimeter.track("signal"):
             made += 1
         signal.setitimer(signal.ITIMER_REAL, 0.02)
-    new_meter(log=None).close()  # loads all modules: an import that a signal interrupts is Python's own problem
+    aimeter.track, new_meter(log=None).close()  # loads all modules: an import that a signal interrupts is Python's own problem
     signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.002)
     with aimeter.track("main"):

@@ -81,12 +81,15 @@ def _simplified(value: object) -> object:
 
 
 _DEEPEST_NOTE = 20
+_LONGEST_INTEGER_BITS = 1024  # no other reader of JSON takes more than a double holds; Python stops at 4300 digits
 
 
 def _plain(value: object, inside: frozenset[int] = frozenset()) -> object:
     """Return a copy that JSON takes; what holds itself or lies 20 levels deep becomes an ellipsis."""
     if isinstance(value, str):
         return _LONE_SURROGATE.sub(_escape, value)
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER_BITS:
+        return f"<integer of {value.bit_length()} bits>"
     if value is None or isinstance(value, int | float):
         return None if isinstance(value, float) and not math.isfinite(value) else value
     if id(value) in inside or len(inside) == _DEEPEST_NOTE:
