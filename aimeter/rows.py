@@ -215,6 +215,7 @@ def _meta(figures: Figures, traces: Sequence[Trace], context: Context) -> list[M
     nothing: Mapping[str, object] = {"aimeter": common}
     died = [trace for trace in traces if trace.died_s < math.inf]
     doubtful = _implausible(figures, traces)
+    borrowed_s = [(k, one.calibration.measured_s) for k, one in enumerate(traces) if one.calibration is not None]
     metas: list[Mapping[str, object]] = []
     for index, (call, suspended_s) in enumerate(zip(figures.calls, figures.suspended_s.tolist(), strict=True)):
         notes, remarks = call.notes, call.remarks
@@ -226,6 +227,10 @@ def _meta(figures: Figures, traces: Sequence[Trace], context: Context) -> list[M
             metered = {trace.channel.id for trace, yes in zip(traces, figures.metered[:, index], strict=True) if yes}
             missing = _missing(call, died, metered)
             remarks = {**remarks, "missing": missing} if missing else remarks
+        since_s = min((when_s for k, when_s in borrowed_s if figures.metered[k, index]), default=None)
+        if since_s is not None:
+            age_s = max(context.epoch_s + call.start_s - since_s, 0.0)
+            remarks = {**remarks, "idle": {"source": "calibration", "age_s": round(age_s)}}
         if notes or remarks:
             rest = {key: value for key, value in notes.items() if key != "model"}
             metas.append({**rest, "aimeter": {**remarks, **common}})

@@ -313,7 +313,10 @@ class Trace:
                 del self._idle[old]
         else:
             self._lowest_w = min(power_w, self._lowest_w)
-        self.idle_w = min([*self._idle.values()] or [self._lowest_w])
+        if self.calibration is not None and (rested or power_w < self.calibration.idle_w):
+            self.calibration = None
+        calibrated = [] if self.calibration is None else [self.calibration.idle_w]
+        self.idle_w = min([*self._idle.values()] or [self._lowest_w, *calibrated])
         self.idle_w = min(self.idle_w, power_w)
 
     def _published(self, reading: Reading) -> When:
