@@ -197,6 +197,7 @@ with aimeter.track("before") as before:
     sleep(0.3)
 assert before.gpu_j > 0
 with aimeter.track("work") as call:
+    sleep(0.3)
     gpu.set(latency_s=300.0)
     sleep(0.3)
     began = perf_counter()
