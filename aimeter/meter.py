@@ -103,10 +103,14 @@ class Meter:
         _pace(self.sampler)
         _close_at_exit_of_child()
         if self.settings.enabled:
+            # Loaded here, before the sampler's thread begins: a fork in the middle of its imports would leave the
+            # child with half a module. And at exit an import that runs code would change the exit status of a
+            # program that SIGINT ends (python/cpython, `unhandled_keyboard_interrupt`).
+            from . import calibration, rows, settle, trace  # noqa: F401, PLC0415
+
+            if sensors is None:
+                from .sensors import discover  # noqa: F401, PLC0415
             self.sampler.attend()
-            # NumPy is loaded by now. At exit an import that runs code would change the exit status of a program
-            # that SIGINT ends (python/cpython, `unhandled_keyboard_interrupt`).
-            from . import rows, settle  # noqa: F401, PLC0415
 
     def _sampler(self, sensors: Iterable[Sensor] | None, clock: Clock | SteppedClock) -> Sampler:
         if sensors is not None:

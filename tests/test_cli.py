@@ -151,7 +151,15 @@ def test_run_forwards_signals(environ):
     traps = "; ".join(f"trap 'echo {name}' {name}" for name in names)
     script = f"{traps}; trap 'exit 7' USR2; echo ready; while :; do sleep 0.02; done"
     command = [*AIMETER, "run", "-q", "--log", "calls.csv", "--", "sh", "-c", script]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as running:
+
+    def as_in_the_foreground():
+        # A shell starts background jobs with some signals ignored, and what is ignored cannot be trapped.
+        for name in names:
+            signal.signal(signal.Signals[f"SIG{name}"], signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, text=True, preexec_fn=as_in_the_foreground
+    ) as running:
         assert running.stdout.readline() == "ready\n"
         for name in names:
             running.send_signal(signal.Signals[f"SIG{name}"])

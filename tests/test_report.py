@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -401,3 +402,35 @@ def test_an_export_to_nowhere_says_what_to_do(tmp_path: Path):
         export_csv([], tmp_path / "missing" / "calls.csv")
     with pytest.raises(ConfigurationError, match="Name a file"):
         export_csv([], tmp_path)
+
+
+def test_calls_whose_parent_is_missing_are_not_lost_from_the_total():
+    """A call inside another whose row never came counts for itself; one whose parent's row comes does not."""
+    child = make_record(call_id="child", parent_id="parent", energy_j=2.0)
+    parent = make_record(call_id="parent", energy_j=5.0)
+    late = make_record(call_id="late", parent_id="parent", energy_j=1.0)
+    tally = Tally()
+    tally.add(child)
+    assert (tally.summary().total.calls, tally.summary().total.energy_j) == (1, 2.0)
+    tally.add(parent)
+    tally.add(late)
+    assert (tally.summary().total.calls, tally.summary().total.energy_j) == (1, 5.0)
+    assert tally.summary().nested == 2
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_exporting_never_replaces_what_is_no_file(tmp_path, kind):
+    """A device or a pipe is refused, not replaced by a file."""
+    target = tmp_path / "pipe" if kind == "fifo" else Path("/dev/null")
+    if kind == "fifo":
+        os.mkfifo(target)
+    with pytest.raises(ConfigurationError, match="no regular file"):
+        export_csv([], target)
+    assert not target.is_file()
+
+
+@pytest.mark.parametrize("name", ["calls.json", "calls.parquet", "calls.csv.gz"])
+def test_a_log_is_what_its_name_promises(tmp_path, name):
+    """A name that promises another format is refused rather than filled with CSV."""
+    with pytest.raises(ConfigurationError, match="jsonl"):
+        open_log(tmp_path / name)

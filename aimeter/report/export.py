@@ -26,7 +26,7 @@ def export_csv(records: Iterable[Record], path: str | os.PathLike[str]) -> int:
     a reader sees the old file or the new one, never a part.
 
     Raises:
-        ConfigurationError: The folder does not exist, or the path is a folder.
+        ConfigurationError: The folder does not exist, or the path is a folder, a device or a pipe.
         OSError: The disk did not take it; the old file is untouched.
     """
     target = Path(path).expanduser().resolve()  # through a link to the file itself
@@ -35,6 +35,9 @@ def export_csv(records: Iterable[Record], path: str | os.PathLike[str]) -> int:
         raise ConfigurationError(message)
     if target.is_dir():
         message = f"{target} is a folder. Name a file in it, such as '{target / 'calls.csv'}'."
+        raise ConfigurationError(message)
+    if target.exists() and not target.is_file():
+        message = f"{target} is no regular file, and would be replaced. Name a file."
         raise ConfigurationError(message)
     beside = target.with_name(f".{uuid.uuid4().hex}.tmp")
     rows = 0

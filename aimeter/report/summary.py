@@ -192,6 +192,9 @@ class _Sums:
         )
 
 
+_REMEMBERED = 4096
+
+
 class Tally:
     """A running summary: add records as they come, ask at any time. Used by one thread at a time.
 
@@ -203,6 +206,10 @@ class Tally:
         self._most_names = most_names
         self._sums: dict[tuple[str, bool], _Sums] = {}
         """By name and by whether no other call encloses the calls."""
+        self._orphans: dict[str, _Sums] = {}
+        """Calls inside another whose row has not come: it is open, in another log, or was lost in a crash."""
+        self._seen: dict[str, None] = {}
+        """Calls whose rows came lately: children may outlive them."""
 
     def add(self, record: Record) -> None:
         """Count one record in."""
@@ -213,6 +220,15 @@ class Tally:
                 key = OTHER_NAMES, record.parent_id is None
             sums = self._sums.setdefault(key, _Sums())
         sums.add(record)
+        self._orphans.pop(record.call_id, None)
+        self._seen[record.call_id] = None
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        if record.parent_id is not None and record.parent_id not in self._seen:
+            orphans = self._orphans.get(record.parent_id)
+            if orphans is None:
+                orphans = self._orphans[record.parent_id] = _Sums()
+            orphans.add(record)
 
     def summary(self, *, skipped: int = 0) -> Summary:
         """Return the sums so far; `skipped` is the number of a log's lines that were no rows."""
@@ -222,6 +238,8 @@ class Tally:
             by_name.setdefault(name, _Sums()).merge(sums)
             if outermost:
                 total.merge(sums)
+        for sums in self._orphans.values():
+            total.merge(sums)
         rows = [sums.row(name) for name, sums in by_name.items()]
         rows.sort(key=lambda row: (-(row.energy_j or 0.0), row.name))
         return Summary(
