@@ -65,6 +65,9 @@ _NO_GLOW = 1e-6
 _TAUS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Time constants tried for the afterglow of a call."""
 
+_BELOW = 0.9
+"""A short gap in which less than this part of the calibrated idle power was drawn contradicts it."""
+
 _IDLE_STRETCH_S = 0.1
 """A quiet stretch teaches the idle power if its knots are this far apart, or a period of the sensor."""
 
@@ -313,10 +316,10 @@ class Trace:
                 del self._idle[old]
         else:
             self._lowest_w = min(power_w, self._lowest_w)
-        if self.calibration is not None and (rested or power_w < self.calibration.idle_w):
-            self.calibration = None
-        calibrated = [] if self.calibration is None else [self.calibration.idle_w]
-        self.idle_w = min([*self._idle.values()] or [self._lowest_w, *calibrated])
+        if self.calibration is not None and not rested and power_w > _BELOW * self.calibration.idle_w:
+            return
+        self.calibration = None
+        self.idle_w = min([*self._idle.values()] or [self._lowest_w])
         self.idle_w = min(self.idle_w, power_w)
 
     def _published(self, reading: Reading) -> When:
