@@ -16,7 +16,6 @@ Error: among 184 servers of 2018 and later a straight line between true idle and
 from __future__ import annotations
 
 import os
-import platform
 import re
 import time
 from pathlib import Path
@@ -213,7 +212,7 @@ def probe(
 
     """
     online = online or os.cpu_count() or 1
-    name = microarchitecture(read_text(proc / "cpuinfo") or platform.processor())
+    name = microarchitecture(read_text(proc / "cpuinfo") or "")
     share = SHARES[name] if name else UNKNOWN
     limit = cpu_limit(online, root=cgroup, membership=proc / "self" / "cgroup")
     cpus = limit.cpus if limit else float(online)
