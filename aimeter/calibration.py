@@ -52,7 +52,7 @@ class Calibration:
         device: Identity of the device: a GPU's UUID, a zone's path.
         name: What a person calls it.
         idle_w: Power while nothing ran: median of the means over stretches of a second.
-        spread_w: Standard deviation of those means.
+        spread_w: Standard deviation of those means, by the median of their distances from it.
         period_s: Time between updates of the published value; None if that could not be seen.
         jitter_s: Standard deviation of the times of updates around a straight line; None likewise.
         measured_s: When, in seconds since 1970 (UTC).
@@ -97,7 +97,7 @@ def this_machine(root: Path = Path("/")) -> Machine:
         or read_text(root / "var" / "lib" / "dbus" / "machine-id")
         or ""
     )
-    what = f"aimeter {platform.system()} {platform.machine()} {cpu[1] if cpu else platform.processor()}"
+    what = f"aimeter {platform.system()} {platform.machine()} {cpu[1] if cpu else ''}"
     identity = hmac.new(key.encode(), what.encode(), hashlib.sha256).hexdigest()[:32]
     from .sensors.nvml import driver_version  # noqa: PLC0415 - only who has calibrations needs it
 

@@ -102,6 +102,32 @@ def doctor(
     raise typer.Exit(diagnosis.exit_status)
 
 
+@app.command()
+def calibrate(
+    *,
+    seconds: Annotated[
+        float,
+        typer.Option("--seconds", metavar="N", min=5, max=3600, help="Watch the devices for N seconds."),
+    ] = 10.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure what the devices draw at rest, and keep it for this machine.
+
+    Let nothing else run meanwhile.
+
+    Exit status: 0 if every meter was calibrated; 1 if only some were;
+    2 if none was, a setting is bad or the result cannot be stored.
+    """
+    from aimeter.commands import calibrate as calibrating
+
+    outcomes = calibrating.calibrate(seconds, {}, _progress)
+    if as_json:
+        _print_json(asdict(outcomes))
+    else:
+        calibrating.show(outcomes, _console())
+    raise typer.Exit(outcomes.exit_status)
+
+
 @app.command(context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --")
 def run(
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The command and its arguments.")],

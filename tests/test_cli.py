@@ -20,13 +20,16 @@ import typer.main
 
 import aimeter
 from aimeter import report
+from aimeter.calibration import Calibration
 from aimeter.cli import app
 from aimeter.commands import report as reporting
 from aimeter.commands import run as running_commands
+from aimeter.commands.calibrate import Outcomes
 from aimeter.commands.diagnosis import (
     METERED,
     NOT_METERED,
     PARTLY,
+    CalibrationReport,
     CarbonReport,
     CostReport,
     Diagnosis,
@@ -56,6 +59,7 @@ def environ(nvml, tmp_path, monkeypatch):
     nvml.init_error(LIBRARY_NOT_FOUND)
     clean = {key: text for key, text in os.environ.items() if not key.startswith("AIMETER_")}
     clean |= {"PYTHONPATH": str(ROOT), "AIMETER_POWERCAP": str(tmp_path / "none"), "COLUMNS": "100"}
+    clean |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     return nvml.environ(tmp_path, base=clean)
 
 
@@ -433,7 +437,7 @@ def test_help_and_version_load_little(environ):
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
     )
     assert ran.stdout.endswith("\nEND\n")
-    for name in ("doctor", "run", "report", "demo"):
+    for name in ("doctor", "calibrate", "run", "report", "demo"):
         assert re.search(rf"\b{name}\b", ran.stdout)
     assert call(environ, "--version").stdout == f"aimeter {aimeter.__version__}\n"
 
@@ -449,6 +453,6 @@ def test_the_reference_has_every_command_option_and_key():
             for option in (one for one in parameter.opts if one.startswith("-") and one != "--help"):
                 assert f"`{option}" in section, f"{name} {option}"
     values = (MeterReport, CarbonReport, CostReport, SettingReport, report.Summary, report.SummaryRow)
-    for value in (Diagnosis, *values):
+    for value in (Diagnosis, CalibrationReport, *values, Outcomes, Calibration):
         for key in value.__dataclass_fields__:
             assert f"`{key}`" in text, f"{value.__name__}.{key}"

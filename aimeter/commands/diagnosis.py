@@ -31,6 +31,9 @@ class MeterReport:
         shared: The figure is of a whole device of which this process may use a part.
         notes: What the figure covers, what an estimate assumes, why a better way of reading does not serve.
         fault: Why it is not metered after all; None if it works.
+        idle_w: Idle power as `aimeter calibrate` has measured it; None if there is no calibration to be used.
+        idle_spread_w: Its standard deviation then.
+        idle_age_s: How long ago that was.
     """
 
     id: str
@@ -47,6 +50,9 @@ class MeterReport:
     shared: bool
     notes: tuple[str, ...]
     fault: str | None
+    idle_w: float | None = None
+    idle_spread_w: float | None = None
+    idle_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,19 @@ class SettingReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    """Where idle powers measured on purpose are kept.
+
+    Attributes:
+        path: The file, whether it is there or not; None if the setting is ``off``.
+        problem: Why it, or a part of it, is not used; empty if it is used or not there.
+    """
+
+    path: str | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class CostReport:
     """What metering took while it was watched.
 
@@ -111,6 +130,7 @@ class Diagnosis:
         settings: Settings that are not at their defaults.
         versions: By name; None where it is not installed or cannot be told.
         cost: What metering takes.
+        calibration: Where idle powers come from.
     """
 
     exit_status: int
@@ -122,3 +142,4 @@ class Diagnosis:
     settings: Mapping[str, SettingReport]
     versions: Mapping[str, str | None]
     cost: CostReport
+    calibration: CalibrationReport

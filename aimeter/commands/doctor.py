@@ -9,17 +9,20 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from aimeter import settings as settings_module
 from aimeter._version import __version__
+from aimeter.calibration import Calibrations, path_of
 from aimeter.carbon.intensity import GIVEN
 from aimeter.carbon.location import resolve
 from aimeter.commands.diagnosis import (
     METERED,
     NOT_METERED,
     PARTLY,
+    CalibrationReport,
     CarbonReport,
     CostReport,
     Diagnosis,
@@ -28,7 +31,7 @@ from aimeter.commands.diagnosis import (
 )
 from aimeter.commands.watch import Watched
 from aimeter.meter import Meter
-from aimeter.sensors.base import Finding
+from aimeter.sensors.base import Channel, Finding
 from aimeter.sensors.discover import discover
 from aimeter.sensors.nvml import driver_version
 from aimeter.sensors.sysfs import read_text
@@ -68,7 +71,10 @@ def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagn
     with Meter(sensors=sensors, **{**arguments, **quiet}) as meter:  # type: ignore[arg-type]
         cpu_share = _watch(meter, sensors, progress)
         reports = [report for sensor in sensors for report in sensor.reports(found.findings)]
+        channels = [channel for sensor in sensors for channel in sensor.channels]
         carbon = _carbon(meter)
+    stored = Calibrations(path_of(settings.calibration))
+    reports = [_at_rest(report, channel, stored) for report, channel in zip(reports, channels, strict=True)]
     gaps = gaps_among(found.findings, nvidia=nvidia_on_bus())
     status, verdict = judge(reports, gaps, enabled=settings.enabled)
     origins = settings_module.origins(arguments)
@@ -82,7 +88,17 @@ def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagn
         settings={key: SettingReport(getattr(settings, key), origin) for key, origin in origins.items()},
         versions=_versions(),
         cost=CostReport(cpu_share, settings.interval_s),
+        calibration=CalibrationReport(None if stored.path is None else str(stored.path), stored.problem),
     )
+
+
+def _at_rest(report: MeterReport, channel: Channel, stored: Calibrations) -> MeterReport:
+    """Add what is known of a channel's idle power."""
+    known = stored.of(channel)
+    if known is None:
+        return report
+    age_s = stored.age_s(known)
+    return replace(report, idle_w=known.idle_w, idle_spread_w=known.spread_w, idle_age_s=age_s)
 
 
 def _watch(meter: Meter, sensors: Sequence[Watched], progress: Progress) -> float:

@@ -27,6 +27,9 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
         console.print(_meters(diagnosis.meters))
     _print(console, [line for meter in diagnosis.meters for line in _remarks(meter)])
     missing = [line for finding in _by_weight(diagnosis) for line in _told(finding, diagnosis)]
+    if diagnosis.calibration.problem:
+        where = f"- calibration {diagnosis.calibration.path}: {diagnosis.calibration.problem}"
+        missing.append(Text(printable(where), style=_PASSING))
     sections: dict[str, list[str | Text]] = {
         "Not in use": missing,
         "Grams": _grams(diagnosis.carbon),
@@ -54,7 +57,8 @@ def _meters(meters: tuple[MeterReport, ...]) -> Table:
     for title in ("", "device", "measured by"):
         table.add_column(title, overflow="fold")
     seen = any(meter.observed_period_s is not None for meter in meters)
-    for title in ("power", "error", "period", *(["seen"] if seen else [])):
+    rested = any(meter.idle_w is not None for meter in meters)
+    for title in ("power", *(["idle"] if rested else []), "error", "period", *(["seen"] if seen else [])):
         table.add_column(title, justify="right", no_wrap=True)
     for meter in meters:
         cells = (
@@ -62,12 +66,27 @@ def _meters(meters: tuple[MeterReport, ...]) -> Table:
             printable(meter.name),
             f"{meter.source} {meter.method}",
             quantity(meter.power_w, "W"),
+            *([_idle(meter)] if rested else []),
             f"±{meter.relative_error:.0%}",
             _time(meter.documented_period_s),
             "" if meter.observed_period_s is None else _time(meter.observed_period_s),
         )
         table.add_row(*map(Text, cells[: len(table.columns)]), style="red" if meter.fault else "")
     return table
+
+
+def _idle(meter: MeterReport) -> str:
+    if meter.idle_w is None or meter.idle_age_s is None:
+        return ""
+    return f"{quantity(meter.idle_w, 'W')}, {_age(meter.idle_age_s)} old"
+
+
+def _age(seconds: float) -> str:
+    """Return ``3 days``, ``2 h`` or ``5 min``."""
+    minutes = seconds / 60
+    if minutes < 60:  # noqa: PLR2004 - minutes of an hour
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days"
 
 
 def _time(seconds: float) -> str:

@@ -1,0 +1,212 @@
+"""Measure on purpose what metering otherwise learns by and by: idle powers, and the periods of the sensors.
+
+First every sensor is read quickly, to see when its values change. Then it is read as in metering, for some
+seconds, and what the devices draw meanwhile is their idle power. So that includes what metering itself costs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+from rich.table import Table
+from rich.text import Text
+
+from aimeter import settings as settings_module
+from aimeter.calibration import MAX_AGE_S, Calibration, path_of, store, this_machine
+from aimeter.commands.rest import Rest, Steps, not_at_rest, rest_of, steps_of
+from aimeter.errors import ConfigurationError
+from aimeter.meter import Meter
+from aimeter.report.units import printable, quantity
+from aimeter.sensors.base import Channel, Clock, Outcome, Reading, Sensor
+from aimeter.sensors.discover import discover
+from aimeter.sensors.estimate import busy_s
+from aimeter.staircase import When
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aimeter.sampler import SteppedClock
+
+ALL, SOME, NONE = 0, 1, 2
+"""Exit statuses: every channel was measured; some were; none was."""
+
+_LOOKS = 16
+"""Readings in each of a sensor's periods while its changes are looked for."""
+
+_STEPS = 24
+"""Periods in which they are looked for, if that is not too short or too long a time."""
+_LEAST_LOOK_S, _MOST_LOOK_S = 0.2, 5.0
+_LEAST_PAUSE_S = 1e-4
+
+_STEP_S = 0.1
+
+Progress = Callable[[Sequence[int]], Iterable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What calibrating came to.
+
+    Attributes:
+        path: The file that it was stored in; None if there was nothing to store.
+        seconds: How long the devices were watched at rest.
+        channels: What was measured.
+        problems: What could not be, and why.
+        exit_status: `ALL`, `SOME` or `NONE`.
+    """
+
+    path: Path | None
+    seconds: float
+    channels: tuple[Calibration, ...]
+    problems: tuple[str, ...]
+    exit_status: int
+
+
+def calibrate(seconds: float, arguments: Mapping[str, object], progress: Progress = iter) -> Outcomes:
+    """Measure all sensors of this machine and store what they show.
+
+    Args:
+        seconds: How long to watch the devices at rest.
+        arguments: Settings given as options.
+        progress: Shows the steps of the time as they pass, as `rich.progress.track` does.
+
+    Raises:
+        ConfigurationError: A setting is unusable, or the calibration cannot be stored.
+    """
+    settings = settings_module.load(arguments)
+    path = path_of(settings.calibration)
+    if path is None:
+        message = (
+            "The setting calibration is 'off': no calibration would be used. Set AIMETER_CALIBRATION=auto."
+        )
+        raise ConfigurationError(message)
+    sensors = discover(powercap=settings.powercap).sensors
+    measured, problems = measure_at_rest(sensors, seconds, {**arguments, "log": None}, progress=progress)
+    if measured:
+        try:
+            store(path, this_machine(), measured)
+        except OSError as error:
+            reason = error.strerror or error
+            message = f"{path} cannot be written: {reason}. Choose another file: AIMETER_CALIBRATION=FILE"
+            raise ConfigurationError(message) from error
+    status = NONE if not measured else SOME if problems else ALL
+    return Outcomes(path if measured else None, seconds, tuple(measured), tuple(problems), status)
+
+
+def measure_at_rest(
+    sensors: Sequence[Sensor],
+    seconds: float,
+    settings: Mapping[str, object],
+    *,
+    clock: Clock | SteppedClock = time.perf_counter,
+    sleep: Callable[[float], object] = time.sleep,
+    cpu_s: Callable[[], float] = lambda: busy_s(psutil.cpu_times()),
+    progress: Progress = iter,
+) -> tuple[list[Calibration], list[str]]:
+    """Watch sensors while nothing runs, and return what was seen, and what could not be.
+
+    Args:
+        sensors: The sensors; closed in the end.
+        seconds: How long to watch.
+        settings: Settings of the meter that reads them.
+        clock: The meter's clock.
+        sleep: Waits.
+        cpu_s: Returns the seconds for which the machine's CPUs together have been busy.
+        progress: Shows the steps of the time.
+    """
+    changes: dict[Channel, list[When]] = {}
+    for sensor in sensors:
+        changes |= watch_changes(sensor, clock, sleep)
+    quiet = {"enabled": True, "memory_rows": 0, "sync": "off", "calibration": "off"}
+    measured, problems = [], []
+    with Meter(sensors=sensors, clock=clock, **{**settings, **quiet}) as meter:  # type: ignore[arg-type]
+        with meter.track("calibrate"):
+            began_s, used_s = clock(), cpu_s()
+            for _ in progress(range(round(seconds / _STEP_S))):
+                sleep(_STEP_S)
+            busy = (cpu_s() - used_s) / (clock() - began_s) / (os.cpu_count() or 1)
+        meter.flush()
+        with meter.sampler.alone():
+            for trace in meter.sampler.traces:
+                channel, times_s = trace.channel, trace.curve.knots[0]
+                points = trace.curve.at(times_s)
+                rest = rest_of(times_s, points.energy_j, points.covered_s)
+                fault = trace.reason if not trace.alive else not_at_rest(channel, rest, busy)
+                if fault or rest is None:
+                    problems.append(f"{channel.id} ({channel.name}) is not calibrated: {fault}.")
+                else:
+                    measured.append(_calibration(channel, rest, steps_of(changes.get(channel, []))))
+    return measured, problems
+
+
+def _calibration(channel: Channel, rest: Rest, steps: Steps | None) -> Calibration:
+    return Calibration(
+        id=channel.id,
+        source=channel.source,
+        method=channel.method,
+        device=channel.device,
+        name=channel.name,
+        idle_w=rest.idle_w,
+        spread_w=rest.spread_w,
+        period_s=None if steps is None else steps.period_s,
+        jitter_s=None if steps is None else steps.jitter_s,
+        measured_s=time.time(),
+    )
+
+
+def watch_changes(
+    sensor: Sensor, clock: Clock, sleep: Callable[[float], object]
+) -> dict[Channel, list[When]]:
+    """Read a sensor quickly, and return when each channel's value was seen to change."""
+    periods_s = [channel.period_s for channel in sensor.channels]
+    if not periods_s:
+        return {}
+    until_s = clock() + min(max(_STEPS * max(periods_s), _LEAST_LOOK_S), _MOST_LOOK_S)
+    pause_s = max(min(periods_s) / _LOOKS, _LEAST_PAUSE_S)
+    changes: dict[Channel, list[When]] = {channel: [] for channel in sensor.channels}
+    last: dict[Channel, Reading] = {}
+    while clock() < until_s:
+        for channel, reading in zip(sensor.channels, sensor.read(), strict=False):
+            if reading.outcome is not Outcome.OK:
+                continue
+            before = last.get(channel)
+            if before is not None and before.value != reading.value:
+                changes[channel].append(When(before.before_s, reading.after_s))
+            last[channel] = reading
+        sleep(pause_s)
+    return changes
+
+
+def show(outcomes: Outcomes, console: Console) -> None:
+    """Print what was measured, and where it is."""
+    if outcomes.channels:
+        console.print(Text(f"Idle power, over {outcomes.seconds:g} s", style="bold"))
+        console.print(_table(outcomes.channels))
+    for problem in outcomes.problems:
+        console.print(Text(f"  {printable(problem)}", style="yellow"), soft_wrap=True)
+    if outcomes.path is None:
+        console.print(Text("Nothing could be measured. See `aimeter doctor`.", style="bold red"))
+    else:
+        days = f"{MAX_AGE_S / 86400:.0f} days"
+        line = f"Stored in {outcomes.path}; used on this machine for {days}."
+        console.print(Text(printable(line), style="bold"), soft_wrap=True)
+
+
+def _table(channels: Sequence[Calibration]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("", "device", "measured by"):
+        table.add_column(title, overflow="fold")
+    for title in ("idle", "renewed every"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in channels:
+        idle = quantity(one.idle_w, "W", one.spread_w)
+        period = "" if one.period_s is None else quantity(one.period_s, "s", one.jitter_s, largest=0)
+        cells = (f"  {one.id}", printable(one.name), f"{one.source} {one.method}", idle, period)
+        table.add_row(*map(Text, cells))
+    return table

@@ -1,0 +1,518 @@
+"""Calibrations: what readings at rest show, what is kept of it, when it is used, and what that does to rows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import aimeter
+from aimeter import calibration
+from aimeter.calibration import (
+    MAX_AGE_S,
+    Calibration,
+    Calibrations,
+    Machine,
+    default_path,
+    store,
+    this_machine,
+)
+from aimeter.commands import calibrate as calibrating
+from aimeter.commands.calibrate import measure_at_rest
+from aimeter.commands.rest import Rest, not_at_rest, rest_of, steps_of
+from aimeter.errors import ConfigurationError
+from aimeter.sensors import nvml as nvml_sensor
+from aimeter.sensors.base import Channel, Outcome
+from aimeter.staircase import When
+from aimeter.testing import FakeClock, FakeSensor
+from tests import children
+from tests.emulator.clock import EmulatedClock
+
+NOW_S = 1_795_000_000.0
+HERE = Machine("0123abcd", "6.1.0", "570.86.15")
+GPU = Channel(
+    id="gpu:0", kind="gpu", method="counter", quantity="energy", name="NVIDIA H100", device="GPU-1", source="nvml",
+    period_s=0.1, max_power_w=700.0,
+)  # fmt: skip
+OF_GPU = Calibration("gpu:3", "nvml", "counter", "GPU-1", "NVIDIA H100", 70.0, 0.5, 0.1, 0.001, NOW_S)
+OF_CPU = Calibration("cpu:0", "powercap", "counter", "/x/0", "package-0", 20.0, 0.2, None, None, NOW_S)
+
+
+def stored(path, *, machine=HERE, now_s=NOW_S + 60):
+    return Calibrations(path, machine=lambda: machine, now=lambda: now_s)
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "cache" / "aimeter" / "calibration.json"
+
+
+# What readings show
+
+
+@given(
+    st.floats(0.01, 1.0),
+    st.floats(0, 100),
+    st.lists(st.booleans(), min_size=20, max_size=40).filter(lambda seen: sum(seen) > 12 and seen[0]),
+    st.floats(0.05, 0.3),
+)
+def test_the_period_of_a_staircase_is_found(period_s, phase_s, seen, looseness):
+    """Changes of which some were missed give the period to their own uncertainty, and hardly any jitter."""
+    runs = "".join("x" if one else " " for one in seen).split("x")
+    if sum(len(run) for run in runs[1:]) > sum(seen) / 2.5:
+        return  # half of the changes missed: then the usual time between two is no period
+    half_s = looseness * period_s / 2
+    rng = np.random.default_rng(len(seen))
+    changes = []
+    for k, one in enumerate(seen):
+        early_s = rng.uniform(0, 2 * half_s)
+        when_s = phase_s + k * period_s
+        if one:
+            changes.append(When(when_s - early_s, when_s - early_s + 2 * half_s))
+    found = steps_of(changes)
+    assert found.period_s == pytest.approx(period_s, rel=0.05)
+    assert found.jitter_s <= 1.5 * half_s
+
+
+def test_changes_too_close_to_be_told_apart_show_no_period():
+    """A value that is new at every reading has no known period; nor have a few changes."""
+    assert steps_of([When(0.1 * k, 0.1 * k + 0.1) for k in range(30)]) is None
+    assert steps_of([When(k, k + 0.1) for k in range(5)]) is None
+    assert steps_of([]) is None
+
+
+@given(st.floats(1, 500), st.integers(5, 30), st.floats(0.01, 0.9))
+def test_idle_power_is_what_was_drawn_most_of_the_time(watts, seconds, step_s):
+    """A constant power is found exactly; a burst for less than half of the time does not move it."""
+    times = np.arange(0, seconds + 1e-9, step_s)
+    steady = watts * times
+    rest = rest_of(times, steady, times)
+    if rest is None:
+        assert seconds < 3 * (1 + step_s) + step_s
+        return
+    assert rest.idle_w == pytest.approx(watts)
+    assert rest.spread_w == pytest.approx(0, abs=1e-6 * watts)
+    burst_s = seconds / 2 - 3
+    if burst_s > 0:
+        with_burst = steady + 10 * watts * np.minimum(times, burst_s)
+        assert rest_of(times, with_burst, times).idle_w == pytest.approx(watts)
+
+
+def test_what_was_not_metered_is_no_idle_power():
+    """Stretches in which a meter was silent are left out, rather than taken for 0 W."""
+    times = np.arange(0.0, 20.0, 0.5)
+    covered = np.where(times < 12, times, np.maximum(12.0, times - 4))
+    joules = 50 * covered
+    assert rest_of(times, joules, covered).idle_w == pytest.approx(50)
+    assert rest_of(times, np.zeros_like(times), np.zeros_like(times)) is None
+
+
+@pytest.mark.parametrize(
+    ("channel", "rest", "busy", "says"),
+    [
+        (GPU, Rest(70, 1), 1.0, ""),
+        (GPU, None, 0.0, "hardly ever renewed"),
+        (GPU, Rest(0, 0), 0.0, "nothing"),
+        (GPU, Rest(70, 30), 0.0, "varied by 43%"),
+        (GPU, Rest(400, 1), 0.0, "400 W of at most 700 W"),
+        (replace(GPU, kind="cpu", max_power_w=None), Rest(20, 1), 0.05, ""),
+        (replace(GPU, kind="cpu", max_power_w=None), Rest(20, 1), 0.9, "90% busy"),
+        (replace(GPU, kind="dram", max_power_w=None), Rest(20, 1), 0.9, "90% busy"),
+    ],
+)
+def test_a_device_that_works_is_not_calibrated(channel, rest, busy, says):
+    """What was drawn under load is not taken for idle power, and the reason is told."""
+    found = not_at_rest(channel, rest, busy)
+    assert says in found
+    assert bool(found) == bool(says)
+
+
+# What is kept
+
+
+positive = st.floats(0.001, 1e4)
+calibrations = st.builds(
+    Calibration,
+    *[st.text(max_size=8) for _ in range(5)],
+    idle_w=positive, spread_w=positive, period_s=st.none() | positive, jitter_s=st.none() | positive,
+    measured_s=st.floats(NOW_S, NOW_S + 30),
+)  # fmt: skip
+
+
+@given(
+    st.lists(calibrations, max_size=5, unique_by=lambda one: (one.source, one.method, one.device, one.name))
+)
+def test_what_is_stored_is_found(tmp_path_factory, many):
+    """Every calibration comes back as it was, for its own channel and no other."""
+    path = tmp_path_factory.mktemp("x") / "calibration.json"
+    store(path, HERE, many)
+    kept = stored(path)
+    for one in many:
+        assert (
+            kept.of(replace(GPU, source=one.source, method=one.method, device=one.device, name=one.name))
+            == one
+        )
+    assert kept.of(replace(GPU, device="another one")) is None
+    assert kept.problem == ""
+
+
+def test_a_device_is_known_by_its_identity_and_not_its_number(file):
+    """A GPU that is numbered anew is found; the same number of another GPU, or another way to read it, is not."""
+    store(file, HERE, [OF_GPU])
+    assert stored(file).of(replace(GPU, id="gpu:7")) == OF_GPU
+    for other in ({"device": "GPU-2"}, {"method": "power"}, {"source": "other"}, {"name": "2 vCPUs"}):
+        assert stored(file).of(replace(GPU, **other)) is None
+
+
+def test_newer_calibrations_take_the_place_of_older_ones(file):
+    """Channels measured again replace theirs; the others stay, other machines' too, until the system changes."""
+    elsewhere = Machine("ffff", "5.0", None)
+    store(file, elsewhere, [OF_CPU])
+    store(file, HERE, [OF_GPU, OF_CPU])
+    store(file, HERE, [replace(OF_GPU, idle_w=75.0)])
+    assert stored(file).of(GPU).idle_w == 75.0
+    cpu = replace(GPU, source="powercap", device="/x/0", name="package-0")
+    assert stored(file).of(cpu) == OF_CPU
+    assert stored(file, machine=elsewhere).of(cpu) == OF_CPU
+    renewed = replace(HERE, kernel="6.2.0")
+    store(file, renewed, [OF_GPU])
+    assert stored(file, machine=renewed).of(cpu) is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "now_s", "says"),
+    [
+        (replace(HERE, identity="ffff"), NOW_S, "another machine"),
+        (replace(HERE, kernel="6.2.0"), NOW_S, "kernel was 6.1.0"),
+        (replace(HERE, driver="580.1"), NOW_S, "driver was 570.86.15 then and is 580.1"),
+        (replace(HERE, driver=None), NOW_S, "is None now"),
+        (HERE, NOW_S + MAX_AGE_S + 3600, "30 days old"),
+        (HERE, NOW_S - 10 * 86400, "in the future"),
+    ],
+)
+def test_stale_and_foreign_calibrations_are_not_used_and_said_once(file, caplog, machine, now_s, says):
+    """One of another machine, kernel or driver, or too old, is passed over with one line at INFO."""
+    store(file, HERE, [OF_GPU])
+    caplog.set_level(logging.INFO, "aimeter")
+    kept = stored(file, machine=machine, now_s=now_s)
+    assert kept.of(GPU) is None
+    assert kept.of(GPU) is None
+    (line,) = caplog.records
+    assert line.levelno == logging.INFO
+    assert says in line.getMessage()
+    assert "aimeter calibrate" in line.getMessage()
+    assert says in kept.problem
+
+
+def test_the_gpus_driver_is_no_business_of_the_cpu(file):
+    """A new NVIDIA driver leaves the calibration of the CPU in use."""
+    store(file, HERE, [OF_GPU, OF_CPU])
+    kept = stored(file, machine=replace(HERE, driver="580.1"))
+    assert kept.of(replace(GPU, source="powercap", device="/x/0", name="package-0")) == OF_CPU
+    assert kept.of(GPU) is None
+
+
+def test_without_a_file_nothing_is_said(file, caplog):
+    """No file, and the setting off, are no problem and no message."""
+    caplog.set_level(logging.DEBUG, "aimeter")
+    for path in (file, None):
+        kept = stored(path)
+        assert kept.of(GPU) is None
+        assert kept.problem == ""
+    assert not caplog.records
+
+
+WHOLE = {"schema": 1, "machines": {HERE.identity: {"kernel": "6.1.0", "driver": None, "channels": []}}}
+
+
+def with_channel(**changes):
+    channel = {**{key: getattr(OF_GPU, key) for key in OF_GPU.__dataclass_fields__}, **changes}
+    channel = {key: value for key, value in channel.items() if value is not ...}
+    return {
+        "schema": 1,
+        "machines": {HERE.identity: {"kernel": "6.1.0", "driver": None, "channels": [channel]}},
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"{", b"[]", b"null", b"7", b"\xff\xfe", b'{"schema": 1}', b'{"schema": 1, "machines": []}',
+        b'{"schema": 1, "machines": {"0123abcd": 3}}', b'{"schema": 2, "machines": {}}', b"[" * 100_000,
+        *[json.dumps(with_channel(**bad)).encode() for bad in (
+            {"idle_w": -1}, {"idle_w": "many"}, {"idle_w": None}, {"idle_w": math.nan}, {"idle_w": True},
+            {"idle_w": ...}, {"period_s": 0}, {"period_s": math.inf}, {"spread_w": []}, {"measured_s": None},
+        )],
+    ],
+)  # fmt: skip
+def test_a_malformed_file_is_passed_over_with_one_line(file, caplog, text):
+    """Whatever the file holds, nothing raises, nothing of it is used, one line says so; calibrating mends it."""
+    file.parent.mkdir(parents=True)
+    file.write_bytes(text)
+    kept = stored(file)
+    assert kept.of(GPU) is None
+    assert kept.of(GPU) is None
+    (line,) = caplog.records
+    assert str(file) in line.getMessage()
+    assert "aimeter calibrate" in line.getMessage()
+    store(file, HERE, [OF_GPU])
+    assert stored(file).of(GPU) == OF_GPU
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=3) | st.integers(),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["schema", "machines", "0123abcd", "kernel", "driver", "channels", "idle_w"]), inner),
+)  # fmt: skip
+
+
+@given(junk)
+def test_no_document_raises(tmp_path_factory, document):
+    """Any JSON at all leads to no calibration rather than an exception."""
+    path = tmp_path_factory.mktemp("x") / "calibration.json"
+    path.write_text(json.dumps(document))
+    assert stored(path).of(GPU) is None
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(file, monkeypatch):
+    """What cannot be written whole is not there at all, and the older calibration stays."""
+    store(file, HERE, [OF_GPU])
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(calibration.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        store(file, HERE, [replace(OF_GPU, idle_w=1.0)])
+    assert stored(file).of(GPU) == OF_GPU
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_processes_that_calibrate_at_once_leave_a_whole_file(file):
+    """A reader sees the file of one process or another, never a part."""
+    pids = [
+        children.start(lambda k=k: [store(file, HERE, [replace(OF_GPU, idle_w=50.0 + k)]) for _ in range(20)])
+        for k in range(3)
+    ]
+    seen = 0
+    while pids:
+        seen += stored(file).of(GPU) is not None
+        assert stored(file).problem == ""
+        done, status = os.waitpid(pids[0], os.WNOHANG)
+        if done:
+            assert status == 0
+            pids.pop(0)
+    assert stored(file).of(GPU).idle_w in {50.0, 51.0, 52.0}
+
+
+def test_the_file_is_where_the_system_keeps_caches(tmp_path, monkeypatch):
+    """XDG on Linux (a relative folder is ignored), and what macOS and Windows have."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    in_home = tmp_path / ".cache" / "aimeter" / "calibration.json"
+    assert default_path({}, "linux") == in_home
+    assert default_path({"XDG_CACHE_HOME": ""}, "linux") == in_home
+    assert default_path({"XDG_CACHE_HOME": "relative"}, "linux") == in_home
+    assert default_path({"XDG_CACHE_HOME": "/caches"}, "linux") == Path("/caches/aimeter/calibration.json")
+    assert default_path({}, "darwin") == tmp_path / "Library" / "Caches" / "aimeter" / "calibration.json"
+    assert default_path({"LOCALAPPDATA": "/local"}, "win32") == Path("/local/aimeter/calibration.json")
+
+
+def test_a_machine_is_told_from_others_without_naming_it(tmp_path):
+    """Another machine-id or CPU is another machine; neither the id nor the host's name can be seen."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "proc").mkdir()
+    machine_id, info = tmp_path / "etc" / "machine-id", tmp_path / "proc" / "cpuinfo"
+    identities = set()
+    for text, cpu in (("a" * 32, "One"), ("b" * 32, "One"), ("b" * 32, "Two"), ("", "Two")):
+        machine_id.write_text(f"{text}\n")
+        info.write_text(f"processor\t: 0\nmodel name\t: {cpu}\n")
+        machine = this_machine(tmp_path)
+        assert machine == this_machine(tmp_path)
+        assert not text or text not in machine.identity
+        identities.add(machine.identity)
+    assert len(identities) == 4
+    assert os.uname().nodename not in machine.identity
+
+
+# Measuring
+
+
+QUIET = {"log": None, "region": "FR"}
+
+
+def test_an_emulated_gpu_at_rest(nvml):
+    """Idle power, its spread and the true period of a GPU are found; a burst of another program's does not matter."""
+    clock = EmulatedClock(nvml)
+    gpu = nvml.add("h100", latency_s=0.0003, counter_period_s=0.08)
+    quiet = [(0.05, 70.0 + (-1) ** k) for k in range(120)]
+    gpu.play([*quiet, (0.7, 300.0), *quiet, *quiet])
+    sensors, _ = nvml_sensor.probe({}, clock)
+    (found,), problems = measure_at_rest(
+        sensors, 10.0, QUIET, clock=clock, sleep=clock.sleep, cpu_s=lambda: 0.0
+    )
+    assert problems == []
+    assert found.idle_w == pytest.approx(70.0, rel=0.01)
+    assert found.spread_w < 3
+    assert found.period_s == pytest.approx(0.08, rel=0.005)
+    assert found.jitter_s < 0.005
+    assert (found.source, found.method, found.device) == ("nvml", "counter", gpu.uuid)
+    assert found.measured_s == pytest.approx(time.time(), abs=60)
+
+
+def test_devices_that_fail_are_told_and_do_not_stop_the_others():
+    """A dead sensor, and one that works all the time, are problems with a reason; a healthy one is calibrated."""
+    clock = FakeClock()
+    good = FakeSensor(clock, 40.0, period_s=0.1)
+    lost = FakeSensor(clock, 40.0, period_s=0.1, id="gpu:1")
+    lost.fault = Outcome.GONE
+    busy = FakeSensor(clock, 40.0, id="cpu:0")
+    measured, problems = measure_at_rest(
+        [good, lost, busy], 6.0, QUIET, clock=clock, sleep=clock.sleep, cpu_s=lambda: 1e6 * clock()
+    )
+    assert [one.id for one in measured] == ["gpu:0"]
+    assert measured[0].idle_w == pytest.approx(40.0, rel=0.01)
+    assert sorted(problem.split(" is not calibrated: ")[0] for problem in problems) == [
+        "cpu:0 (fake)",
+        "gpu:1 (fake)",
+    ]
+    assert any("the test says so" in problem for problem in problems)
+    assert any("busy" in problem for problem in problems)
+
+
+# In use
+
+
+def gpu_at_rest(nvml, **settings):
+    clock = EmulatedClock(nvml)
+    gpu = nvml.add("h100", latency_s=0.0003)
+    gpu.set_power(70.0)
+    sensors, _ = nvml_sensor.probe({}, clock)
+    return clock, gpu, aimeter.Meter(sensors=sensors, clock=clock, region="FR", **settings)
+
+
+def calibrate_gpu(gpu, path, idle_w=70.0, age_s=3600.0):
+    measured_s = time.time() - age_s
+    one = replace(OF_GPU, device=gpu.uuid, name=gpu.name, idle_w=idle_w, measured_s=measured_s)
+    store(path, this_machine(), [one])
+
+
+def test_the_first_call_knows_the_idle_power(nvml, file):
+    """With a calibration the first row has its idle part, says where that is from, and is known better."""
+    errors = []
+    for setting in ("off", file):
+        nvml.reset()
+        clock = EmulatedClock(nvml)
+        gpu = nvml.add("h100", latency_s=0.0003)
+        gpu.set_power(70.0)
+        if setting == file:
+            calibrate_gpu(gpu, file)
+        sensors, _ = nvml_sensor.probe({}, clock)
+        meter = aimeter.Meter(sensors=sensors, clock=clock, region="FR", calibration=setting)
+        with meter.track("nothing"):
+            clock.sleep(1e-6)
+        clock.sleep(0.13)
+        with meter.track("first") as call:
+            gpu.set_power(300.0)
+            clock.sleep(0.23)
+        gpu.set_power(70.0)
+        row = call.record
+        truth_j = gpu.true_energy_j(call.start_s, call.end_s)
+        assert abs(row.energy_j - truth_j) <= row.error_j
+        errors.append(row.resolution_j)
+        if setting == file:
+            assert row.idle_j == pytest.approx(70.0 * call.duration_s, rel=0.03)
+            remark = row.meta["aimeter"]["idle"]
+            assert remark["source"] == "calibration"
+            assert remark["age_s"] == pytest.approx(3600, abs=60)
+        else:
+            assert "idle" not in row.meta["aimeter"]
+    assert errors[1] < errors[0]
+
+
+def test_what_is_seen_live_wins(nvml, file):
+    """Once the device has been seen at rest, its calibration, whether too low or too high, is forgotten."""
+    for idle_w in (50.0, 90.0):
+        nvml.reset()
+        clock, gpu, _ = gpu_at_rest(nvml)
+        calibrate_gpu(gpu, file, idle_w=idle_w)
+        sensors, _ = nvml_sensor.probe({}, clock)
+        meter = aimeter.Meter(sensors=sensors, clock=clock, region="FR", calibration=file)
+        with meter.track("first") as first:
+            clock.sleep(1.0)
+        assert first.idle_j == pytest.approx(min(idle_w, 70.0), rel=0.05)
+        clock.sleep(4.0)
+        with meter.track("second") as second:
+            clock.sleep(1.0)
+        assert second.idle_j == pytest.approx(70.0, rel=0.1)
+        assert "idle" not in second.record.meta["aimeter"]
+
+
+def test_the_calibrated_period_is_where_looking_begins(nvml, file):
+    """A counter known to step every 20 ms is taken for that from the first reading on."""
+    clock, gpu, _ = gpu_at_rest(nvml)
+    gpu.set(counter_period_s=0.02)
+    store(
+        file,
+        this_machine(),
+        [replace(OF_GPU, device=gpu.uuid, name=gpu.name, period_s=0.02, measured_s=time.time())],
+    )
+    sensors, _ = nvml_sensor.probe({}, clock)
+    for setting, period_s in (("off", 0.1), (file, 0.02)):
+        meter = aimeter.Meter(sensors=sensors, clock=clock, region="FR", calibration=setting)
+        assert meter.sampler.traces[0].period_s == period_s
+
+
+def test_the_command_stores_and_the_doctor_shows(nvml, tmp_path):
+    """Real processes: calibrate measures an emulated GPU and stores it, doctor then knows its idle power and age."""
+    nvml.reset()
+    nvml.add("h100").set_power(71.0)
+    clean = {key: text for key, text in os.environ.items() if not key.startswith("AIMETER_")}
+    clean |= {
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "COLUMNS": "120",
+    }
+    environ = nvml.environ(tmp_path, base=clean | {"AIMETER_POWERCAP": str(tmp_path / "none")})
+
+    def run(*arguments, **more):
+        return subprocess.run(
+            [sys.executable, "-m", "aimeter", *arguments],
+            env={**environ, **more}, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    ran = run("calibrate", "--json", "--seconds", "5")
+    assert ran.returncode in {0, 1}, ran.stderr
+    document = json.loads(ran.stdout)
+    gpu = next(one for one in document["channels"] if one["id"] == "gpu:0")
+    assert gpu["idle_w"] == pytest.approx(71.0, rel=0.02)
+    assert gpu["period_s"] == pytest.approx(0.1, rel=0.05)
+    assert document["path"] == str(tmp_path / "cache" / "aimeter" / "calibration.json")
+    assert Path(document["path"]).exists()
+    found = json.loads(run("doctor", "--json").stdout)
+    meter = next(one for one in found["meters"] if one["id"] == "gpu:0")
+    assert meter["idle_w"] == gpu["idle_w"]
+    assert 0 <= meter["idle_age_s"] < 600
+    assert found["calibration"] == {"path": document["path"], "problem": ""}
+    refused = run("calibrate", AIMETER_CALIBRATION="off")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "'off'" in refused.stderr
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    """A folder in the way is one error that names the file and the setting."""
+    monkeypatch.setattr(calibrating, "discover", lambda **_: aimeter.sensors.discover.Discovery())
+    monkeypatch.setattr(calibrating, "measure_at_rest", lambda *_, **__: ([OF_GPU], []))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="AIMETER_CALIBRATION=FILE"):
+        calibrating.calibrate(5.0, {"calibration": tmp_path / "file" / "calibration.json"})
