@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import aimeter
 from aimeter import calibration
@@ -30,7 +33,9 @@ from aimeter.calibration import (
 )
 from aimeter.commands import calibrate as calibrating
 from aimeter.commands.calibrate import measure_at_rest
+from aimeter.commands.doctor import examine
 from aimeter.commands.rest import Rest, not_at_rest, rest_of, steps_of
+from aimeter.commands.show import show
 from aimeter.errors import ConfigurationError
 from aimeter.sensors import nvml as nvml_sensor
 from aimeter.sensors.base import Channel, Outcome
@@ -507,6 +512,25 @@ def test_the_command_stores_and_the_doctor_shows(nvml, tmp_path):
     refused = run("calibrate", AIMETER_CALIBRATION="off")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "'off'" in refused.stderr
+
+
+def shown(file):
+    """What doctor prints of an emulated GPU's idle power."""
+    diagnosis = examine({"calibration": file}, progress=lambda steps: steps[:2])
+    console = Console(width=120, file=io.StringIO())
+    show(diagnosis, console)
+    return console.file.getvalue()
+
+
+def test_the_doctor_tells_idle_power_with_its_age_or_why_not(nvml, file):
+    """A calibration in use is shown with its age, one that is not with the reason, none with nothing."""
+    gpu = nvml.add("h100")
+    gpu.set_power(70.0)
+    assert " old" not in shown(file)
+    calibrate_gpu(gpu, file, idle_w=71.5, age_s=3 * 86400)
+    assert re.search(r"^  gpu:0 .* 71\.5 W, 3 days old", shown(file), re.MULTILINE)
+    calibrate_gpu(gpu, file, age_s=40 * 86400)
+    assert "is not used for gpu:3 (NVIDIA H100 80GB HBM3): it is 40 days old" in shown(file)
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path, monkeypatch):

@@ -71,10 +71,10 @@ def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagn
     with Meter(sensors=sensors, **{**arguments, **quiet}) as meter:  # type: ignore[arg-type]
         cpu_share = _watch(meter, sensors, progress)
         reports = [report for sensor in sensors for report in sensor.reports(found.findings)]
-        channels = [channel for sensor in sensors for channel in sensor.channels]
+        channels = {channel.id: channel for sensor in sensors for channel in sensor.channels}
         carbon = _carbon(meter)
     stored = Calibrations(path_of(settings.calibration))
-    reports = [_at_rest(report, channel, stored) for report, channel in zip(reports, channels, strict=True)]
+    reports = [_at_rest(report, channels.get(report.id), stored) for report in reports]
     gaps = gaps_among(found.findings, nvidia=nvidia_on_bus())
     status, verdict = judge(reports, gaps, enabled=settings.enabled)
     origins = settings_module.origins(arguments)
@@ -92,9 +92,9 @@ def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagn
     )
 
 
-def _at_rest(report: MeterReport, channel: Channel, stored: Calibrations) -> MeterReport:
+def _at_rest(report: MeterReport, channel: Channel | None, stored: Calibrations) -> MeterReport:
     """Add what is known of a channel's idle power."""
-    known = stored.of(channel)
+    known = None if channel is None else stored.of(channel)
     if known is None:
         return report
     age_s = stored.age_s(known)

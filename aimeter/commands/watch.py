@@ -55,7 +55,7 @@ class Watched:
         lost = [f"Its {one.method} {observe(one, self.seen[one]).fault or 'failed'}." for one in given_up]
         reports = []
         for channel in self.channels:
-            report = report_of(channel, observe(channel, self.seen[channel]))
+            report = report_of(channel, observe(channel, self.seen.get(channel, [])))
             notes = lost or _why_no_counter(channel, findings)
             if channel.note and not any(channel.note in note for note in notes):
                 notes = [*notes, f"{channel.note[0].upper()}{channel.note[1:]}."]

@@ -51,6 +51,7 @@ def use() -> None:
         call.note(anything=object())
     aimeter.track("x", image=3)  # type: ignore[call-overload]
     meter = aimeter.Meter(log="calls.csv", region="FR")
+    assert_type(aimeter.measure(plain, 1, b="x", relative_error=0.01, meter=meter), aimeter.Measurement)
     wrapped: Callable[[int], str] = meter.track("y")(str)
     assert_type(wrapped(1), str)
     assert_type(meter.records(), list[aimeter.Record])
