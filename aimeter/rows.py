@@ -215,16 +215,22 @@ def _meta(figures: Figures, traces: Sequence[Trace], context: Context) -> list[M
     nothing: Mapping[str, object] = {"aimeter": common}
     died = [trace for trace in traces if trace.died_s < math.inf]
     doubtful = _implausible(figures, traces)
-    borrowed_s = [(k, one.calibration.measured_s) for k, one in enumerate(traces) if one.calibration is not None]
+    borrowed_s = [
+        (k, one.calibration.measured_s) for k, one in enumerate(traces) if one.calibration is not None
+    ]
     metas: list[Mapping[str, object]] = []
-    for index, (call, suspended_s) in enumerate(zip(figures.calls, figures.suspended_s.tolist(), strict=True)):
+    for index, (call, suspended_s) in enumerate(
+        zip(figures.calls, figures.suspended_s.tolist(), strict=True)
+    ):
         notes, remarks = call.notes, call.remarks
         if index in doubtful:
             remarks = {**remarks, "implausible": doubtful[index]}
         if suspended_s:
             remarks = {**remarks, "suspended_s": round(suspended_s, 9)}
         if died:
-            metered = {trace.channel.id for trace, yes in zip(traces, figures.metered[:, index], strict=True) if yes}
+            metered = {
+                trace.channel.id for trace, yes in zip(traces, figures.metered[:, index], strict=True) if yes
+            }
             missing = _missing(call, died, metered)
             remarks = {**remarks, "missing": missing} if missing else remarks
         since_s = min((when_s for k, when_s in borrowed_s if figures.metered[k, index]), default=None)
