@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).parent.parent
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 """A program that takes longer is deadlocked: none works for more than a few seconds."""
 
 PRELUDE = """
