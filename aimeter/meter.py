@@ -297,7 +297,7 @@ class Meter:
         """Return a call's row: final if it has ended, else so far. Waits for the sensors, but never long."""
         if call.ended:
             if not self.sampler.wait_for(lambda: call.settled is not None, FLUSH_TIMEOUT_S):
-                self.flush(0.0)
+                self.sampler.settle(until_s=self.sampler.now(), timeout_s=SO_FAR_TIMEOUT_S)
             return call.settled
         return self._so_far([call])[0]
 

@@ -50,7 +50,8 @@ def of_aimeter():
 def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return an environment in which programs find aimeter, and no settings but those given."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("AIMETER_")}
-    return {**inherited, **(given or {}), "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+    ours = {"AIMETER_CALIBRATION": "off", "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+    return {**inherited, **ours, **(given or {})}
 
 
 def start(
