@@ -1,0 +1,1 @@
+"""What metering costs: ratios measured in one run. See README.md."""
