@@ -14,8 +14,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from .worker import SILENCE_S, Question, Source, Worker
@@ -43,6 +44,9 @@ GUARD_S = 0.01
 OPEN_TIMEOUT_S = 10.0
 """How long the first call waits for the sensors to be found. Drivers that must load take seconds."""
 
+BOOKS_TIMEOUT_S = 10.0
+"""How long flushing waits for a round of settling to end: on a busy machine one takes seconds."""
+
 MOST_BACKLOG = 20_000
 """Unsettled events beyond which callers are slowed to the pace of settling."""
 
@@ -51,6 +55,13 @@ MOST_QUEUED = 500_000
 
 _SLACK_S = 0.002
 """Sensors due within this time of each other are read in one go."""
+
+_CALM = 0.1
+"""In the middle of a long call counters need not be read often: the time between two readings doubles as long as
+it is at most this part of the time in which nothing began or ended. What does is then attended to at once."""
+
+_LONGEST_PACE = 8
+"""It doubles to this many intervals at most: a sensor that is lost is to be missed soon."""
 
 _PATIENCE_S = 0.5
 """How long a caller waits for others to finish with the books, e.g. with a disk that is slow to take rows."""
@@ -70,6 +81,25 @@ class SteppedClock(Protocol):
     def attach(self, sampler: Sampler) -> None:
         """Drive this sampler from now on."""
         ...
+
+
+class Alone:
+    """See `Sampler.alone`. A class costs a third of a generator, and every reading needs one."""
+
+    __slots__ = ("_alone", "_lock", "_timeout_s")
+
+    def __init__(self, lock: threading.RLock, timeout_s: float) -> None:
+        self._lock, self._timeout_s = lock, timeout_s
+        self._alone = False
+
+    def __enter__(self) -> bool:
+        owned = self._lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - it is nowhere public
+        self._alone = not owned and self._lock.acquire(timeout=self._timeout_s)
+        return self._alone
+
+    def __exit__(self, *_: object) -> None:
+        if self._alone:
+            self._lock.release()
 
 
 class Sampler:
@@ -124,36 +154,33 @@ class Sampler:
         self.cpu_s = 0.0
         self._ledger: Ledger | None = None
         self._lock = threading.RLock()
-        self._holder = 0
         self._waiters: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self._search = Question()
         self._opened = False
         self._refresh_s = self._refreshed_s = -math.inf
-        self._busy_s = self._settled_at_s = self._progress_s = self.now()
+        self._busy_s = self._settled_at_s = self._progress_s = self._event_s = self.now()
+        self._calm = False
+        self._settle_every_s = SETTLE_EVERY_S
 
-    @contextmanager
-    def alone(self, timeout_s: float = _PATIENCE_S) -> Iterator[bool]:
+    def alone(self, timeout_s: float = _PATIENCE_S) -> Alone:
         """Keep all others from the books; False if that cannot be had in time.
 
         False, too, if this very thread is at the books already: then a signal handler or a finaliser has
         interrupted it in the middle of a change.
         """
-        me, lock = threading.get_ident(), self._lock
-        if self._holder == me or not lock.acquire(timeout=timeout_s):
-            yield False
-            return
-        self._holder = me
-        try:
-            yield True
-        finally:
-            self._holder = 0
-            lock.release()
+        return Alone(self._lock, timeout_s)
+
+    def _interrupted(self) -> bool:
+        """Return whether this thread was interrupted while it was at the books."""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - it is nowhere public
 
     # Asked by calls
 
     def attend(self) -> None:
         """Make sure that somebody reads the sensors; called by calls that find nobody does. Never raises."""
         try:
+            if self._calm:
+                self._hurry()
             if self._stepped is not None:
                 self._open()
                 self.ready = True
@@ -171,6 +198,24 @@ class Sampler:
         """Go on after a rest."""
         for trace in self.traces:
             trace.resume(self.now())
+        self._hurry()
+
+    def _hurry(self) -> None:
+        """Read all sensors now and often from now on, as something begins or ends."""
+        self._event_s, self._calm = self.now(), False
+        for source in self.sources:
+            source.due_s = -math.inf
+        _worker.ring()
+
+    def _pace_s(self) -> float:
+        """Return how often counters are to be read: a power of two of intervals, so that all fall together."""
+        pace_s = self.interval_s
+        # While lingering the idle power is learned, for which all readings are welcome.
+        if self._ledger is not None and self._ledger.open_calls:
+            most_s = min(_CALM * (self.now() - self._event_s), _LONGEST_PACE * self.interval_s)
+            while 2 * pace_s <= most_s:
+                pace_s *= 2
+        return pace_s
 
     def be_ready(self) -> None:
         """Be ready, unless calls come so fast that they must be slowed."""
@@ -200,7 +245,7 @@ class Sampler:
 
     def _attend_oneself(self) -> None:
         """Read the sensors here and now, and settle the calls that have ended without waiting for anything."""
-        if self._holder == threading.get_ident():
+        if self._interrupted():
             return
         self._open()
         for source in self.sources:
@@ -221,16 +266,21 @@ class Sampler:
         for source in self.sources:
             if source.asked_s is not None:
                 self._note_silence(source)
-            elif force or source.due_s(now) <= now + _SLACK_S:
+            elif force or source.due_s <= now + _SLACK_S:
                 self._read(source)
-        if self._waiters or now - self._settled_at_s >= SETTLE_EVERY_S or self._backlog() > MOST_BACKLOG // 4:
+        if self._waiters or now - self._settled_at_s >= self._settle_every_s or self._backlog() > MOST_BACKLOG // 4:
             self.settle()
         if force:
             self._refreshed_s = now
             self._tell_waiters()
-        now = self.now()
-        wait_s = GUARD_S if self._waiters else SETTLE_EVERY_S
-        wait_s = min([now + wait_s, *(source.due_s(now) for source in self.sources)]) - self.now()
+        now, pace_s = self.now(), self._pace_s()
+        if pace_s > self.interval_s and not self._calm:
+            self._calm = True
+            self.ready = False  # so that the next event is attended to
+        self._settle_every_s = max(SETTLE_EVERY_S, pace_s) if self._calm else SETTLE_EVERY_S
+        wait_s = GUARD_S if self._waiters else self._settle_every_s
+        due = [source.due_s for source in self.sources if source.asked_s is None]
+        wait_s = min([now + wait_s, *due]) - self.now()
         self.cpu_s += time.thread_time() - started
         return max(wait_s, 0.0005)
 
@@ -256,6 +306,10 @@ class Sampler:
         if figures is not None:
             self._progress_s = now
             self._deliver(figures)
+        if ledger.newest_s > self._event_s:
+            self._event_s = ledger.newest_s
+            if self._calm:
+                self._hurry()
         self.watch_pace()
 
     def linger_over(self) -> bool:
@@ -335,6 +389,8 @@ class Sampler:
         self.interval_s = interval_s
         for trace in self.traces:
             trace.interval_s = interval_s
+        for source in self.sources:
+            source.due_s = -math.inf
 
     def _asking(self, question: Question, patience_s: float = SILENCE_S) -> AbstractContextManager[bool]:
         return (
@@ -359,6 +415,7 @@ class Sampler:
         for trace in died:
             if not self._fall_back(source, trace):
                 self._mourn(trace)
+        source.plan(self.now(), self._pace_s())
 
     def _answer(self, source: Source) -> list[Reading]:
         sensor = source.sensor
@@ -438,7 +495,7 @@ class Sampler:
         began_s = self.now()
         while not self.wait_for(lambda: self._settled_up_to(target), timeout_s):
             if self._progress_s <= began_s:
-                self.settle(until_s=target, timeout_s=_PATIENCE_S)
+                self.settle(until_s=target, timeout_s=BOOKS_TIMEOUT_S)
                 if self._progress_s <= began_s:
                     return
             began_s = self.now()
@@ -503,15 +560,19 @@ class Sampler:
         return done()
 
     def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
-        interrupted = self._holder == threading.get_ident() or _worker.is_held_here()
+        interrupted = self._interrupted() or _worker.is_held_here()
         if interrupted or self.unattended or _worker.is_here() or not _worker.is_working():
             return done()  # there is nobody to wait for
-        event = threading.Event()
-        waiter = (done, event.set)
+        # Unlike an Event, a SimpleQueue may be used by whatever interrupts its use.
+        news: SimpleQueue[None] = SimpleQueue()
+        waiter = (done, lambda: news.put(None))
         self._waiters.append(waiter)
         try:
             _worker.ring()
-            return done() or event.wait(timeout_s) or done()
+            if not done():
+                with suppress(Empty):
+                    news.get(timeout=timeout_s)
+            return done()
         finally:
             self._waiters.remove(waiter)
 

@@ -175,6 +175,11 @@ class Ledger:
         """Events and edges waiting to be settled."""
         return len(self.queue) + len(self._books.time_s)
 
+    @property
+    def newest_s(self) -> float:
+        """When a call last began or ended, as far as the queue has been read; NaN if none did."""
+        return self._books.time_s[-1] if self._books.time_s else self._edge_s
+
     def settle(self, now_s: float, *, until_s: float | None = None) -> Figures | None:
         """Settle what has become certain and return the figures of the calls that ended in it, if any did.
 

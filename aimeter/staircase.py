@@ -29,7 +29,10 @@ _CLEAR = 0.45
 _NARROW = 1 / 64
 """Steps known to this part of the period, or to a millisecond, are known well enough."""
 
-_VERIFY_EVERY = 8
+_LOOSE = 1 / 8
+"""The same where not every step is looked at, which is in the middle of long calls."""
+
+_VERIFY_EVERY = 24
 """Every so many steps are looked at closely although their times are known, in case the sensor has changed."""
 
 _LOOKS = 8
@@ -96,14 +99,16 @@ class Staircase:
             return looked_s + self.period_s / _LOOKS
         after = expected.latest_s + _LEAST_JITTER_S
         before = expected.earliest_s - _LEAST_JITTER_S
-        if expected.half_s > max(self.period_s * _NARROW, 1e-3, 1.5 * self.jitter_s):
+        narrow_s = self.period_s * (_NARROW if interval_s <= self.period_s else _LOOSE)
+        if expected.half_s > max(narrow_s, 1e-3, 1.5 * self.jitter_s):
             return expected.middle_s if looked_s < expected.middle_s else after
         if self._steps % _VERIFY_EVERY == 0 and looked_s < before:
             return before
-        if self.period_s < interval_s:
-            skipped = math.floor((interval_s - (after - looked_s)) / self.period_s)
-            return after + max(skipped, 0) * self.period_s
         # Looks at several staircases fall together on a grid, unless a step is due just then.
+        if self.period_s < interval_s:
+            suits = math.floor(looked_s / interval_s + 1.0) * interval_s
+            nearest = self._expect(suits)
+            return suits if nearest is None or suits < nearest.earliest_s else nearest.latest_s + _LEAST_JITTER_S
         suits = math.ceil(after / interval_s) * interval_s
         following = self._expect(after)
         return suits if following is None or suits < following.earliest_s else after

@@ -219,8 +219,13 @@ class Trace:
         if self._stairs is not None:
             self._stairs.forget()
 
-    def due_s(self, now_s: float) -> float:
-        """Return when to read next: at the interval, or where a staircase's next step is best seen."""
+    def due_s(self, now_s: float, pace_s: float = 0.0) -> float:
+        """Return when to read next: at the interval, or where a staircase's next step is best seen.
+
+        Args:
+            now_s: The time.
+            pace_s: How often to look at a counter, if that is less often than the interval.
+        """
         if self._read is None:
             return now_s
         last = self._read.after_s
@@ -228,9 +233,13 @@ class Trace:
             return last + RETRY_S
         if self._sampled:
             return last + min(self.interval_s, self.period_s)
+        # One that seems to have died is looked at closely, so that its death is noticed in time.
+        stalled = last - self._moved_s > pace_s + self.period_s
+        interval_s = self.interval_s if stalled else max(self.interval_s, pace_s)
         if self._stairs is None:
-            return last + self.interval_s
-        return max(self._stairs.next_look_s(last, self.interval_s), last + _LEAST_PAUSE_S)
+            # On a grid, so that many sensors are read in one go.
+            return math.floor(last / interval_s + 1.0) * interval_s
+        return max(self._stairs.next_look_s(last, interval_s), last + _LEAST_PAUSE_S)
 
     def take(self, reading: Reading) -> None:
         """Add one reading to what is known."""

@@ -13,8 +13,6 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -58,17 +56,24 @@ class Source(Question):
         traces: What is known of its channels.
         inherited: It was opened by the process that this one was forked from.
         abandoned: It was to be closed while a thread waited for its answer; that thread closes it.
+        due_s: When it is to be asked next.
     """
 
     sensor: Sensor
     traces: list[Trace] = field(default_factory=list)
     inherited: bool = False
     abandoned: bool = False
+    due_s: float = -math.inf
 
-    def due_s(self, now_s: float) -> float:
-        """Return when the sensor is to be asked next; infinity while somebody does, or if it is gone for good."""
-        due = [trace.due_s(now_s) for trace in self.traces if not trace.gone]
-        return min(due, default=math.inf) if self.asked_s is None else math.inf
+    def plan(self, now_s: float, pace_s: float) -> None:
+        """Decide when the sensor is to be asked next: never if it is gone for good.
+
+        Args:
+            now_s: The time.
+            pace_s: How often to look at counters, if that is less often than the interval.
+        """
+        due = [trace.due_s(now_s, pace_s) for trace in self.traces if not trace.gone]
+        self.due_s = min(due, default=math.inf)
 
     def close(self) -> None:
         """Release the sensor, whatever it makes of that."""
@@ -76,6 +81,25 @@ class Source(Question):
             self.sensor.close()
         except Exception as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
             logger.debug("closing %s raised %r", type(self.sensor).__name__, error)
+
+
+class Asking:
+    """See `Worker.asking`. A class costs a third of a generator, and every reading needs one."""
+
+    __slots__ = ("_claim", "_granted", "_question", "_worker")
+
+    def __init__(self, worker: Worker, sampler: Sampler, question: Question, patience_s: float) -> None:
+        self._worker, self._question = worker, question
+        self._claim = (sampler, question, patience_s)
+        self._granted = False
+
+    def __enter__(self) -> bool:
+        self._granted = self._worker.begin(*self._claim)
+        return self._granted
+
+    def __exit__(self, *_: object) -> None:
+        if self._granted:
+            self._worker.end(self._question)
 
 
 class Worker:
@@ -86,7 +110,6 @@ class Worker:
         self._lock = threading.Condition(threading.RLock())
         self._serving: list[Sampler] = []
         self._thread: threading.Thread | None = None
-        self._holder = 0
         self._due_s: float | None = None
         """When the answer that the working thread waits for is overdue."""
         # Unlike an Event, this may be rung by whatever interrupts its ringing.
@@ -101,7 +124,7 @@ class Worker:
             return False  # a thread started now would never run, and its starter wait for it for ever
         if self.is_held_here():
             return True  # this very method was interrupted, and goes on when its interruption is over
-        with self._alone():
+        with self._lock:
             try:
                 if sampler not in self._serving:
                     sampler.resume()
@@ -119,7 +142,7 @@ class Worker:
 
     def leave(self, sampler: Sampler) -> None:
         """Work for `sampler` no more."""
-        with self._alone():
+        with self._lock:
             if sampler in self._serving:
                 self._serving.remove(sampler)
                 self.ring()
@@ -148,43 +171,37 @@ class Worker:
         return self._thread is not None and self._thread.ident == threading.get_ident()
 
     def is_held_here(self) -> bool:
-        """Return whether the thread that asks keeps the working thread waiting: something has interrupted it."""
-        return self._holder == threading.get_ident()
+        """Return whether this thread was interrupted while it held the lock."""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - it is nowhere public
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with self._lock:
-            outer, self._holder = self._holder, threading.get_ident()
-            try:
-                yield
-            finally:
-                self._holder = outer
-
-    @contextmanager
-    def asking(self, sampler: Sampler, question: Question, patience_s: float = SILENCE_S) -> Iterator[bool]:
+    def asking(self, sampler: Sampler, question: Question, patience_s: float = SILENCE_S) -> Asking:
         """Claim a question while it is being asked; False if it is not this thread's turn.
 
         Only one thread at a time waits for an answer: the working thread or, for a sampler without one, any
         thread that needs a figure.
         """
-        with self._alone():
+        return Asking(self, sampler, question, patience_s)
+
+    def begin(self, sampler: Sampler, question: Question, patience_s: float) -> bool:
+        """Claim a question, if it is this thread's turn."""
+        with self._lock:
             mine = sampler in self._serving if self.is_here() else sampler.unattended or not self.is_working()
             granted = mine and question.asked_s is None
             if granted:
                 question.asked_s = time.monotonic()
                 if self.is_here():
                     self._due_s = question.asked_s + patience_s
-        try:
-            yield granted
-        finally:
-            if granted:
-                with self._alone():
-                    question.asked_s = None
-                    if self.is_here():
-                        self._due_s = None
-                    self._lock.notify_all()
-                if isinstance(question, Source) and question.abandoned:
-                    question.close()
+            return granted
+
+    def end(self, question: Question) -> None:
+        """Let go of a question that was claimed."""
+        with self._lock:
+            question.asked_s = None
+            if self.is_here():
+                self._due_s = None
+            self._lock.notify_all()
+        if isinstance(question, Source) and question.abandoned:
+            question.close()
 
     def _work(self) -> None:
         try:
@@ -197,7 +214,7 @@ class Worker:
             for sampler in list(self._serving):
                 wait_s = min(wait_s, self._round(sampler))
             over = [sampler for sampler in list(self._serving) if sampler.linger_over()]
-            with self._alone():
+            with self._lock:
                 if not self.is_here():
                     return
                 # A call that came meanwhile has made its sampler ready again.
@@ -229,7 +246,7 @@ class Worker:
         """
         while True:
             time.sleep(SILENCE_S / 4)
-            with self._alone():
+            with self._lock:
                 if self._thread is not watched:
                     return
                 for sampler in self._serving:
