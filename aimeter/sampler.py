@@ -268,7 +268,11 @@ class Sampler:
                 self._note_silence(source)
             elif force or source.due_s <= now + _SLACK_S:
                 self._read(source)
-        if self._waiters or now - self._settled_at_s >= self._settle_every_s or self._backlog() > MOST_BACKLOG // 4:
+        if (
+            self._waiters
+            or now - self._settled_at_s >= self._settle_every_s
+            or self._backlog() > MOST_BACKLOG // 4
+        ):
             self.settle()
         if force:
             self._refreshed_s = now

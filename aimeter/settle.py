@@ -369,7 +369,9 @@ class Ledger:
         lapse = np.diff(time, prepend=time[0] if first else self._edge_s)
         for gap in np.flatnonzero((before == 0) & (lapse >= _QUIET_GAP_S)):
             for trace in self.traces:
-                trace.note_quiet(float(time[gap] - lapse[gap]), float(time[gap]), float(time[gap] - lapse[gap]))
+                trace.note_quiet(
+                    float(time[gap] - lapse[gap]), float(time[gap]), float(time[gap] - lapse[gap])
+                )
         activity = self._activity()
         read = [trace.curve.at(time, activity) for trace in self.traces]
         energy = np.array([points.energy_j for points in read]).reshape(traces, time.size)
@@ -471,7 +473,9 @@ class Ledger:
             + 1.96**2 * np.maximum(ended.variance_j2 - began.variance_j2, 0.0) * alone**2
         )
         duration = np.array([close.entry.call.end_s - close.entry.call.start_s for close in closes])
-        lapse = np.array([books.time_s[e] for e in end]) - np.array([close.entry.call.start_s for close in closes])
+        lapse = np.array([books.time_s[e] for e in end]) - np.array(
+            [close.entry.call.start_s for close in closes]
+        )
         duration = np.maximum(np.minimum(duration, lapse), 0.0)
         covered = np.minimum(ended.covered_s - began.covered_s, duration)
         resolution = np.sqrt(variance)
@@ -489,7 +493,9 @@ class Ledger:
         resolution = np.where(expected, resolution + (duration - covered) * power, 0.0)
         seen = np.where(duration > 0, covered / np.where(duration > 0, duration, 1.0), 1.0)
         metered = expected & ((stop[_COVERED] > start[_COVERED]) | (duration < _INSTANT_S))
-        coverage = np.where(expected, seen, 1.0).min(axis=0, initial=1.0) * (expected.any(axis=0) if traces else 0.0)
+        coverage = np.where(expected, seen, 1.0).min(axis=0, initial=1.0) * (
+            expected.any(axis=0) if traces else 0.0
+        )
         share_s = table[:, 1, -1]
         suspended = np.array([close.entry.suspended_s for close in closes])
         sharers = np.divide(lapse - suspended, share_s, out=np.ones_like(lapse), where=share_s > 0)
@@ -511,7 +517,9 @@ class Ledger:
         ids = [trace.channel.id for trace in self.traces]
         if len(set(ids)) == len(ids):
             return covered
-        return np.array([covered[[i for i, other in enumerate(ids) if other == one]].sum(axis=0) for one in ids])
+        return np.array(
+            [covered[[i for i, other in enumerate(ids) if other == one]].sum(axis=0) for one in ids]
+        )
 
     def so_far(self, call: Call, now_s: float) -> tuple[list[float], list[float]] | None:
         """Return the joules of an open call up to now, and of its whole window; None if it is not open.
@@ -554,7 +562,9 @@ class Ledger:
                 for trace in self.traces:
                     trace.note_quiet(start, until_s, self._edge_s)
                 self._quiet_s = until_s
-        known = [trace.curve.certain_until(until_s) for trace in self.traces if trace.alive and len(trace.curve)]
+        known = [
+            trace.curve.certain_until(until_s) for trace in self.traces if trace.alive and len(trace.curve)
+        ]
         self._forget_activity(min([until_s, *known]))
 
 

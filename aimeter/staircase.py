@@ -108,7 +108,9 @@ class Staircase:
         if self.period_s < interval_s:
             suits = math.floor(looked_s / interval_s + 1.0) * interval_s
             nearest = self._expect(suits)
-            return suits if nearest is None or suits < nearest.earliest_s else nearest.latest_s + _LEAST_JITTER_S
+            return (
+                suits if nearest is None or suits < nearest.earliest_s else nearest.latest_s + _LEAST_JITTER_S
+            )
         suits = math.ceil(after / interval_s) * interval_s
         following = self._expect(after)
         return suits if following is None or suits < following.earliest_s else after

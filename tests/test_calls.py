@@ -136,7 +136,19 @@ def test_every_figure_of_the_handle_is_the_rows(clock, meter):
     with meter.track("same") as call:
         clock.sleep(1.0)
     row = only(meter)
-    names = ["energy_j", "error_j", "resolution_j", "self_j", "window_j", "idle_j", "gpu_j", "cpu_j", "dram_j", "other_j", "co2e_g"]
+    names = [
+        "energy_j",
+        "error_j",
+        "resolution_j",
+        "self_j",
+        "window_j",
+        "idle_j",
+        "gpu_j",
+        "cpu_j",
+        "dram_j",
+        "other_j",
+        "co2e_g",
+    ]
     assert [getattr(call, name) for name in names] == [getattr(row, name) for name in names]
 
 

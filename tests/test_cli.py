@@ -162,7 +162,11 @@ def test_run_forwards_signals(environ):
             signal.signal(signal.Signals[f"SIG{name}"], signal.SIG_DFL)
 
     with subprocess.Popen(
-        command, env=environ, stdout=subprocess.PIPE, text=True, preexec_fn=as_in_the_foreground
+        command,
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=as_in_the_foreground,  # noqa: PLW1509 - the test has one thread
     ) as running:
         assert running.stdout.readline() == "ready\n"
         for name in names:

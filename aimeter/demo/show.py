@@ -72,7 +72,9 @@ def show(meter: Meter, log: Path, console: Console) -> None:
     console.print(meter.summary())
     say(f"\n{trust_sentence(records)}\n")
     if meter.settings.region is None and meter.settings.intensity_g_per_kwh is None:
-        say("The grams are those of the world's average electricity: --region FR (or US-VA …) makes them yours.\n")
+        say(
+            "The grams are those of the world's average electricity: --region FR (or US-VA …) makes them yours.\n"
+        )
     for what, path in (("Log", log), ("Picture", picture)):
         console.print(f"{what}: {path.resolve()}", markup=False, highlight=False, soft_wrap=True)
 

@@ -20,7 +20,9 @@ __all__ = ["Conflict", "CsvLog", "FileLog", "JsonLinesLog", "MemorySink", "Sink"
 JSON_LINES_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 
 
-OTHER_SUFFIXES = frozenset({".json", ".parquet", ".gz", ".zst", ".zip", ".xlsx", ".db", ".sqlite", ".feather"})
+OTHER_SUFFIXES = frozenset(
+    {".json", ".parquet", ".gz", ".zst", ".zip", ".xlsx", ".db", ".sqlite", ".feather"}
+)
 """Names that promise something else than a log is."""
 
 

@@ -81,7 +81,9 @@ def _simplified(value: object) -> object:
 
 
 _DEEPEST_NOTE = 20
-_LONGEST_INTEGER_BITS = 1024  # no other reader of JSON takes more than a double holds; Python stops at 4300 digits
+_LONGEST_INTEGER_BITS = (
+    1024  # no other reader of JSON takes more than a double holds; Python stops at 4300 digits
+)
 
 
 def _plain(value: object, inside: frozenset[int] = frozenset()) -> object:
