@@ -230,7 +230,7 @@ class Meter:
         return len(records)
 
     def unattributed_j(self) -> dict[str, float]:
-        """Return the joules of each channel that were drawn while no call was open."""
+        """Return the joules of each channel that were drawn while no call was open, between the calls so far."""
         self.flush()
         drawn = self.sampler.unattributed_j()
         result: dict[str, float] = {}

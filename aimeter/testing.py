@@ -5,7 +5,7 @@ sensor = FakeSensor(clock, power_w=lambda t: 100.0 if t < 5 else 300.0)
 meter = aimeter.Meter(sensors=[sensor], clock=clock)
 with meter.track("x") as call:
     clock.sleep(2.0)
-assert call.energy_j == pytest.approx(sensor.energy_j(0.0, 2.0), abs=call.error_j)
+assert call.energy_j == pytest.approx(sensor.energy_j(1000.0, 1002.0), abs=call.error_j)
 """
 
 from __future__ import annotations
