@@ -1,7 +1,7 @@
 """Test doubles for programs that use aimeter: a clock that moves when told, a sensor that plays a waveform.
 
 clock = FakeClock()
-sensor = FakeSensor(clock, power_w=lambda t: 100.0 if t < 5 else 300.0)
+sensor = FakeSensor(clock, power_w=lambda t: 100.0 if t < 1001.0 else 300.0)
 meter = aimeter.Meter(sensors=[sensor], clock=clock)
 with meter.track("x") as call:
     clock.sleep(2.0)
