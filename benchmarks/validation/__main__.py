@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar=("PROFILE", "LOAD"),
         help="one combination, or all that contain these words",
     )
-    parser.add_argument("--calls", type=int, help="calls of each combination, at least")
+    parser.add_argument("--calls", type=int, help="calls of each combination")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--worst", type=int, default=0, metavar="N", help="show the N worst calls of each combination"
@@ -50,13 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     given = parser.parse_args(arguments)
     jobs = [
-        (profile, load, given.calls, given.seed) for profile, load in chosen(given.only, quick=given.quick)
+        (profile, load, given.calls or calls_of(profile, load), given.seed)
+        for profile, load in chosen(given.only, quick=given.quick)
     ]
     if given.worst or len(jobs) == 1:
         return examine(jobs, given.worst)
     started = time.monotonic()
     with ProcessPoolExecutor(given.processes, initializer=logging.disable) as pool:
-        results = [result for _, result in zip(jobs, progress(pool.map(work, jobs), len(jobs)), strict=True)]
+        results = list(progress(pool.map(work, jobs), len(jobs)))
     found = [cell for some, _ in results for cell in some]
     balance = {(job[0], job[1]): unbalanced for job, (_, unbalanced) in zip(jobs, results, strict=True)}
     print(f"{sum(one.calls for one in found)} calls in {time.monotonic() - started:.0f} s")
@@ -125,7 +126,8 @@ def describe(one: Cell) -> str:
         f"  {one.length:13s} {one.calls:5d} calls ({one.unmetered} unmetered): {100 * one.median:6.2f} / "
         f"{100 * one.p95:6.2f} %, bias {100 * one.bias:+6.2f} ± {100 * one.bias_pm:.2f} %, inside error "
         f"{100 * one.within_error:5.1f} %, resolution {100 * one.within_resolution:5.1f} %, half-width "
-        f"{100 * one.half_width:6.2f} %, tightness {one.tightness:.1f}"
+        f"{100 * one.half_width:6.2f} %, tightness {one.tightness:.1f}, "
+        f"needed {one.needed:.2f}"
     )
 
 

@@ -206,7 +206,9 @@ def machine(profile: Profile, load: Load, choose: random.Random) -> Iterator[Mac
                         for counter in sensor._counters
                     ]
                 sensors += found
-            meter = aimeter.Meter(sensors=sensors, clock=world, region="FR", log=None, memory_rows=1)
+            meter = aimeter.Meter(
+                sensors=sensors, clock=world, region="FR", log=None, memory_rows=1, calibration="off"
+            )
             world.advance(max(START_S - world(), 0.0))
             yield Machine(world, meter, devices)
             meter.close()

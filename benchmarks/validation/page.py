@@ -85,10 +85,11 @@ def comparison(cells: Sequence[Cell]) -> str:
                         f"{100 * one.within_resolution:.1f}",
                         f"{100 * one.within_error:.1f}",
                         f"{one.tightness:.1f}",
+                        f"{one.needed:.2f}",
                     ]
                 )
     head = ["meter", "length", "calls", "wanted, %", "median / p95, %", "bias, %"]
-    head += ["in `resolution_j`, %", "in `error_j`, %", "tightness"]
+    head += ["in `resolution_j`, %", "in `error_j`, %", "tightness", "needed"]
     return _table(head, rows)
 
 

@@ -25,6 +25,9 @@ STEP_S = 0.1
 WHOLE = 0.999
 """A call is covered as a whole, but for rounding."""
 
+LEAST_J = 1e-9
+"""Stands in for a bar of no width at all."""
+
 
 class Judged(NamedTuple):
     """One call beside the truth; joules.
@@ -170,6 +173,7 @@ class Cell(NamedTuple):
         within_error: Part of the calls whose truth lies inside `error_j`.
         within_resolution: The same for `resolution_j` and the energy on the sensor's own scale.
         half_width: Median of `resolution_j`; that over the median error is `tightness`.
+        needed: Which part of `resolution_j` is enough for 95 % of the calls; 1 is a bar that is just right.
     """
 
     profile: str
@@ -185,6 +189,7 @@ class Cell(NamedTuple):
     within_resolution: float
     half_width: float
     tightness: float
+    needed: float
 
 
 def cells(profile: str, load: str, judged: list[Judged]) -> list[Cell]:
@@ -202,7 +207,7 @@ def cells(profile: str, load: str, judged: list[Judged]) -> list[Cell]:
 def cell(profile: str, load: str, length: str, judged: list[Judged]) -> Cell:
     """Sum up some calls."""
     known = [one for one in judged if not np.isnan(one.energy_j)]
-    nothing = [np.nan] * 8
+    nothing = [np.nan] * 9
     if not known:
         return Cell(profile, load, length, len(judged), len(judged), *nothing)
     energy, truth, sensed, resolution, error = (
@@ -229,4 +234,5 @@ def cell(profile: str, load: str, length: str, judged: list[Judged]) -> Cell:
         float(np.mean(np.abs(energy - sensed) <= resolution)),
         half_width,
         half_width / middle if middle > 0 else np.inf,
+        float(np.quantile(np.abs(energy - sensed) / np.maximum(resolution, LEAST_J), 0.95)),
     )
