@@ -146,10 +146,10 @@ for meter in meters:
 sleep(0.1)
 with meters[0].track("open"):
     for meter in meters:
-        for _ in range(3000):
+        for _ in range(1500):
             with meter.track("work"):
                 pass
-count = 4 * 3001
+count = 4 * 1501
 """,
         "in a fork": """
 hanging = Hanging()
