@@ -82,6 +82,7 @@ class Entry:
     open = True
     suspended_since_s: float | None = None
     suspended_s = 0.0
+    late_s = 0.0
     closed: int | None = None
     batch = -1
     row = -1
@@ -246,6 +247,8 @@ class Ledger:
         parent = None if around is None else self._entries.get(id(around))
         edge = self._edge(time_s)
         entry = Entry(call, parent, edge)
+        if time_s > call.start_s:  # its thread was kept from the queue for longer than settling stays behind
+            entry.late_s = time_s - call.start_s
         self._entries[id(call)] = entry
         self.open_calls += 1
         self._books.opens.append(entry)
@@ -263,6 +266,8 @@ class Ledger:
         entry.call.book()
         leaves, own = entry.leaves, -int(entry.leaf)
         entry.leaf, entry.open, entry.closed = False, False, edge
+        if time_s > entry.call.end_s:
+            entry.late_s += time_s - entry.call.end_s
         del self._entries[id(entry.call)]
         self.open_calls -= 1
         if leaves:
@@ -490,7 +495,8 @@ class Ledger:
         expected = born & (alive | (died > starts))
         covered = self._by_device(covered * expected)
         # Nothing is extrapolated into a gap; what the device may have drawn in it widens the error.
-        resolution = np.where(expected, resolution + (duration - covered) * power, 0.0)
+        late = np.array([close.entry.late_s for close in closes])
+        resolution = np.where(expected, resolution + (duration - covered + late) * power, 0.0)
         seen = np.where(duration > 0, covered / np.where(duration > 0, duration, 1.0), 1.0)
         metered = expected & ((stop[_COVERED] > start[_COVERED]) | (duration < _INSTANT_S))
         coverage = np.where(expected, seen, 1.0).min(axis=0, initial=1.0) * (

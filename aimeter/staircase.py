@@ -61,14 +61,16 @@ class Staircase:
 
     Args:
         period_s: Period that the device is documented to have.
+        silent: Whether a step may pass without a trace, as of a power that is the same as before.
 
     Attributes:
         period_s: The period as it is known now; until steps can be foretold, a bound from above.
         jitter_s: How far a step may lie from the straight line.
     """
 
-    def __init__(self, period_s: float) -> None:
+    def __init__(self, period_s: float, *, silent: bool = False) -> None:
         self.period_s = period_s
+        self._silent = silent
         self.jitter_s = _LEAST_JITTER_S
         self._documented_s = period_s
         self._seen: deque[tuple[int, float, float]] = deque(maxlen=_REMEMBERED)
@@ -160,6 +162,8 @@ class Staircase:
     def _acquire(self, bracket: When, last: When) -> When:
         """Find the period: by counting steps that are seen one by one."""
         since = bracket.latest_s - last.earliest_s
+        if self._silent and since > 1.5 * self.period_s:
+            return self._begin(bracket)
         if since > 2 * self.period_s:
             self.period_s = since
             return self._begin(bracket)

@@ -191,7 +191,7 @@ class Trace:
         )
         stepped = (channel.method == "counter" or whole) and channel.period_s > _STEPPED_S
         period_s = (calibration and calibration.period_s) or channel.period_s
-        self._stairs = Staircase(period_s) if stepped else None
+        self._stairs = Staircase(period_s, silent=whole) if stepped else None
         self._value: float | None = None
         self._read: Reading | None = None
         self._moved_s = 0.0
@@ -402,9 +402,8 @@ class Trace:
         else:
             due = None if stairs is None else stairs.passed(reading.before_s)
             if due is None:
-                if (
-                    stairs is not None and stairs.known
-                ) or reading.before_s - self.curve.end_s < self.period_s:
+                patience = 2 if stairs is not None and stairs.known else 1
+                if reading.before_s - self.curve.end_s < patience * self.period_s:
                     return
                 due = When(reading.before_s - self.period_s, reading.after_s)
             published = due
