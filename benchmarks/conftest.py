@@ -14,6 +14,9 @@ _FINDINGS: pytest.StashKey[list[Finding]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--strict-targets", action="store_true", help="fail where a figure is far off what is wanted"
+    )
     parser.addoption("--full", action="store_true", help="measure longer: a million calls, more pairs")
 
 
@@ -24,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     findings = config.stash[_FINDINGS]
     if findings:
-        terminalreporter.section(f"measured and wanted (a failure is a factor of {FAR_OFF:g} off)")
+        terminalreporter.section(f"measured and wanted (far off: by more than a factor of {FAR_OFF:g})")
         for line in table(findings):
             terminalreporter.write_line(line)
 
@@ -37,10 +40,12 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Callable[[Finding], None]:
-    """Give a function that puts a finding on the table, and fails if it is far off its target."""
+    """Give a function that puts a finding on the table, and with --strict-targets fails if it is far off."""
 
     def put(finding: Finding) -> None:
         request.config.stash[_FINDINGS].append(finding)
+        if not request.config.getoption("--strict-targets"):
+            return
         assert finding.verdict != "far off", f"{finding.what}: {finding.figure:g}, wanted {finding.wanted}"
 
     return put
