@@ -60,6 +60,11 @@ class World:
     def attach(self, sampler: Sampler) -> None:
         self._samplers.append(sampler)
 
+    def wake(self, sampler: Sampler) -> None:
+        """Have a sampler's next round begin as soon as its thread runs."""
+        if sampler in self._wake_s:
+            self._wake_s[sampler] = min(self._wake_s[sampler], self._now_s + self._lateness_s())
+
     def at(self, time_s: float, act: Callable[[], object]) -> None:
         """Enter something into the calendar."""
         heapq.heappush(self._calendar, (time_s, next(self._order), act))
