@@ -56,7 +56,7 @@ MOST_QUEUED = 500_000
 _SLACK_S = 0.002
 """Sensors due within this time of each other are read in one go."""
 
-_CALM = 0.1
+_CALM = 0.2
 """In the middle of a long call counters need not be read often: the time between two readings doubles as long as
 it is at most this part of the time in which nothing began or ended. What does is then attended to at once."""
 
@@ -80,6 +80,10 @@ class SteppedClock(Protocol):
 
     def attach(self, sampler: Sampler) -> None:
         """Drive this sampler from now on."""
+        ...
+
+    def wake(self, sampler: Sampler) -> None:
+        """Have this sampler's next round begin now."""
         ...
 
 
@@ -205,7 +209,10 @@ class Sampler:
         self._event_s, self._calm = self.now(), False
         for source in self.sources:
             source.due_s = -math.inf
-        _worker.ring()
+        if self._stepped is not None:
+            self._stepped.wake(self)
+        else:
+            _worker.ring()
 
     def _pace_s(self) -> float:
         """Return how often counters are to be read: a power of two of intervals, so that all fall together."""

@@ -41,6 +41,9 @@ class FakeClock:
         """Drive this sampler from now on."""
         self._samplers.add(sampler)
 
+    def wake(self, sampler: Sampler) -> None:
+        """Do nothing: every advance begins with a round."""
+
     def advance(self, seconds: float) -> None:
         """Move on by `seconds`, letting samplers do on the way what falls due."""
         end = self.now_s + seconds

@@ -233,9 +233,10 @@ class Trace:
             return last + RETRY_S
         if self._sampled:
             return last + min(self.interval_s, self.period_s)
-        # One that seems to have died is looked at closely, so that its death is noticed in time.
+        # A power is lost unless it is read; a counter that seems to have died is looked at closely.
         stalled = last - self._moved_s > pace_s + self.period_s
-        interval_s = self.interval_s if stalled else max(self.interval_s, pace_s)
+        hasty = stalled or self.channel.quantity == "power"
+        interval_s = self.interval_s if hasty else max(self.interval_s, pace_s)
         if self._stairs is None:
             # On a grid, so that many sensors are read in one go.
             return math.floor(last / interval_s + 1.0) * interval_s
