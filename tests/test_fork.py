@@ -233,8 +233,10 @@ POOLS = {
 }
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-@pytest.mark.parametrize("pool", POOLS)
+METHODS = [(method, pool) for method in ("fork", "spawn", "forkserver") for pool in ("Process", "Pool")]
+
+
+@pytest.mark.parametrize(("method", "pool"), [*METHODS, ("fork", "ProcessPoolExecutor")])
 def test_multiprocessing(tmp_path, gpu, method, pool):
     """multiprocessing's children skip atexit; the rows of their finished calls are written all the same.
 

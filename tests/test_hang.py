@@ -136,7 +136,7 @@ count = 5
 """,
         "with a backlog": """
 hanging = Hanging()
-meters = [new_meter(hanging, sensor(50.0, id="cpu:0"))] + [new_meter(Hanging()) for _ in range(3)]
+meters = [new_meter(hanging, sensor(50.0, id="cpu:0"))] + [new_meter(Hanging())]
 for meter in meters:
     with meter.track("work"):
         pass
@@ -149,7 +149,7 @@ with meters[0].track("open"):
         for _ in range(1500):
             with meter.track("work"):
                 pass
-count = 4 * 1501
+count = 2 * 1501
 """,
         "in a fork": """
 hanging = Hanging()
@@ -387,8 +387,8 @@ class Slow:
 blocked = threading.Event()
 meter = aimeter.Meter(sensors=[sensor()], sinks=[Slow()], log=LOG, region="FR")
 with meter.track("outer") as outer:
-    for _ in range(6):
-        for _ in range(5000):
+    for _ in range(4):
+        for _ in range(7500):
             with meter.track("inner") as inner:
                 pass
         sleep(0.3)  # the queue is looked at four times a second
