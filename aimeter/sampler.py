@@ -113,7 +113,7 @@ class Sampler:
         discover: Returns the sensors and what was found while looking for them; called once, in the background.
         calibration: The setting of that name: where idle powers measured on purpose are kept.
         clock: Monotonic seconds. A `SteppedClock` takes the place of the thread.
-        interval_s: Longest time between two readings of a channel while calls are open.
+        interval_s: Longest time between two readings of a channel around the begins and ends of calls.
 
     Attributes:
         put: Queues an event of a call that begins now. A call keeps the one with which it began.

@@ -41,7 +41,8 @@ class Settings:
         region: Where the electricity comes from, see `aimeter.carbon.location.resolve`; None is unknown.
         intensity_g_per_kwh: Your own carbon intensity in g CO2e/kWh, 0 to 2000; it wins over the region's.
         pue: Power usage effectiveness applied to grams; 1.0 is the IT boundary.
-        interval_s: Longest time between two readings of a channel while calls are open, 0.001 to 60 s.
+        interval_s: Longest time between two readings of a channel around the begins and ends of calls, 0.001 to
+            60 s; in the middle of a long call counters are read up to eight times less often.
         sync: ``auto`` waits for the GPUs' queued work before a call's end is stamped; ``off`` does not. False
             and True mean ``off`` and ``auto``.
         memory_rows: Settled rows kept in memory for each meter; 0 keeps none.
