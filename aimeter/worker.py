@@ -107,7 +107,9 @@ class Worker:
 
     def __init__(self) -> None:
         # Reentrant, as whatever interrupts its holder may make calls of its own.
-        self._lock = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._answered = threading.Condition(self._lock)
+        self._releasing = 0
         self._serving: list[Sampler] = []
         self._thread: threading.Thread | None = None
         self._due_s: float | None = None
@@ -153,7 +155,9 @@ class Worker:
             patience_s = (
                 SILENCE_S if source.asked_s is None else source.asked_s + SILENCE_S - time.monotonic()
             )
-            source.abandoned = not self._lock.wait_for(lambda: source.asked_s is None, patience_s)
+            self._releasing += 1
+            source.abandoned = not self._answered.wait_for(lambda: source.asked_s is None, patience_s)
+            self._releasing -= 1
         if not source.abandoned:
             source.close()
 
@@ -199,7 +203,8 @@ class Worker:
             question.asked_s = None
             if self.is_here():
                 self._due_s = None
-            self._lock.notify_all()
+            if self._releasing:
+                self._answered.notify_all()
         if isinstance(question, Source) and question.abandoned:
             question.close()
 
