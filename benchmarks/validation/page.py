@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .accept import COMPARISON_LOAD, CONDITIONS, WANTED, faults, is_rare
+from .accept import COMPARISON_LOAD, CONDITIONS, WANTED, compared, faults, is_rare
 from .score import ALL, BIN_NAMES, Cell
 
 ROOT = Path(__file__).parents[2]
@@ -70,24 +70,23 @@ def tables(cells: Sequence[Cell], balance: Balance) -> dict[str, str]:
 def comparison(cells: Sequence[Cell]) -> str:
     """Return what is reached under the conditions of the comparison beside what is wanted."""
     rows = []
-    for kind, profile in CONDITIONS.items():
-        for one in cells:
-            if (one.profile, one.load) == (profile, COMPARISON_LOAD) and one.length != ALL:
-                median, p95 = WANTED[kind][one.length]
-                rows.append(
-                    [
-                        kind,
-                        one.length,
-                        str(one.calls),
-                        f"{_percent(median)} / {_percent(p95)}",
-                        f"{_percent(one.median)} / {_percent(one.p95)}",
-                        f"{_percent(one.bias, sign=True)} ± {_percent(one.bias_pm)}",
-                        f"{100 * one.within_resolution:.1f}",
-                        f"{100 * one.within_error:.1f}",
-                        f"{one.tightness:.1f}",
-                        f"{one.needed:.2f}",
-                    ]
-                )
+    for kind in CONDITIONS:
+        for one in compared(kind, cells):
+            median, p95 = WANTED[kind][one.length]
+            rows.append(
+                [
+                    kind,
+                    one.length,
+                    str(one.calls),
+                    f"{_percent(median)} / {_percent(p95)}",
+                    f"{_percent(one.median)} / {_percent(one.p95)}",
+                    f"{_percent(one.bias, sign=True)} ± {_percent(one.bias_pm)}",
+                    f"{100 * one.within_resolution:.1f}",
+                    f"{100 * one.within_error:.1f}",
+                    f"{one.tightness:.1f}",
+                    f"{one.needed:.2f}",
+                ]
+            )
     head = ["meter", "length", "calls", "wanted, %", "median / p95, %", "bias, %"]
     head += ["in `resolution_j`, %", "in `error_j`, %", "tightness", "needed"]
     return _table(head, rows)

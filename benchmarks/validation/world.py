@@ -120,12 +120,14 @@ class World:
                 self._wake_s[sampler] = self._now_s + self._lateness_s()
 
     def _round(self, sampler: Sampler) -> None:
+        self._wake_s[sampler] = math.inf
         wait_s = sampler.tick()
         if sampler.linger_over():
             del self._wake_s[sampler]
             self._attend()
         else:
-            self._wake_s[sampler] = self() + wait_s + self._lateness_s()
+            due_s = self() + wait_s + self._lateness_s()
+            self._wake_s[sampler] = min(self._wake_s[sampler], due_s)  # woken while it was at work
 
     def _lateness_s(self) -> float:
         if self._starved and self._choose.random() < self._starved:
