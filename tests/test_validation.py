@@ -14,7 +14,7 @@ from benchmarks.validation.__main__ import calls_of
 from benchmarks.validation.accept import CONDITIONS, OPEN, chance_of, errors, unbalanced, unexpected
 from benchmarks.validation.loads import LOADS, Span
 from benchmarks.validation.machines import PROFILES, START_S, machine
-from benchmarks.validation.score import cells, run, shares
+from benchmarks.validation.score import ALL, cells, run, shares
 from benchmarks.validation.waveform import JUST_AFTER_S, Piece, Waveform, add
 
 AGAIN = [("H100", "serving"), ("RAPL of Intel", "diffusion"), ("V100, no counter", "bursts")]
@@ -117,3 +117,15 @@ def test_the_wanted_errors_are_kept(kind):
 def test_runs_add_up_to_their_counters():
     """Shares and what is nobody's add up to the counter within 0.1 %, but for the step at either end."""
     assert unbalanced(page.read()[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "load"),
+    [("H100", "neighbour"), ("RAPL of Intel", "neighbour"), ("H100, sampler starved", "serving"),
+     ("H100, counter sticks", "serving"), ("H100, steps late by up to 40 ms", "serving")],
+)  # fmt: skip
+def test_bars_widen_where_an_assumption_fails(profile, load):
+    """Another process on the device, a sampler kept from running, a sensor that sticks or is late: wider bars."""
+    width = {(one.profile, one.load): one.half_width for one in page.read()[0] if one.length == ALL}
+    usual = "RAPL of Intel" if profile.startswith("RAPL") else "H100"
+    assert width[profile, load] > 1.5 * width[usual, "serving"]
