@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from types import TracebackType
+from pathlib import Path
+from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from . import asynchronous
@@ -48,6 +49,26 @@ class Pause(NamedTuple):
     suspended: bool
 
 
+Place = tuple[CodeType, int]
+"""A place in the code: code object and index of the instruction, which take no time to find out."""
+
+_MOST_PLACES = 1000
+_places: dict[tuple[int, int], tuple[CodeType, str]] = {}
+
+
+def _name_of(place: Place) -> str:
+    """Return file and line of a place in the code."""
+    code, instruction = place
+    known = _places.get((id(code), instruction))
+    if known is None:
+        if len(_places) >= _MOST_PLACES:
+            _places.clear()
+        lines = (line for start, end, line in code.co_lines() if start <= instruction < end)
+        known = code, f"block at {Path(code.co_filename).name}:{next(lines, None) or code.co_firstlineno}"
+        _places[id(code), instruction] = known  # which keeps the code, and so its id from being used again
+    return known[1]
+
+
 class Call:
     """One metered call, made by `track`. Use it as ``with`` or ``async with``, once.
 
@@ -64,6 +85,7 @@ class Call:
         "_error",
         "_id",
         "_meter",
+        "_name",
         "_notes",
         "_parent",
         "_put",
@@ -73,7 +95,6 @@ class Call:
         "_status",
         "_thread",
         "_token",
-        "name",
     )  # fmt: skip
 
     # These start out unset and are read with a default: creating a call stays cheap.
@@ -93,11 +114,11 @@ class Call:
     def __init__(
         self,
         meter: Meter,
-        name: str,
+        name: str | Place,
         counts: dict[str, float | None] | None = None,
         notes: dict[str, object] | None = None,
     ) -> None:
-        self.name = name
+        self._name = name
         self._meter = meter
         self._start: float | None = None
         self._end: float | None = None
@@ -292,6 +313,12 @@ class Call:
         return energy / count if count and energy is not None else None
 
     # What the call knows of itself
+
+    @property
+    def name(self) -> str:
+        """What the call is called in the log."""
+        name = self._name
+        return name if isinstance(name, str) else _name_of(name)
 
     @property
     def meter(self) -> Meter:

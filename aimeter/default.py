@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 
 from .call import Call, UnnamedCall
 from .decorate import decorate, name_of
-from .meter import Counts, Meter, checked, place
+from .meter import Counts, Meter, checked
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_caller = sys._getframe  # noqa: SLF001 - inspect.stack() reads source files
 _lock = threading.RLock()  # reentrant: a signal handler may make a call while the first one's meter is made
 _meter: Meter | None = None
 
@@ -72,9 +73,9 @@ def track(
         if not counts and model is None:
             return meter.kind(meter, name)
         return meter.kind(meter, name, checked(counts), None if model is None else {"model": model})
-    frame = sys._getframe(1)  # noqa: SLF001 - inspect.stack() reads source files
+    frame = _caller(1)
     if name is None and not counts and model is None:
-        return meter.unnamed(meter, place(frame))
+        return meter.unnamed(meter, (frame.f_code, frame.f_lasti))
     return meter.make(name, model, counts, frame)
 
 
@@ -124,11 +125,12 @@ def _before_there_is_a_meter(
     if isinstance(name, str):
         return _DeferredCall(later, name, checked(counts) or None, notes)
     if name is None:
-        return _DeferredUnnamedCall(later, place(sys._getframe(2)), checked(counts) or None, notes)  # noqa: SLF001
+        frame = _caller(2)
+        return _DeferredUnnamedCall(later, (frame.f_code, frame.f_lasti), checked(counts) or None, notes)
     if callable(name) or isinstance(name, classmethod):
         label = name_of(name)
         return decorate(name, lambda: default_meter().call(label))
-    return default_meter().make(name, model, counts, sys._getframe(2))  # noqa: SLF001 - raises, and says why
+    return default_meter().make(name, model, counts, _caller(2))  # which raises, and says why
 
 
 def records() -> list[Record]:

@@ -11,7 +11,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import CodeType, FrameType, TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypedDict, TypeVar, overload
 
 from . import settings as settings_module
@@ -168,9 +168,9 @@ class Meter:
             if not counts and model is None:
                 return self.kind(self, name)
             return self.kind(self, name, checked(counts), None if model is None else {"model": model})
-        frame = sys._getframe(1)  # noqa: SLF001 - inspect.stack() reads source files
+        frame = _caller(1)
         if name is None and not counts and model is None:
-            return self.unnamed(self, place(frame))
+            return self.unnamed(self, (frame.f_code, frame.f_lasti))
         return self.make(name, model, counts, frame)
 
     def make(
@@ -186,7 +186,7 @@ class Meter:
         if isinstance(name, str):
             return self.kind(self, name, given, notes)
         if name is None:
-            return self.unnamed(self, place(frame), given, notes)
+            return self.unnamed(self, (frame.f_code, frame.f_lasti), given, notes)
         return self._decorate(name)
 
     def _decorate(self, name: object) -> object:
@@ -401,20 +401,6 @@ def checked(given: Counts) -> dict[str, float | None]:
 
 
 _MOST_EXACT = 2**53
-_MOST_PLACES = 1000
-_places: dict[tuple[int, int], tuple[CodeType, str]] = {}
-
-
-def place(frame: FrameType) -> str:
-    """Return file and line of the code that called track() without a name."""
-    code = frame.f_code
-    known = _places.get((id(code), frame.f_lasti))
-    if known is None:
-        if len(_places) >= _MOST_PLACES:
-            _places.clear()
-        known = code, f"block at {Path(code.co_filename).name}:{frame.f_lineno}"
-        _places[id(code), frame.f_lasti] = known  # which keeps the code, and so its id from being used again
-    return known[1]
 
 
 def _new_tally() -> Tally:
@@ -432,6 +418,7 @@ def _deliver(figures: Figures) -> None:
         meter.receive(figures if len(places) == 1 else figures.of(own))
 
 
+_caller = sys._getframe  # noqa: SLF001 - inspect.stack() reads source files
 _samplers: dict[tuple[Path, Path | str, int], Sampler] = {}
 _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 _lock = threading.RLock()  # reentrant: a signal handler may make a meter while one is made

@@ -51,7 +51,7 @@ MOST_BACKLOG = 20_000
 """Unsettled events beyond which callers are slowed to the pace of settling."""
 
 MOST_QUEUED = 500_000
-"""Unsettled events beyond which new calls are not metered, since settling makes no progress."""
+"""Unsettled events beyond which new calls are not metered, if settling makes no progress."""
 
 _SLACK_S = 0.002
 """Sensors due within this time of each other are read in one go."""
@@ -62,6 +62,9 @@ it is at most this part of the time in which nothing began or ended. What does i
 
 _LONGEST_PACE = 8
 """It doubles to this many intervals at most: a sensor that is lost is to be missed soon."""
+
+_BREATH_S, _REST_S = 0.001, 0.02
+"""How long a call sleeps that finds a backlog, and one that finds it twice as long: with many threads."""
 
 _PATIENCE_S = 0.5
 """How long a caller waits for others to finish with the books, e.g. with a disk that is slow to take rows."""
@@ -226,23 +229,24 @@ class Sampler:
 
     def be_ready(self) -> None:
         """Be ready, unless calls come so fast that they must be slowed."""
-        self.ready = len(self.queue) < MOST_BACKLOG
+        self.ready = self._backlog() < MOST_BACKLOG
 
     def watch_pace(self) -> None:
         """Slow callers down if there is a backlog, also while the thread that settles it is kept from that."""
-        if len(self.queue) >= MOST_BACKLOG:
+        backlog = self._backlog()
+        if backlog >= MOST_BACKLOG:
             self.ready = False
-        else:
+        if backlog <= MOST_QUEUED // 2:
             self.put = self.enqueue
 
     def _slow_down(self) -> None:
-        """Make callers wait for a round of settling if there is a backlog, but not for a disk that hangs."""
-        backlog = len(self.queue)
-        if backlog > MOST_QUEUED:
+        """Let the thread that settles calls catch up if there is a backlog, but do not wait for a disk that hangs."""
+        backlog = self._backlog()
+        if self.now() - self._settled_at_s < SILENCE_S:
+            if backlog > MOST_BACKLOG:
+                time.sleep(_BREATH_S if backlog < 2 * MOST_BACKLOG else _REST_S)
+        elif backlog > MOST_QUEUED:
             self.put = self._refuse
-        elif backlog > MOST_BACKLOG // 2 and self.now() - self._progress_s < 1.0:
-            with self.alone(0.02):
-                pass
 
     def _refuse(self, event: Call | Pause) -> None:
         """Take the place of the queue: memory is bounded, whatever keeps calls from being settled."""
@@ -277,6 +281,7 @@ class Sampler:
                 self._read(source)
         if (
             self._waiters
+            or self._behind()
             or now - self._settled_at_s >= self._settle_every_s
             or self._backlog() > MOST_BACKLOG // 4
         ):
@@ -289,18 +294,20 @@ class Sampler:
             self._calm = True
             self.ready = False  # so that the next event is attended to
         self._settle_every_s = max(SETTLE_EVERY_S, pace_s) if self._calm else SETTLE_EVERY_S
-        wait_s = GUARD_S if self._waiters else self._settle_every_s
+        wait_s = 0.0 if self._behind() else GUARD_S if self._waiters else self._settle_every_s
         due = [source.due_s for source in self.sources if source.asked_s is None]
         wait_s = min([now + wait_s, *due]) - self.now()
         self.cpu_s += time.thread_time() - started
         return max(wait_s, 0.0005)
 
     def settle(self, *, until_s: float | None = None, timeout_s: float = -1) -> None:
-        """Settle and deliver what has become certain, or everything up to `until_s`."""
+        """Settle and deliver some of what has become certain, or everything up to `until_s`."""
         with self.alone(timeout_s) as alone:
             if alone:
                 try:
                     self._settle(until_s)
+                    while until_s is not None and self._behind():
+                        self._settle(until_s)
                 except Exception:  # the boundary between aimeter's faults and the program it runs in
                     self.complain("settle", "calls could not be settled; this is a bug in aimeter.")
                     logger.debug("settling failed", exc_info=True)
@@ -317,6 +324,7 @@ class Sampler:
         if figures is not None:
             self._progress_s = now
             self._deliver(figures)
+            self._settled_at_s = self.now()
         if ledger.newest_s > self._event_s:
             self._event_s = ledger.newest_s
             if self._calm:
@@ -336,6 +344,9 @@ class Sampler:
                 self.ready = True
                 return False
             return True
+
+    def _behind(self) -> bool:
+        return self._ledger is not None and self._ledger.behind
 
     def _backlog(self) -> int:
         return len(self.queue) if self._ledger is None else self._ledger.backlog

@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .timeline import NO_ACTIVITY, Activity, Array, Points, half_width
+from .timeline import NO_ACTIVITY, Activity, Array, Points, half_width, read
 
 if TYPE_CHECKING:
     from .call import Call, Pause
     from .trace import Trace
 
 _MOST_EVENTS = 4096
-"""Events taken in one go, so that settling a backlog never keeps the sampler from its readings for long."""
+"""Events and edges taken in one go, so that a backlog takes bounded memory and never keeps the sampler from its
+readings for long."""
 
 _QUIET_STRETCH_S = 0.25
 """Time without a call is looked at in stretches of at least this length to learn the idle power."""
@@ -147,6 +148,7 @@ class Ledger:
         queue: Calls, appended once when they open and once when they end, and `Pause`s.
         traces: The traced channels; may grow, never shrinks.
         settled_s: Up to when everything is settled.
+        behind: There was more to settle than is taken in one go.
         open_calls: Number of calls open as far as the queue has been read.
         unattributed_j: Energy of each trace drawn while no call was open, up to the last edge.
     """
@@ -154,6 +156,7 @@ class Ledger:
     def __init__(self, traces: list[Trace], queue: deque[Call | Pause] | None = None) -> None:
         self.queue: deque[Call | Pause] = deque() if queue is None else queue
         self.settled_s = -math.inf
+        self.behind = False
         self.traces = traces
         self.open_calls = 0
         self.unattributed_j: Array = np.zeros(0)
@@ -184,6 +187,8 @@ class Ledger:
     def settle(self, now_s: float, *, until_s: float | None = None) -> Figures | None:
         """Settle what has become certain and return the figures of the calls that ended in it, if any did.
 
+        One call settles a bounded number of edges; `behind` says whether there are more.
+
         Args:
             now_s: Events up to this time are known to be in the queue.
             until_s: If given, settle up to this time whatever the curves say; traces that do not reach it
@@ -199,6 +204,9 @@ class Ledger:
                 if trace.alive:
                     trace.settle_gap(until_s)
         count = bisect_right(self._books.time_s, until)
+        if count > _MOST_EVENTS:
+            count, self.behind = _MOST_EVENTS, True
+            until = math.nextafter(self._books.time_s[count], -math.inf)
         figures = self._energy(self._books.take(count)) if count else None
         self._learn_idle(until)
         self.settled_s = max(self.settled_s, min(until, self._horizon_s))
@@ -228,7 +236,8 @@ class Ledger:
                 queue.appendleft(event)
                 break
             events.append((max(time_s, settled_s), len(events), call, pause))
-        if len(events) == _MOST_EVENTS:
+        self.behind = len(events) == _MOST_EVENTS
+        if self.behind:
             horizon_s = max(events)[0]
         events.sort()
         for time_s, _, call, pause in events:
@@ -378,8 +387,8 @@ class Ledger:
                     float(time[gap] - lapse[gap]), float(time[gap]), float(time[gap] - lapse[gap])
                 )
         activity = self._activity()
-        read = [trace.curve.at(time, activity) for trace in self.traces]
-        energy = np.array([points.energy_j for points in read]).reshape(traces, time.size)
+        points_read = read([trace.curve for trace in self.traces], time, activity)
+        energy = np.array([points.energy_j for points in points_read]).reshape(traces, time.size)
         if first:
             self._edge_energy = energy[:, 0].copy() if traces else self._edge_energy
         step = np.diff(energy, prepend=self._edge_energy[:, None])
@@ -387,7 +396,7 @@ class Ledger:
         self.unattributed_j = self.unattributed_j + step @ (before == 0)
         earned = np.vstack([step * share, lapse * share])
         earned = self._earned[:, None] + np.cumsum(earned, axis=1)
-        points = self._points(read, share, after)
+        points = self._points(points_read, share, after)
         accounts = self._account(books, earned)
         figures = self._close_calls(books, accounts, points, after, before)
         for entry in books.opens:
@@ -400,16 +409,16 @@ class Ledger:
         self._batch += 1
         return figures
 
-    def _points(self, read: Sequence[Points], share: Array, after: Array) -> Array:
+    def _points(self, points_read: Sequence[Points], share: Array, after: Array) -> Array:
         """Stack what each curve says at each edge, with the running variance that edges add to shares.
 
         Where n changes from a to b, an energy that lies on the wrong side of the edge is divided by the wrong
         number: an error of h * (1/a - 1/b) for whoever is open throughout.
         """
-        points = np.zeros((_POINTS, len(read), share.size))
+        points = np.zeros((_POINTS, len(points_read), share.size))
         share_after = np.divide(1.0, after, out=np.zeros_like(after), where=after > 0)
         both = (share > 0) & (share_after > 0)
-        for k, one in enumerate(read):
+        for k, one in enumerate(points_read):
             error = half_width(one) * (share_after - share) * both
             spread = self._spread[k] + np.cumsum(error**2)
             points[:, k] = (*one, spread, spread - error**2)

@@ -83,6 +83,11 @@ class Staircase:
         """Whether steps can be foretold."""
         return len(self._seen) > 1 and self._longest_s < math.inf
 
+    @property
+    def learned_period(self) -> When | None:
+        """Between which times the period lies, by the steps seen; None until steps can be foretold."""
+        return When(max(self._shortest_s, 0.0), self._longest_s) if self.known else None
+
     def forget(self) -> None:
         """Start anew, keeping the period: after a pause the phase is lost."""
         self._seen.clear()

@@ -16,6 +16,7 @@ is what the averaging window and the update period of the sensor may hide.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -222,30 +223,50 @@ class Curve:
 
         Before the first knot and after the last the energy is held and nothing is covered.
         """
+        return read([self], times_s, activity)[0]
+
+    def around(self, times_s: Array) -> tuple[npt.NDArray[np.intp], Array, Array]:
+        """Return for each time the number of the knot after it, that knot, and the one before; of two knots or more."""
         block = self._buffer[:, self._first : self._size]
-        if len(self) <= 1:
-            held = np.full(times_s.shape, block[_E, 0] if block.shape[1] else 0.0)
-            return Points(held, held, held, np.zeros_like(held), np.zeros_like(held))
-        right = np.clip(np.searchsorted(block[_T], times_s, side="left"), 1, block.shape[1] - 1)
-        before, after = block[:, right - 1], block[:, right]
-        time = np.clip(times_s, before[_T], after[_T])
-        span = np.maximum(after[_T] - before[_T], 1e-12)
-        part = (time - before[_T]) / span
-        step = after[_E] - before[_E]
-        shape, likely = _shape(time, part, before, after, activity)
-        energy = before[_E] + step * shape
-        covered = before[_COVERED] + (after[_COVERED] - before[_COVERED]) * part
-        variance = before[_VARIANCE] + (after[_VARIANCE] - before[_VARIANCE]) * part
+        right = np.minimum(np.maximum(block[_T].searchsorted(times_s), 1), block.shape[1] - 1)
+        return right, block[:, right - 1], block[:, right]
+
+    def held(self, times_s: Array) -> Points:
+        """Read a curve of less than two knots."""
+        energy = np.full(times_s.shape, self._buffer[_E, self._first] if len(self) else 0.0)
+        return Points(energy, energy, energy, np.zeros_like(energy), np.zeros_like(energy))
+
+    def bounds(
+        self,
+        right: npt.NDArray[np.intp],
+        time: Array,
+        energy: Array,
+        likely: Array,
+        before: Array,
+        after: Array,
+    ) -> tuple[Array, Array]:
+        """Return what the true energy cannot be below and above.
+
+        Args:
+            right: Numbers of the knots `after`.
+            time: Times.
+            energy: Best estimate at each time.
+            likely: 95 % half-width of the shape between the knots of a counted curve.
+            before: The knot before each time.
+            after: The knot after each time.
+        """
         if self.counted:
-            low, high = self._counted_bounds(time, before, after, span)
+            low, high = self._counted_bounds(time, before, after)
             low, high = np.maximum(low, energy - likely), np.minimum(high, energy + likely)
         else:
+            block = self._buffer[:, self._first : self._size]
             half = self._sampled_half_width(right, block) + np.maximum(before[_U], after[_U])
             low, high = energy - half, energy + half
-        return Points(energy, np.minimum(low, energy), np.maximum(high, energy), covered, variance)
+        return np.minimum(low, energy), np.maximum(high, energy)
 
-    def _counted_bounds(self, time: Array, before: Array, after: Array, span: Array) -> tuple[Array, Array]:
+    def _counted_bounds(self, time: Array, before: Array, after: Array) -> tuple[Array, Array]:
         """Bound a rising curve by its knots, and by the most that the device can draw between them."""
+        span = np.maximum(after[_T] - before[_T], 1e-12)
         floor, ceiling = before[_E] - before[_U], after[_E] + after[_U]
         # A stretch may exceed the nominal limit (a wrong one, a late update): its own mean is then the limit.
         limit = np.maximum(self._limit_w, (ceiling - floor) / span)
@@ -284,6 +305,30 @@ class Curve:
         start, end = self.at(np.asarray(t0_s, float), activity), self.at(np.asarray(t1_s, float), activity)
         joules = end.energy_j - start.energy_j
         return joules, resolution(start, end, joules)
+
+
+def read(curves: Sequence[Curve], times_s: Array, activity: Activity = NO_ACTIVITY) -> list[Points]:
+    """Read several curves at the same times, see `Curve.at`; all in one go, as most of its cost is per operation."""
+    known = [curve for curve in curves if len(curve) > 1]
+    found = [curve.around(times_s) for curve in known]
+    points = [curve.held(times_s) for curve in curves]
+    if not known:
+        return points
+    before = np.concatenate([one[1] for one in found], axis=1)
+    after = np.concatenate([one[2] for one in found], axis=1)
+    time = np.concatenate([times_s] * len(known))
+    time = np.minimum(np.maximum(time, before[_T]), after[_T])
+    part = (time - before[_T]) / np.maximum(after[_T] - before[_T], 1e-12)
+    shape, likely = _shape(time, part, before, after, activity)
+    energy = before[_E] + (after[_E] - before[_E]) * shape
+    covered, variance = (before[line] + (after[line] - before[line]) * part for line in (_COVERED, _VARIANCE))
+    places = [k for k, curve in enumerate(curves) if len(curve) > 1]
+    for number, (place, (right, *_)) in enumerate(zip(places, found, strict=True)):
+        own = slice(number * times_s.size, (number + 1) * times_s.size)
+        one = energy[own]
+        low, high = curves[place].bounds(right, time[own], one, likely[own], before[:, own], after[:, own])
+        points[place] = Points(one, low, high, covered[own], variance[own])
+    return points
 
 
 def half_width(points: Points) -> Array:
@@ -327,16 +372,18 @@ def _shape(time: Array, part: Array, before: Array, after: Array, activity: Acti
     known = np.isfinite(after[_IDLE]) & (step > _NOTHING_J)
     if not known.any():
         return part, unbounded
-    open_before = activity.open_s(begin)
-    open_now = activity.open_s(time) - open_before
-    open_all = activity.open_s(end) - open_before
+    moments = np.concatenate([begin, time, end])
+    open_before, open_now, open_all = activity.open_s(moments).reshape(3, -1)
+    open_now, open_all = open_now - open_before, open_all - open_before
     rest_now, rest_all = time - begin - open_now, end - begin - open_all
     quiet_now, quiet_all = after[_IDLE] * rest_now, after[_IDLE] * rest_all
     for tau in np.unique(after[_TAU][known]):
         glow = np.where(after[_TAU] == tau, after[_GLOW], 0.0)
-        start = activity.glow_s(begin, tau)
-        quiet_now += glow * (activity.glow_s(time, tau) - start)
-        quiet_all += glow * (activity.glow_s(end, tau) - start)
+        if not glow.any():
+            continue
+        glow_before, glow_now, glow_all = activity.glow_s(moments, tau).reshape(3, -1)
+        quiet_now += glow * (glow_now - glow_before)
+        quiet_all += glow * (glow_all - glow_before)
     busy = open_all > 0
     fits = busy & (quiet_all <= step)
     scale = np.divide(step, quiet_all, out=np.zeros_like(step), where=quiet_all > _NOTHING_J)

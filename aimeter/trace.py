@@ -212,6 +212,11 @@ class Trace:
         """Time between updates of the published value, as far as it is known."""
         return self.channel.period_s if self._stairs is None else self._stairs.period_s
 
+    @property
+    def learned_period(self) -> When | None:
+        """Between which times the period lies, by the updates seen; None where they are not foretold."""
+        return None if self._stairs is None else self._stairs.learned_period
+
     def resume(self, now_s: float) -> None:
         """Start watching the channel's health anew after a time without readings."""
         self._moved_s = now_s

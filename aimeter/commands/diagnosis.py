@@ -23,10 +23,12 @@ class MeterReport:
         method: ``counter``, ``power`` or ``estimate``.
         relative_error: Calibration error as a 95 % half-width relative to the energy.
         documented_period_s: Time between updates of its value, as documented.
-        observed_period_s: The same as seen here; None where no reading brought a new value, or every one did,
-            so that the period is at most `reading_interval_s`.
+        observed_period_s: The same as learned here, from when its value changed; None where no reading brought
+            a new value, or every one did, so that the period is at most `reading_interval_s`.
+        observed_period_error_s: Half-width of what those changes leave open; None where it is not known.
+        window_s: Time over which a published power is a mean, as documented; 0 for energy.
         reading_interval_s: Mean time between two readings.
-        reading_s: Mean duration of a reading.
+        reading_s: Mean duration of a reading: its latency, and how far off in time what it says may be.
         power_w: Mean power while it was watched; None if it gave none.
         shared: The figure is of a whole device of which this process may use a part.
         notes: What the figure covers, what an estimate assumes, why a better way of reading does not serve.
@@ -53,6 +55,8 @@ class MeterReport:
     idle_w: float | None = None
     idle_spread_w: float | None = None
     idle_age_s: float | None = None
+    observed_period_error_s: float | None = None
+    window_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

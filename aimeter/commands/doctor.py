@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aimeter import settings as settings_module
 from aimeter._version import __version__
@@ -37,6 +38,9 @@ from aimeter.sensors.nvml import driver_version
 from aimeter.sensors.sysfs import read_text
 from aimeter.sinks import open_log
 from aimeter.trace import DEAD_AFTER_S
+
+if TYPE_CHECKING:
+    from aimeter.staircase import When
 
 WATCH_S = 1.0
 _STEP_S = 0.05
@@ -71,10 +75,12 @@ def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagn
     with Meter(sensors=sensors, **{**arguments, **quiet}) as meter:  # type: ignore[arg-type]
         cpu_share = _watch(meter, sensors, progress)
         reports = [report for sensor in sensors for report in sensor.reports(found.findings)]
+        learned = {trace.channel.id: trace.learned_period for trace in meter.sampler.traces if not trace.gone}
         channels = {channel.id: channel for sensor in sensors for channel in sensor.channels}
         carbon = _carbon(meter)
     stored = Calibrations(path_of(settings.calibration))
     reports = [_at_rest(report, channels.get(report.id), stored) for report in reports]
+    reports = [_with_period(report, learned.get(report.id)) for report in reports]
     gaps = gaps_among(found.findings, nvidia=nvidia_on_bus())
     status, verdict = judge(reports, gaps, enabled=settings.enabled)
     origins = settings_module.origins(arguments)
@@ -99,6 +105,13 @@ def _at_rest(report: MeterReport, channel: Channel | None, stored: Calibrations)
         return report
     age_s = stored.age_s(known)
     return replace(report, idle_w=known.idle_w, idle_spread_w=known.spread_w, idle_age_s=age_s)
+
+
+def _with_period(report: MeterReport, learned: When | None) -> MeterReport:
+    """Put what the sampler has learned of a period in the place of a mean over what was seen."""
+    if learned is None:
+        return report
+    return replace(report, observed_period_s=learned.middle_s, observed_period_error_s=learned.half_s)
 
 
 def _watch(meter: Meter, sensors: Sequence[Watched], progress: Progress) -> float:

@@ -58,7 +58,9 @@ def _meters(meters: tuple[MeterReport, ...]) -> Table:
         table.add_column(title, overflow="fold")
     seen = any(meter.observed_period_s is not None for meter in meters)
     rested = any(meter.idle_w is not None for meter in meters)
-    for title in ("power", *(["idle"] if rested else []), "error", "period", *(["seen"] if seen else [])):
+    windowed = any(meter.window_s for meter in meters)
+    titles = ("power", *(["idle"] if rested else []), "error", "period", *(["seen"] if seen else []))
+    for title in (*titles, *(["mean over"] if windowed else []), "reading"):
         table.add_column(title, justify="right", no_wrap=True)
     for meter in meters:
         cells = (
@@ -69,10 +71,18 @@ def _meters(meters: tuple[MeterReport, ...]) -> Table:
             *([_idle(meter)] if rested else []),
             f"±{meter.relative_error:.0%}",
             _time(meter.documented_period_s),
-            "" if meter.observed_period_s is None else _time(meter.observed_period_s),
+            *([_observed(meter)] if seen else []),
+            *([_time(meter.window_s) if meter.window_s else ""] if windowed else []),
+            "" if meter.reading_s is None else _time(meter.reading_s),
         )
-        table.add_row(*map(Text, cells[: len(table.columns)]), style="red" if meter.fault else "")
+        table.add_row(*map(Text, cells), style="red" if meter.fault else "")
     return table
+
+
+def _observed(meter: MeterReport) -> str:
+    if meter.observed_period_s is None or not meter.observed_period_error_s:
+        return "" if meter.observed_period_s is None else _time(meter.observed_period_s)
+    return quantity(meter.observed_period_s, "s", meter.observed_period_error_s, largest=0)
 
 
 def _idle(meter: MeterReport) -> str:

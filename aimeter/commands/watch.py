@@ -125,6 +125,7 @@ def report_of(channel: Channel, seen: Observation) -> MeterReport:
         reading_interval_s=seen.interval_s,
         reading_s=seen.reading_s,
         power_w=seen.power_w,
+        window_s=channel.window_s,
         shared=channel.shared,
         notes=(),
         fault=seen.fault,
