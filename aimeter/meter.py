@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypedDict, TypeVar, overload
 from . import settings as settings_module
 from ._version import __version__
 from .call import Call, UnmeteredCall, UnnamedCall, check_count
-from .carbon.offline import lookup
+from .carbon.accounting import accounting
 from .errors import did_you_mean
 from .record import COUNTS, Record
 from .sampler import Sampler, retire_all
@@ -81,7 +81,7 @@ class Meter:
         **settings: object,
     ) -> None:
         self.settings = settings_module.load(settings)
-        self.intensity = lookup(self.settings.region, self.settings.intensity_g_per_kwh)
+        self.carbon = accounting(self.settings)
         self.source: Callable[[], Meter] = lambda: self
         self._memory = MemorySink(self.settings.memory_rows)
         self._sinks: list[Sink] = [self._memory, *sinks]
@@ -111,6 +111,8 @@ class Meter:
             if sensors is None:
                 from .sensors import discover  # noqa: F401, PLC0415
             self.sampler.attend()
+            if self.carbon.feed is not None:
+                self.carbon.feed.want()
 
     def _sampler(self, sensors: Iterable[Sensor] | None, clock: Clock | SteppedClock) -> Sampler:
         if sensors is not None:
@@ -361,8 +363,7 @@ class Meter:
 
         return Context(
             __version__,
-            self.intensity,
-            self.settings.pue,
+            self.carbon,
             self.sampler.traces,
             epoch_s(self.sampler.now()),
             self.sampler.cpu_s,
@@ -382,6 +383,7 @@ class Meter:
         """In a forked child: rows, files and identifiers of its own."""
         self._new_ids()
         self._tally = _new_tally()
+        self.carbon.after_fork()
         self._tell_sinks(lambda sink: sink.reopen())
 
 

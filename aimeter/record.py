@@ -49,7 +49,13 @@ class Record(NamedTuple):
         intensity_method: What kind of intensity: average, location-based, life-cycle …
         zone: Zone the intensity belongs to.
         co2e_g: ``energy_j / 3.6e6 * intensity_g_per_kwh * pue``.
-        embodied_g: Embodied carbon attributed to the call; None in this version.
+        co2e_error_g: Half-width of `co2e_g` from `error_j` and from the intensity's bounds together.
+        intensity_lower_g_per_kwh: The least that the intensity may be, where its source says; likewise
+            `intensity_upper_g_per_kwh`.
+        market_g_per_kwh: Intensity by contract, or None; `market_co2e_g` is the same sum with it.
+        embodied_g: Making of the hardware, the call's part by time; between `embodied_lower_g` and
+            `embodied_upper_g`. None unless chosen.
+        water_site_l: Litres used on site; `water_grid_l` in generating the electricity. None unless chosen.
         meta: JSON object: the caller's notes and aimeter's remarks on the call. For reading only: rows that
             have nothing of their own to say share one.
         aimeter_version: Version that wrote the row; never empty, so a torn row is recognised.
@@ -94,7 +100,16 @@ class Record(NamedTuple):
     intensity_method: str | None
     zone: str | None
     co2e_g: float | None
+    co2e_error_g: float | None
+    intensity_lower_g_per_kwh: float | None
+    intensity_upper_g_per_kwh: float | None
+    market_g_per_kwh: float | None
+    market_co2e_g: float | None
     embodied_g: float | None
+    embodied_lower_g: float | None
+    embodied_upper_g: float | None
+    water_site_l: float | None
+    water_grid_l: float | None
     meta: Mapping[str, object]
     aimeter_version: str
 

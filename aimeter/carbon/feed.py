@@ -1,0 +1,226 @@
+"""A provider's values as rows need them: at once, from memory, while a background thread asks for newer ones.
+
+`Feed.over` is called while rows are made and never waits. If what it has is due, it starts a daemon thread that asks
+the provider once; rows made before the answer say which other value stands in for it. So there is no request without
+a call, at most one at a time, and none sooner than the values' own period or the back-off allows.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from aimeter.carbon.cache import Cache, Known
+from aimeter.carbon.intensity import FALLBACK, HELD, Intensity
+from aimeter.carbon.providers.base import Provider, ProviderFault, utc
+from aimeter.carbon.series import Mean, Point, Series, mean, seconds_in, within
+
+logger = logging.getLogger("aimeter")
+
+FIRST_DELAY_S = 30.0
+REFUSED_DELAY_S = 3600.0
+LONGEST_DELAY_S = 86400.0
+"""After a failure the provider is left alone for half a minute, after a refusal (401, 403, 404 …) for an hour; each
+further one doubles that, up to an hour and a day. What the provider itself asks for (Retry-After) comes first."""
+
+_LONGEST_PAST_S = 86400.0
+_LEAST_LIFE_S = 60.0
+_MOST_VALUES_TOLD = 24
+_WHOLE = 1 - 1e-6
+
+
+class Found(NamedTuple):
+    """The intensity of one call, and what the row remarks on it."""
+
+    intensity: Intensity
+    remark: dict[str, object]
+
+
+class Feed:
+    """The intensity of one zone over time.
+
+    Args:
+        provider: Who is asked.
+        zone: The zone as the provider names it.
+        fallback: What rows have until there is a value.
+        cache: Answers on disk.
+        max_age_s: How long after its end the newest value may stand in for one that is not out yet.
+        now: Returns the seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        zone: str,
+        fallback: Intensity,
+        *,
+        cache: Cache,
+        max_age_s: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.provider = provider
+        self.zone = zone
+        self.fallback = fallback
+        self._max_age_s = max_age_s
+        self._now = now
+        self._path = cache.path(provider.name, zone, provider.cache_key)
+        self._known = Cache.load(self._path)
+        self._wanted_s = now()
+        self._told = False
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Begin anew in a child, where the thread is not and its lock may be held for ever."""
+        self._busy = threading.Lock()
+
+    @property
+    def known(self) -> Known:
+        """What is known now."""
+        return self._known
+
+    def over(self, start_s: float, end_s: float) -> Found:
+        """Return the intensity of a stretch of time, in seconds since 1970, from what is known now."""
+        self.want(start_s)
+        known = self._known
+        series = known.series
+        common: dict[str, object] = {"provider": self.provider.name, "zone": self.zone}
+        if series is not None:
+            found = mean(series.points, start_s, end_s)
+            if found is not None and found.covered >= _WHOLE:
+                return Found(_intensity(series, found, ""), common | _values(found, start_s, end_s))
+            held = mean(self._extended(series, start_s, end_s), start_s, end_s)
+            if held is not None and held.covered >= _WHOLE:
+                return Found(_intensity(series, held, HELD), common | _values(held, start_s, end_s))
+        reason = known.problem or "it has not answered yet"
+        if series is not None and not known.problem:
+            reason = "it has no value of that time yet"
+        instead = replace(self.fallback, method=self.fallback.method + FALLBACK)
+        return Found(instead, {**common, "reason": reason})
+
+    def _extended(self, series: Series, start_s: float, end_s: float) -> tuple[Point, ...]:
+        """Return the values with the newest one held on to the end, if it is not too old by then."""
+        before = [point for point in series.points if point.start_s <= end_s]
+        if not before or end_s - before[-1].end_s > self._max_age_s:
+            return ()
+        last = before[-1]
+        held = last._replace(end_s=max(end_s, last.end_s) + 1.0, estimated=True)
+        return (*within(before[:-1], start_s, end_s), held)
+
+    def want(self, start_s: float | None = None) -> None:
+        """Have newer values asked for in the background if they are due."""
+        now_s = self._now()
+        if start_s is not None:
+            self._wanted_s = max(min(self._wanted_s, start_s), now_s - _LONGEST_PAST_S)
+        known = self._known
+        if now_s < known.expires_s or now_s < known.rest_until_s:
+            return
+        if self._busy.acquire(blocking=False):
+            try:
+                threading.Thread(target=self._ask, name="aimeter-carbon", daemon=True).start()
+            except RuntimeError:  # no thread to be had, or the interpreter is on its way out
+                self._busy.release()
+
+    def _ask(self) -> None:
+        busy = self._busy
+        try:
+            self.refresh()
+        except Exception as error:  # noqa: BLE001 - the thread's one boundary: a provider by somebody else may raise anything
+            self._fail(ProviderFault(f"{self.provider.name}: it raised {type(error).__name__}"))
+        finally:
+            busy.release()
+
+    def refresh(self) -> None:
+        """Ask the provider once, unless another process did meanwhile; what `want` does in the background."""
+        now_s = self._now()
+        stored = Cache.load(self._path)
+        if now_s < max(stored.expires_s, stored.rest_until_s) <= now_s + LONGEST_DELAY_S:
+            self._take(stored)
+            return
+        period_s = self.provider.period_s
+        try:
+            answer = self.provider.series(self.zone, self._wanted_s, now_s + period_s)
+            self._check_time(answer, now_s, period_s)
+        except ProviderFault as fault:
+            self._fail(fault)
+            return
+        newest_s = answer.points[-1].end_s
+        # A value that ends sooner than the period is due then; one that is late already, in a period.
+        expires_s = newest_s if now_s + _LEAST_LIFE_S < newest_s < now_s + period_s else now_s + period_s
+        self._known = self._known.with_answer(answer, now_s, expires_s)
+        self._wanted_s = now_s
+        self._told = False
+        Cache.store(self._path, self._known)
+
+    def _take(self, stored: Known) -> None:
+        if stored.series is None:
+            stored = replace(stored, series=self._known.series)
+        if stored.problem:
+            self._tell(stored.problem, stored.rest_until_s)
+        self._known = stored
+
+    def _check_time(self, answer: Series, now_s: float, period_s: float) -> None:
+        """Refuse an answer about another time: last year's, or tomorrow's.
+
+        Raises:
+            ProviderFault: No value of it is of use now.
+        """
+        reach_s = max(self._max_age_s, _LONGEST_PAST_S)
+        if within(answer.points, min(self._wanted_s, now_s) - reach_s, now_s + period_s):
+            return
+        first, last = answer.points[0], answer.points[-1]
+        message = (
+            f"{self.provider.name}: its values are of another time, {utc(first.start_s)} to {utc(last.end_s)}"
+        )
+        raise ProviderFault(message)
+
+    def _fail(self, fault: ProviderFault) -> None:
+        now_s = self._now()
+        known = self._known
+        least_s, most_s = (
+            (REFUSED_DELAY_S, LONGEST_DELAY_S) if fault.refused else (FIRST_DELAY_S, REFUSED_DELAY_S)
+        )
+        delay_s = min(max(2 * known.delay_s, least_s), most_s)
+        wait_s = min(max(delay_s, fault.retry_after_s or 0.0), LONGEST_DELAY_S)
+        self._known = replace(
+            known, rest_until_s=now_s + wait_s, delay_s=delay_s, problem=" ".join(str(fault).split())
+        )
+        Cache.store(self._path, self._known)
+        self._tell(self._known.problem, self._known.rest_until_s)
+
+    def _tell(self, problem: str, rest_until_s: float) -> None:
+        """Log the first failure after a success, and no other."""
+        if not self._told:
+            self._told = True
+            logger.warning(
+                "No live carbon intensity: %s. Rows have the newest value or the fallback, and say so; asked again "
+                "in %.0f s. `aimeter carbon refill` completes them later.",
+                problem,
+                max(rest_until_s - self._now(), 0.0),
+            )
+
+
+def _intensity(series: Series, found: Mean, suffix: str) -> Intensity:
+    method = series.kind.describe(estimated=found.estimated) + suffix
+    return Intensity(
+        found.g_per_kwh, series.source, method, series.zone, series.year, found.lower, found.upper
+    )
+
+
+def _values(found: Mean, start_s: float, end_s: float) -> dict[str, object]:
+    """Return the values that a mean is made of, with the times they are of and for how long they counted."""
+    parts = found.parts[:_MOST_VALUES_TOLD]
+    return {
+        "values": [
+            {
+                "from": utc(part.start_s),
+                "g_per_kwh": round(part.g_per_kwh, 3),
+                "s": round(seconds_in(part, start_s, end_s), 3),
+            }
+            for part in parts
+        ],
+        **({"more_values": len(found.parts) - len(parts)} if len(found.parts) > len(parts) else {}),
+    }
