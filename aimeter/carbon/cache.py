@@ -14,10 +14,9 @@ import re
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from aimeter.carbon.intensity import Accounting, Basis, Flow, Signal
-from aimeter.carbon.series import Kind, Point, Series, tidy
+from aimeter.carbon.series import Point, Series, kind_from, tidy
 
 SCHEMA = 1
 KEPT_S = 8 * 86400.0
@@ -107,7 +106,12 @@ def _plain(known: Known) -> dict[str, object]:
         "problem": known.problem,
         "series": None
         if series is None
-        else {"zone": series.zone, "kind": series.kind, "source": series.source, "points": series.points},
+        else {
+            "zone": series.zone,
+            "kind": ";".join(series.kind),
+            "source": series.source,
+            "points": series.points,
+        },
     }
 
 
@@ -115,19 +119,13 @@ def _known(document: Any) -> Known:  # noqa: ANN401 - whatever the file holds
     series = None
     if document["series"] is not None:
         inner = document["series"]
-        kind = Kind(*map(str, inner["kind"]))  # type: ignore[arg-type]  # checked below
-        if any(
-            word not in get_args(known)
-            for word, known in zip(kind, (Basis, Flow, Signal, Accounting), strict=True)
-        ):
-            raise ValueError(kind)
+        kind = kind_from(inner["kind"])
         points = [_point(*raw) for raw in inner["points"]]
         series = Series(str(inner["zone"]), kind, str(inner["source"]), tidy(points, kind))
-    return Known(
-        series,
-        *(_number(document[key]) for key in ("expires_s", "rest_until_s", "delay_s")),
-        str(document["problem"]),
+    expires_s, rest_until_s, delay_s = (
+        _number(document[key]) for key in ("expires_s", "rest_until_s", "delay_s")
     )
+    return Known(series, expires_s, rest_until_s, delay_s, str(document["problem"]))
 
 
 def _point(start_s: object, end_s: object, value: object, estimated: object, *bounds: object) -> Point:

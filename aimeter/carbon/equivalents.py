@@ -46,12 +46,12 @@ class Equivalent(NamedTuple):
 class Comparison(NamedTuple):
     """How many of a thing an amount comes to."""
 
-    count: float
+    times: float
     equivalent: Equivalent
 
     def __str__(self) -> str:
         one = self.equivalent
-        return f"{self.count:.3g} x {one.what} ({one.source}, {one.year})"
+        return f"{self.times:.3g} x {one.what} ({one.source}, {one.year})"
 
 
 @cache

@@ -12,9 +12,16 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from aimeter.carbon.intensity import MAX_G_PER_KWH, Accounting, Basis, Flow, Signal, describe_method
+
+T = TypeVar("T", bound=str)
+
+BASES: tuple[Basis, ...] = ("lifecycle", "direct", "direct-co2")
+FLOWS: tuple[Flow, ...] = ("production", "consumption", "flow-traced", "unstated")
+SIGNALS: tuple[Signal, ...] = ("average", "marginal")
+ACCOUNTINGS: tuple[Accounting, ...] = ("location-based", "market-based")
 
 
 class Kind(NamedTuple):
@@ -30,6 +37,24 @@ class Kind(NamedTuple):
         return describe_method(
             self.basis, self.flow, estimated=estimated, signal=self.signal, accounting=self.accounting
         )
+
+
+def kind_from(text: str) -> Kind:
+    """Return what a text such as ``average;location-based;lifecycle;production`` says, in any order.
+
+    What it leaves open is taken as average, location-based, direct and unstated.
+    """
+    words = {word.strip().lower() for word in text.split(";")}
+    return Kind(
+        _word(words, BASES, "direct"),
+        _word(words, FLOWS, "unstated"),
+        _word(words, SIGNALS, "average"),
+        _word(words, ACCOUNTINGS, "location-based"),
+    )
+
+
+def _word(words: set[str], known: tuple[T, ...], otherwise: T) -> T:
+    return next((word for word in known if word in words), otherwise)
 
 
 class Point(NamedTuple):

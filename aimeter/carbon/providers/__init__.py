@@ -46,7 +46,6 @@ def provider(
     basis: Basis | None = None,
     signal: Signal | None = None,
     environ: Mapping[str, str],
-    base: str | None = None,
 ) -> Provider:
     """Return the provider that a setting means.
 
@@ -56,7 +55,6 @@ def provider(
         basis: What the numbers are to include; None leaves it to the provider.
         signal: Average or marginal; None likewise.
         environ: The environment.
-        base: Address to ask instead of the provider's own, for tests and proxies.
 
     Raises:
         ConfigurationError: There is no such provider, it has no key, or it does not give what is asked for.
@@ -77,7 +75,7 @@ def provider(
         raise ConfigurationError(message)
     _check(name, "carbon_basis", basis, _GIVES[name][0])
     _check(name, "carbon_signal", signal, _GIVES[name][1])
-    return _NAMED[name](name, key, basis, signal, environ, {} if base is None else {"base": base})
+    return _NAMED[name](name, key, basis, signal, environ)
 
 
 def _own(chosen: object) -> Provider:
@@ -98,8 +96,7 @@ def _check(name: str, setting: str, asked: str | None, given: frozenset[str]) ->
         raise ConfigurationError(message)
 
 
-Base = Mapping[str, str]
-_Maker = Callable[[str, Secret | None, Basis | None, Signal | None, Mapping[str, str], Base], Provider]
+_Maker = Callable[[str, Secret | None, Basis | None, Signal | None, Mapping[str, str]], Provider]
 
 
 def _key(name: str, key: Secret | None, environ: Mapping[str, str]) -> Secret:
@@ -117,16 +114,16 @@ def _offline(*_: object) -> Provider:
 
 
 def _electricitymaps(
-    name: str, key: Secret | None, basis: Basis | None, _: object, environ: Mapping[str, str], base: Base
+    name: str, key: Secret | None, basis: Basis | None, _: object, environ: Mapping[str, str]
 ) -> Provider:
     from aimeter.carbon.providers.electricitymaps import ElectricityMaps
 
     version: Literal["v3", "v4"] = "v3" if name.endswith("v3") else "v4"
-    return ElectricityMaps(_key(name, key, environ), basis or "lifecycle", version, **base)
+    return ElectricityMaps(_key(name, key, environ), basis or "lifecycle", version)
 
 
 def _watttime(
-    name: str, key: Secret | None, _: object, signal: Signal | None, environ: Mapping[str, str], base: Base
+    name: str, key: Secret | None, _: object, signal: Signal | None, environ: Mapping[str, str]
 ) -> Provider:
     from aimeter.carbon.providers.watttime import WattTime
 
@@ -136,35 +133,31 @@ def _watttime(
         user, password = environ.get("WATTTIME_USER", ""), given or environ.get("WATTTIME_PASSWORD", "")
     if not user or not password:
         raise needs_key(name, "WATTTIME_USER and WATTTIME_PASSWORD, or AIMETER_CARBON_KEY=user:password")
-    return WattTime(user, Secret(password), signal or "average", **base)
+    return WattTime(user, Secret(password), signal or "average")
 
 
-def _gb(*given: object) -> Provider:
+def _gb(*_: object) -> Provider:
     from aimeter.carbon.providers.gb import GreatBritain
 
-    return GreatBritain(**cast("Base", given[-1]))
+    return GreatBritain()
 
 
-def _rte(*given: object) -> Provider:
+def _rte(*_: object) -> Provider:
     from aimeter.carbon.providers.rte import Rte
 
-    return Rte(**cast("Base", given[-1]))
+    return Rte()
 
 
-def _entsoe(
-    name: str, key: Secret | None, _: object, __: object, environ: Mapping[str, str], base: Base
-) -> Provider:
+def _entsoe(name: str, key: Secret | None, _: object, __: object, environ: Mapping[str, str]) -> Provider:
     from aimeter.carbon.providers.entsoe import Entsoe
 
-    return Entsoe(_key(name, key, environ), **base)
+    return Entsoe(_key(name, key, environ))
 
 
-def _eia930(
-    name: str, key: Secret | None, _: object, __: object, environ: Mapping[str, str], base: Base
-) -> Provider:
+def _eia930(name: str, key: Secret | None, _: object, __: object, environ: Mapping[str, str]) -> Provider:
     from aimeter.carbon.providers.eia930 import Eia930
 
-    return Eia930(_key(name, key, environ), **base)
+    return Eia930(_key(name, key, environ))
 
 
 _NAMED: dict[str, _Maker] = {

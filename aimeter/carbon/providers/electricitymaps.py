@@ -79,7 +79,7 @@ class ElectricityMaps:
         return self._ask("forecast", zone, (("horizonHours", str(horizon)),))
 
     def _ask(self, what: str, zone: str, params: tuple[tuple[str, str], ...]) -> Series:
-        where = (("zone", zone),)
+        where: tuple[tuple[str, str], ...] = (("zone", zone),)
         if ":" in zone:
             provider, _, region = zone.partition(":")
             where = (("dataCenterProvider", provider), ("dataCenterRegion", region))

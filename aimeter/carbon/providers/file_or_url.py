@@ -13,13 +13,13 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from urllib.parse import parse_qsl
 
-from aimeter.carbon.intensity import Accounting, Basis, Flow, Signal, g_per_kwh_from_lb_per_mwh
+from aimeter.carbon.intensity import g_per_kwh_from_lb_per_mwh
 from aimeter.carbon.location import Zone
 from aimeter.carbon.providers.base import HOUR_S, ProviderFault, answer, epoch
 from aimeter.carbon.providers.http import MAX_BYTES, Request, get
-from aimeter.carbon.series import Kind, Point, Series
+from aimeter.carbon.series import Point, Series, kind_from
 
 _UNITS: Mapping[str, Callable[[float], float]] = {
     "g_per_kwh": float,
@@ -61,7 +61,7 @@ class FileOrUrl:
     def _text(self) -> str:
         if self.place.startswith(("http://", "https://")):
             url, _, query = self.place.partition("?")
-            pairs = tuple(tuple(pair.partition("=")[::2]) for pair in query.split("&") if pair)
+            pairs = parse_qsl(query, keep_blank_values=True)
             secrets = tuple(value for _, value in pairs if value)
             body = get(Request(url, pairs, secrets=secrets))
         else:
@@ -104,20 +104,10 @@ def read(text: str, zone: str, name: str) -> Series:
     if "start" not in columns or len(units) != 1:
         message = f"file: {name} is not in the documented form: its header needs start and one of {', '.join(_UNITS)}"
         raise ProviderFault(message)
-    kind = _kind(notes.get("kind", ""))
+    kind = kind_from(notes.get("kind", ""))
     wanted = [row for row in rows if "zone" not in columns or row["zone"] == zone]
     source = f"{name}; {notes['source']}" if notes.get("source") else name
     return answer(zone, kind, source, _points(wanted, units[0]))
-
-
-def _kind(text: str) -> Kind:
-    """Return what a file says of its numbers, in any order; what it leaves open stays so."""
-    words = {word.strip().lower() for word in text.split(";")}
-    flow = next((flow for flow in get_args(Flow) if flow in words), "unstated")
-    basis = next((basis for basis in get_args(Basis) if basis in words), "direct")
-    signal = next((signal for signal in get_args(Signal) if signal in words), "average")
-    accounting = next((one for one in get_args(Accounting) if one in words), "location-based")
-    return Kind(basis, flow, signal, accounting)
 
 
 def _points(rows: Sequence[Mapping[str, str]], unit: str) -> list[Point]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
-from aimeter.carbon.intensity import Basis, Flow
 from aimeter.carbon.location import Zone
 from aimeter.carbon.offline import lookup
 from aimeter.carbon.providers.base import DAY_S, ProviderFault, answer
-from aimeter.carbon.series import Kind, Point, Series
+from aimeter.carbon.series import Point, Series, kind_from
 from aimeter.errors import UnknownRegionError
 
 
@@ -38,8 +36,6 @@ class Offline:
         if found.g_per_kwh is None:
             raise ProviderFault(found.source)
         words = found.method.split(";")
-        basis = next((word for word in get_args(Basis) if word in words), "direct")
-        flow = next((word for word in get_args(Flow) if word in words), "unstated")
         point = Point(start_s, end_s, found.g_per_kwh, estimated="estimated=yes" in words)
-        series = answer(found.zone or zone, Kind(basis, flow), found.source, [point])
+        series = answer(found.zone or zone, kind_from(found.method), found.source, [point])
         return Series(series.zone, series.kind, series.source, series.points, found.year)
