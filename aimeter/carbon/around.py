@@ -19,7 +19,7 @@ class Published(NamedTuple):
     """A number that somebody published for a region."""
 
     g_per_kwh: float
-    year: int
+    year: int | None
     kind: str
     source: str
 
@@ -72,9 +72,10 @@ def published(zone: Zone) -> list[Published]:
     with (_DATA / "published.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             try:
-                one = Published(float(row["g_per_kwh"]), int(row["year"]), row["kind"], row["source"])
+                year = int(row["year"]) if row["year"] else None
+                one = Published(float(row["g_per_kwh"]), year, row["kind"], row["source"])
             except (ValueError, TypeError, KeyError):
                 continue
             if row["region"] == zone.code:
                 found.append(one)
-    return sorted(found)
+    return sorted(found, key=lambda one: one.g_per_kwh)
