@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from aimeter.carbon.cache import Cache, Known
 from aimeter.carbon.intensity import FALLBACK, HELD, Intensity
-from aimeter.carbon.providers.base import Provider, ProviderFault, utc
+from aimeter.carbon.providers.base import HOUR_S, Provider, ProviderFault, utc
 from aimeter.carbon.series import Mean, Point, Series, mean, seconds_in, within
 
 logger = logging.getLogger("aimeter")
@@ -142,7 +142,7 @@ class Feed:
             return
         period_s = self.provider.period_s
         try:
-            answer = self.provider.series(self.zone, self._wanted_s, now_s + period_s)
+            answer = self.provider.series(self.zone, self._wanted_s - HOUR_S, now_s + period_s)
             self._check_time(answer, now_s, period_s)
         except ProviderFault as fault:
             self._fail(fault)

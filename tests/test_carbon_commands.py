@@ -1,0 +1,332 @@
+"""aimeter carbon and aimeter sci: the same joules elsewhere, at another hour, completed, and for each unit."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+import aimeter
+from aimeter.carbon.offline import lookup
+from aimeter.carbon.recompute import again, is_provisional
+from aimeter.cli import app, carbon
+from aimeter.commands import carbon as commands
+from aimeter.commands.sci import of_rows, score
+from aimeter.errors import ConfigurationError
+from aimeter.report import read
+from aimeter.report.export import export_log
+from tests.records import make_record
+
+HOUR = 3600.0
+REFERENCE = Path(aimeter.__file__).parents[1] / "docs" / "reference" / "cli.md"
+FALLBACK = "average;location-based;lifecycle;production;estimated=no;fallback"
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    """No settings but a test's own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("")
+    for name in ("AIMETER_CARBON_PROVIDER", "AIMETER_REGION", "AIMETER_LOG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def log_of(path, *rows):
+    export_log(rows, path)
+    return str(path)
+
+
+def kilowatt_hour(**changes):
+    """A row of 1 kWh with an intensity of 100 g/kWh."""
+    values = {
+        "energy_j": 3.6e6,
+        "self_j": 3.6e6,
+        "error_j": 3.6e4,
+        "intensity_g_per_kwh": 100.0,
+        "co2e_g": 100.0,
+    }
+    return make_record(**{**values, **changes})
+
+
+def grid(path, start_s, values, header="# kind: average;location-based;direct;production\n"):
+    """A CSV file with an hourly value each."""
+    lines = [
+        f"{datetime.fromtimestamp(start_s + k * HOUR, UTC).isoformat()},{v}" for k, v in enumerate(values)
+    ]
+    path.write_text(header + "start,g_per_kwh\n" + "\n".join(lines) + "\n")
+    return str(path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+# compare
+
+
+def test_the_same_joules_elsewhere(tmp_path):
+    """2 kWh at PUE 1.5 in France and Sweden: energy times PUE times intensity, least first, with the ratio."""
+    log = log_of(
+        tmp_path / "a.csv", kilowatt_hour(pue=1.5), kilowatt_hour(pue=1.5), kilowatt_hour(self_j=None)
+    )
+    found = commands.compare([log], ["FR", "aws:eu-north-1"])
+    assert (found.rows, found.unknown) == (2, 1)
+    assert found.energy_j == 7.2e6
+    logged, least, most = found.places
+    assert logged.co2e_g == pytest.approx(300)
+    assert least.co2e_g == pytest.approx(2 * 1.5 * lookup("SE").g_per_kwh)
+    assert most.co2e_g == pytest.approx(2 * 1.5 * lookup("FR").g_per_kwh)
+    assert most.ratio == pytest.approx(most.co2e_g / 300)
+    assert found.warnings == ()
+
+
+def test_children_are_not_counted_twice(tmp_path):
+    """A parent of 3 kWh with a child of 2 is 3 kWh."""
+    parent = kilowatt_hour(call_id="p", energy_j=3 * 3.6e6, self_j=3.6e6)
+    child = kilowatt_hour(call_id="c", parent_id="p", energy_j=2 * 3.6e6, self_j=2 * 3.6e6)
+    assert commands.compare([log_of(tmp_path / "a.csv", parent, child)], []).energy_j == 3 * 3.6e6
+
+
+def test_bases_that_differ_are_warned_about(tmp_path):
+    """A life-cycle number and one of stacks must not be ranked: the comparison says so."""
+    log = log_of(
+        tmp_path / "a.csv", kilowatt_hour(intensity_method="average;location-based;lifecycle;production")
+    )
+    assert "basis" in commands.compare([log], ["US-VA"]).warnings[0]
+
+
+def test_at_another_hour(tmp_path, monkeypatch):
+    """Moved by one hour, a call has the intensity of that hour."""
+    start = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    monkeypatch.setenv("AIMETER_CARBON_PROVIDER", grid(tmp_path / "grid.csv", start, [100, 300, 50]))
+    monkeypatch.setenv("AIMETER_REGION", "FR")
+    row = kilowatt_hour(start="2026-01-01T00:30:00.000000Z", duration_s=HOUR)
+    found = commands.compare([log_of(tmp_path / "a.csv", row)], [], shift_h=1.0)
+    by_place = {one.place: one.co2e_g for one in found.places}
+    assert by_place == {
+        "as logged": pytest.approx(100),
+        "when it ran, by the provider": pytest.approx(200),
+        "+1 h, by the provider": pytest.approx(175),
+    }
+
+
+# show, best
+
+
+def test_show_says_value_source_year_and_neighbours():
+    """The number with where it is from, and what is around it."""
+    ran = run("carbon", "show", "FR")
+    assert ran.exit_code == 0
+    assert re.search(r"56\.04 g CO2e/kWh, 2023", ran.stdout)
+    assert "global_energy_mix.json" in ran.stdout
+    assert re.search(r"DE +Germany", ran.stdout)
+    document = json.loads(run("carbon", "show", "aws:us-west-2", "--json").stdout)
+    assert len(document["published"]) == 7
+    assert document["intensity"]["year"] == 2023
+
+
+def test_best_finds_the_lowest_hours_ahead(tmp_path):
+    """The lowest window first, none overlapping another, with the ratio to now."""
+    now = time.time() // HOUR * HOUR
+    place = grid(tmp_path / "grid.csv", now, [400, 300, 50, 60, 200, 100])
+    found = commands.best(6, 2.0, now=lambda: now, carbon_provider=place, region="FR")
+    assert found.now_g_per_kwh == 400
+    assert [round(window.g_per_kwh) for window in found.windows] == [55, 150, 350]
+    assert found.windows[0].start == datetime.fromtimestamp(now + 2 * HOUR, UTC).strftime(
+        "%Y-%m-%dT%H:%M:%SZ"
+    )
+    assert found.windows[0].ratio == pytest.approx(55 / 400)
+    ran = run("carbon", "best", "--provider", place, "--region", "FR", "--hours", "3")
+    assert ran.exit_code == 0
+
+
+def test_best_needs_a_forecast(tmp_path):
+    """Without a provider, with one that has no forecast, or with an empty one: what to do, in one line."""
+    with pytest.raises(ConfigurationError, match="--provider"):
+        commands.best(24)
+    with pytest.raises(ConfigurationError, match="has no forecast"):
+        commands.best(24, carbon_provider="rte", region="FR")
+    with pytest.raises(ConfigurationError, match="There is no forecast"):
+        commands.best(24, carbon_provider=str(tmp_path / "none.csv"), region="FR")
+
+
+# refill
+
+
+def test_refill_completes_the_rows_that_wait_into_a_new_file(tmp_path):
+    """Fallback and held rows get the value of their time; all others, and the old file, stay as they are."""
+    start = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    place = grid(tmp_path / "grid.csv", start, [100, 300])
+    at_half = {"start": "2026-01-01T00:30:00.000000Z", "duration_s": HOUR}
+    remark = {
+        "aimeter": {"carbon": {"provider": "file", "zone": "FR", "reason": "x"}, "meter_cpu_s": 1.0},
+        "mine": 2,
+    }
+    rows = [
+        kilowatt_hour(call_id="settled", **at_half),
+        kilowatt_hour(call_id="fallback", intensity_method=FALLBACK, meta=remark, pue=2.0, **at_half),
+        kilowatt_hour(call_id="held", intensity_method="average;x;held", **at_half),
+        kilowatt_hour(call_id="late", intensity_method=FALLBACK, start="2026-02-01T00:00:00.000000Z"),
+        kilowatt_hour(call_id="odd", intensity_method=FALLBACK, start="once"),
+        kilowatt_hour(call_id="unknown", energy_j=None, intensity_method=FALLBACK, co2e_g=None, **at_half),
+    ]
+    log = log_of(tmp_path / "old.csv", *rows)
+    before = Path(log).read_bytes()
+    result = commands.refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
+    assert (result.rows, result.waiting, result.filled) == (6, 5, 3)
+    new = {row.call_id: row for row in read(tmp_path / "new.csv")}
+    assert new["settled"] == next(iter(read(log)))
+    assert new["fallback"].intensity_g_per_kwh == 200
+    assert new["fallback"].co2e_g == pytest.approx(400)
+    assert new["fallback"].co2e_error_g == pytest.approx(4)
+    assert new["fallback"].meta["mine"] == 2
+    assert new["fallback"].meta["aimeter"]["meter_cpu_s"] == 1.0
+    assert "refilled" in new["fallback"].meta["aimeter"]["carbon"]
+    assert not is_provisional(new["held"])
+    assert is_provisional(new["late"])
+    assert new["unknown"].co2e_g is None
+    assert Path(log).read_bytes() == before
+    with pytest.raises(ConfigurationError, match="exists"):
+        commands.refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
+
+
+def test_refill_asks_a_failing_provider_once(tmp_path):
+    """Rows of many weeks, a provider that fails: one attempt, the rows as they were, exit status 1."""
+    asked = []
+
+    def failing(*_):
+        asked.append(1)
+        raise OSError
+
+    rows = [
+        kilowatt_hour(intensity_method=FALLBACK, start=f"2026-0{m}-01T00:00:00.000000Z") for m in range(1, 7)
+    ]
+    log = log_of(tmp_path / "old.jsonl", *rows)
+    result = commands.refill(log, tmp_path / "new.jsonl", carbon_provider=failing, region="FR")
+    assert (result.filled, len(asked), len(result.problems)) == (0, 1, 1)
+    assert [row.co2e_g for row in read(tmp_path / "new.jsonl")] == [100.0] * 6
+    ran = run(
+        "carbon", "refill", log, "-o", str(tmp_path / "x.csv"), "--provider", "/none.csv", "--region", "FR"
+    )
+    assert ran.exit_code == 1
+
+
+def test_a_row_is_recomputed_from_its_own_joules():
+    """Again with its own intensity a row is what it was; with another, grams are in proportion."""
+    row = kilowatt_hour(co2e_error_g=1.0)
+    same = again([row], lookup("FR"))[0]
+    assert same.co2e_g == pytest.approx(lookup("FR").g_per_kwh)
+    assert (
+        same._replace(
+            **{
+                name: getattr(row, name)
+                for name in row._fields
+                if name.startswith(("intensity", "co2e", "zone"))
+            }
+        )
+        == row
+    )
+
+
+# sci
+
+
+def test_the_score_by_hand(tmp_path):
+    """(2 kWh * 100 g/kWh + M) / 8 images, with M from the rows and every term shown."""
+    rows = [
+        kilowatt_hour(
+            call_id=str(k), images=4.0, embodied_g=20.0, embodied_lower_g=10.0, embodied_upper_g=40.0
+        )
+        for k in range(2)
+    ]
+    found = of_rows(rows, "images")
+    assert found.sci_g == pytest.approx((2 * 100 + 40) / 8)
+    assert (found.sci_lower_g, found.sci_upper_g) == (pytest.approx(220 / 8), pytest.approx(280 / 8))
+    assert (found.e_kwh, found.i_g_per_kwh, found.r, found.o_g) == (2, 100, 8, 200)
+    assert found.warnings == ()
+    log = log_of(tmp_path / "a.csv", *rows)
+    text = run("sci", log, "--per", "images").stdout
+    for term in ("SCI = (E * I + M) / R", "E ", "I ", "M ", "R ", "boundary", "8 images", "2 kWh"):
+        assert term in text
+    assert json.loads(run("sci", log, "--per", "images", "--json").stdout)["sci_g"] == pytest.approx(30)
+
+
+def test_nested_rows_count_once():
+    """Energy by self_j, units by the outermost that counts them, making by the outermost call."""
+    parent = kilowatt_hour(call_id="p", energy_j=2 * 3.6e6, images=4.0, embodied_g=20.0,
+                           embodied_lower_g=20.0, embodied_upper_g=20.0)  # fmt: skip
+    child = kilowatt_hour(call_id="c", parent_id="p", images=4.0, embodied_g=10.0)
+    found = of_rows([parent, child], "images")
+    assert (found.e_kwh, found.r, found.m_g) == (2, 4, 20)
+
+
+def test_hardware_may_be_named(tmp_path):
+    """--embodied gives M from the calls' time and the share of it."""
+    log = log_of(tmp_path / "a.csv", kilowatt_hour(images=1.0, duration_s=100.0, concurrency=2.0))
+    found = score([log], "images", hardware="h100")
+    year = 365.25 * 86400
+    assert found.m_lower_g == pytest.approx(164e3 * 50 / (6 * year))
+    assert found.m_upper_g == pytest.approx(575e3 * 50 / (3 * year * 0.3))
+
+
+def test_what_is_missing_makes_the_score_partial():
+    """Rows without energy, intensity or the unit, an assumed place and no M are told, one by one."""
+    rows = [
+        kilowatt_hour(call_id="a", images=1.0, intensity_method="average;assumed"),
+        kilowatt_hour(call_id="b", images=None, intensity_g_per_kwh=None),
+        kilowatt_hour(call_id="c", images=None, self_j=None),
+    ]
+    found = of_rows(rows, "images")
+    assert len(found.warnings) == 5
+    assert found.o_g == pytest.approx(200)
+    assert found.m_g is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "per", "hint"),
+    [
+        ([kilowatt_hour(images=None)], "images", "No row counts"),
+        ([kilowatt_hour(images=1.0, intensity_g_per_kwh=None)], "images", "neither E nor I"),
+        ([kilowatt_hour(images=1.0, intensity_method="average;market-based")], "images", "market-based"),
+    ],
+)
+def test_a_score_that_cannot_be_had_says_why(rows, per, hint):
+    """Without R, E or I, or with a market-based measure, which SCI forbids, there is an error."""
+    with pytest.raises(ConfigurationError, match=hint):
+        of_rows(rows, per)
+
+
+def test_a_unit_that_is_no_count(tmp_path):
+    """--per takes a count, and offers the near one."""
+    with pytest.raises(ConfigurationError, match="'images'"):
+        score([log_of(tmp_path / "a.csv")], "image")
+
+
+# all of it
+
+
+def test_equivalents_on_the_command_line():
+    """Energy as energy and grams as grams, with the year."""
+    ran = run("carbon", "equivalents", "--kwh", "11.49", "--grams", "1594", "--year", "2024")
+    energy, grams = ran.stdout.split("As CO2e")
+    assert "522 x full charge" in energy
+    assert "4.09 x mile" in grams
+    assert "car" not in energy
+
+
+def test_the_reference_has_every_subcommand_and_option():
+    """docs/reference/cli.md names each command below carbon, with its options."""
+    text = REFERENCE.read_text()
+    for name, command in typer.main.get_command(carbon).commands.items():
+        _, _, rest = text.partition(f"### `aimeter carbon {name}")
+        section = re.split(r"\n##+ ", rest)[0]
+        assert section, name
+        for parameter in command.params:
+            for option in (one for one in parameter.opts if one.startswith("-") and one != "--help"):
+                assert f"`{option}" in section, f"{name} {option}"
