@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 
@@ -87,7 +88,7 @@ def test_until_a_value_arrives_the_row_has_the_fallback_and_says_so():
     found = feed.over(clock.now_s - 1, clock.now_s)
     assert (found.intensity.g_per_kwh, found.intensity.source) == (80, "scripted")
     assert found.intensity.method == "average;location-based;direct;consumption;estimated=no"
-    assert found.remark["values"] == [{"from": at(clock.now_s - 100), "g_per_kwh": 80, "s": 1.0}]
+    assert found.remark["values"] == [{"from": at(clock.now_s - 100), "g_per_kwh": 80}]
 
 
 def test_a_call_across_two_values_has_their_mean_by_time():
@@ -435,3 +436,48 @@ def test_embodied_shares_add_up(tmp_path):
         clock.sleep(1.0)
         rows = {row.name: row for row in meter.records()}
     assert rows["outer"].embodied_g == pytest.approx(rows["a"].embodied_g)
+
+
+def test_a_newer_answer_takes_the_place_of_an_older_one():
+    """Calls within one value share what was found, until the provider says otherwise."""
+    clock = Clock()
+    provider = Scripted(Point(clock.now_s - 900, clock.now_s + 900, 80, True))
+    feed = feed_of(provider, clock)
+    feed.refresh()
+    first = feed.over(clock.now_s, clock.now_s + 1)
+    assert feed.over(clock.now_s + 1, clock.now_s + 2) is first
+    provider.points = (Point(clock.now_s - 900, clock.now_s + 900, 90),)
+    feed.refresh()
+    assert feed.over(clock.now_s, clock.now_s + 1).intensity.g_per_kwh == 90
+
+
+def test_a_forked_child_asks_anew(server, tmp_path):
+    """In a child of fork the thread that was asking is not there; the child asks by itself."""
+    started = threading.Event()
+
+    def slow(seen):
+        started.set()
+        if len(server.seen) == 1:
+            time.sleep(1.0)
+        return gb_answer(200)
+
+    server.answer = slow
+    _, meter = metered(tmp_path, carbon_provider=GreatBritain(server.url), region="GB")
+    assert started.wait(5)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            end = time.monotonic() + 4
+            while meter.carbon.feed.known.series is None and time.monotonic() < end:
+                meter.carbon.feed.over(time.time(), time.time())
+                time.sleep(0.01)
+            found = meter.carbon.feed.over(time.time(), time.time()).intensity.g_per_kwh
+            os.write(write, f"{found:g}".encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 100) == b"200"
+    os.close(read)
+    os.close(write)
+    meter.close()

@@ -494,7 +494,7 @@ def test_the_netrc_is_not_sent(server, monkeypatch, tmp_path):
 
 def test_choosing_by_name():
     """Each name gives its provider, with the key of the settings or of its own variable."""
-    environ = {variable: KEY for variable in KEYS.values()} | {
+    environ = dict.fromkeys(KEYS.values(), KEY) | {
         "WATTTIME_USER": "me",
         "WATTTIME_PASSWORD": KEY,
     }

@@ -80,7 +80,8 @@ def _(result: Shown) -> Iterator[str]:
     if result.published:
         yield "Other numbers published for it"
         yield from columns(
-            (f"  {one.g_per_kwh:g}", str(one.year or "no year"), one.kind, one.source) for one in result.published
+            (f"  {one.g_per_kwh:g}", str(one.year or "no year"), one.kind, one.source)
+            for one in result.published
         )
 
 

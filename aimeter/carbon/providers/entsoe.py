@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 from aimeter.carbon.location import Zone
 from aimeter.carbon.providers import mix
@@ -22,9 +22,6 @@ from aimeter.carbon.providers.base import DAY_S, HOUR_S, ProviderFault, answer, 
 from aimeter.carbon.providers.http import Request, get, masked
 from aimeter.carbon.series import Series
 from aimeter.secret import Secret
-
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
 
 _AREAS = Path(__file__).parents[1] / "data" / "entsoe_areas.csv"
 _LONGEST_S = 30 * DAY_S
@@ -110,14 +107,12 @@ class Entsoe:
         return answer(zone, mix.KIND, source, mix.points(mixes))
 
 
-def _document(body: bytes, token: str) -> Element:
+def _document(body: bytes, token: str) -> ET.Element:
     """Return the root of the answer.
 
     Raises:
         ProviderFault: It is no such document, or says that there are no data.
     """
-    from xml.etree import ElementTree as ET  # noqa: PLC0415 - only this provider speaks XML
-
     root = None
     # A document type can define entities that expand without end; an answer of theirs has none.
     if b"<!DOCTYPE" not in body and b"<!ENTITY" not in body:
@@ -135,16 +130,16 @@ def _document(body: bytes, token: str) -> Element:
     return root
 
 
-def _name(element: Element) -> str:
+def _name(element: ET.Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
-def _child(element: Element, name: str) -> Element | None:
+def _child(element: ET.Element, name: str) -> ET.Element | None:
     return next((child for child in element if _name(child) == name), None)
 
 
-def _text(element: Element, *path: str) -> str:
-    found: Element | None = element
+def _text(element: ET.Element, *path: str) -> str:
+    found: ET.Element | None = element
     for name in path:
         found = None if found is None else _child(found, name)
     if found is None or found.text is None:
@@ -152,7 +147,7 @@ def _text(element: Element, *path: str) -> str:
     return found.text
 
 
-def _mixes(root: Element) -> dict[tuple[float, float], dict[str, float]]:
+def _mixes(root: ET.Element) -> dict[tuple[float, float], dict[str, float]]:
     """Return the generation by fuel for each step of time."""
     mixes: dict[tuple[float, float], dict[str, float]] = {}
     for series in (child for child in root if _name(child) == "TimeSeries"):
@@ -172,7 +167,7 @@ def _mixes(root: Element) -> dict[tuple[float, float], dict[str, float]]:
     return mixes
 
 
-def _steps(period: Element) -> Iterator[tuple[tuple[float, float], float]]:
+def _steps(period: ET.Element) -> Iterator[tuple[tuple[float, float], float]]:
     start_s = epoch(_text(period, "timeInterval", "start"))
     end_s = epoch(_text(period, "timeInterval", "end"))
     match = _DURATION.fullmatch(_text(period, "resolution"))

@@ -3,6 +3,9 @@
 Whatever the other side does (refuse, hang, drip, send 50 MB or a log-in page), the outcome is bytes within the
 limits or one `ProviderFault` whose text is made here. `requests` names the whole address in its exceptions, keys
 included, so those are never passed on, not even as the cause.
+
+This module is loaded when a provider that needs it is chosen, and not in the thread that asks: a fork in the middle of an
+import would leave the child with half a module.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ import time
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
+
+import requests
 
 from aimeter._version import __version__
 from aimeter.carbon.providers.base import ProviderFault
@@ -97,8 +102,6 @@ class _Exchange(NamedTuple):
 
 
 def _exchange(request: Request, total_s: float, max_bytes: int) -> _Exchange:
-    import requests  # noqa: PLC0415 - loaded by who asks a provider
-
     until_s = time.monotonic() + total_s
     try:
         with (
@@ -211,8 +214,6 @@ _mask = _Mask()
 
 
 def _keep_secret(secrets: Iterable[str]) -> None:
-    from urllib.parse import quote, quote_plus  # noqa: PLC0415 - only where there is a key
-
     found = [form for secret in secrets if secret for form in (secret, quote(secret, ""), quote_plus(secret))]
     if found:
         _mask.secrets.update(found)
