@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import threading
 import time
@@ -112,6 +113,9 @@ FAULTS = {
     "drips": lambda: Answer(b" " * 4000, way="drip"),
     "says 50 MB": lambda: Answer(way="huge"),
     "sends 50 MB": lambda: Answer(way="endless"),
+    "a compressed bomb": lambda: Answer(
+        gzip.compress(b" " * 50_000_000, 1), 200, {"Content-Encoding": "gzip"}
+    ),
     "html": lambda: Answer("<!doctype html><html><body>Log in</body></html>"),
     "garbage": lambda: Answer(b"\x00\xff\x13garbage"),
     "nothing": lambda: Answer(b""),

@@ -115,13 +115,16 @@ def test_the_newest_value_is_held_for_a_while_and_no_longer():
 
 
 def test_it_is_asked_once_a_period():
-    """No sooner than the values' own period, or the end of the newest value."""
+    """When the newest value ends, at the latest in a period; a quarter of it where the next value is late."""
     clock = Clock()
     provider = Scripted(Point(clock.now_s - 900, clock.now_s + 900, 80))
     feed = feed_of(provider, clock)
     feed.refresh()
     assert feed.known.expires_s == clock.now_s + 900
     provider.points = (Point(clock.now_s - 900, clock.now_s - 800, 80),)
+    feed.refresh()
+    assert feed.known.expires_s == clock.now_s + provider.period_s / 4
+    provider.points = (Point(clock.now_s - 900, clock.now_s + 9000, 80),)
     feed.refresh()
     assert feed.known.expires_s == clock.now_s + provider.period_s
 
@@ -219,6 +222,37 @@ def test_an_answer_on_disk_survives_the_way_there(tmp_path):
     assert Cache.load(path) == known
     fresh = Series("FR", series.kind, "s", (Point(9e5, 9e5 + 60, 10),))
     assert Cache.load(path).with_answer(fresh, 9e5, 1e6).series.points == fresh.points
+
+
+def test_market_based_values_are_kept_out_of_the_location_based_column():
+    """Kinds are kept apart: a market-based series is refused, with the setting that is meant."""
+    clock = Clock()
+    feed = feed_of(Scripted(), clock)
+    point = Point(clock.now_s - 900, clock.now_s + 900, 0)
+    feed.provider.series = lambda *_: Series("FR", KIND._replace(accounting="market-based"), "x", (point,))
+    feed.refresh()
+    assert "market_g_per_kwh" in feed.known.problem
+
+
+def test_a_series_of_the_users_own_is_tidied():
+    """Points out of order, overlapping or impossible are put right before rows see them."""
+    clock = Clock()
+    now = clock.now_s
+    feed = feed_of(
+        Scripted(Point(now, now + 900, 90), Point(now - 900, now + 500, 80), Point(now, now, -1)), clock
+    )
+    feed.refresh()
+    assert feed.over(now - 10, now + 10).intensity.g_per_kwh == 85
+
+
+def test_another_key_is_another_try(tmp_path):
+    """A refusal is kept for the key that was refused; a mended key is tried at once, and neither is on the disk."""
+    paths = set()
+    for key in ("one-key", "another-key"):
+        asked = ElectricityMaps(Secret(key))
+        paths.add(Cache(tmp_path).path(asked.name, "FR", asked.cache_key))
+        assert key not in asked.cache_key
+    assert len(paths) == 2
 
 
 @pytest.mark.parametrize(

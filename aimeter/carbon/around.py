@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 from aimeter.carbon.intensity import Intensity
 from aimeter.carbon.location import Zone, known, resolve
@@ -15,8 +15,9 @@ from aimeter.errors import UnknownRegionError
 _DATA = Path(__file__).with_name("data")
 
 
-class Published(NamedTuple):
-    """A number that somebody published for a region."""
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A number that somebody published for a region; the year is None if it is not stated."""
 
     g_per_kwh: float
     year: int | None
@@ -24,7 +25,8 @@ class Published(NamedTuple):
     source: str
 
 
-class Neighbour(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Neighbour:
     """A zone next to another, and its intensity by the offline tables."""
 
     zone: Zone
@@ -33,7 +35,7 @@ class Neighbour(NamedTuple):
 
 @cache
 def _borders() -> dict[str, tuple[str, ...]]:
-    """Return the neighbours of zones by land border or interconnector, in both directions."""
+    """Return the neighbours of zones by land border, interconnector or strait, in both directions."""
     found: dict[str, dict[str, None]] = {}
     with (_DATA / "borders.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from aimeter.carbon.cache import Cache, Known
 from aimeter.carbon.intensity import FALLBACK, HELD, Intensity
 from aimeter.carbon.providers.base import HOUR_S, Provider, ProviderFault, utc
-from aimeter.carbon.series import Mean, Point, Series, mean, seconds_in, within
+from aimeter.carbon.series import Mean, Point, Series, mean, seconds_in, tidy, within
 
 logger = logging.getLogger("aimeter")
 
@@ -29,6 +29,9 @@ further one doubles that, up to an hour and a day. What the provider itself asks
 
 _LONGEST_PAST_S = 86400.0
 _LEAST_LIFE_S = 60.0
+_LEAST_WAIT_S = 300.0
+_LATE = 0.25
+"""Part of the period after which a value that is late is asked for again."""
 _MOST_VALUES_TOLD = 24
 _WHOLE = 1 - 1e-6
 
@@ -158,13 +161,15 @@ class Feed:
         period_s = self.provider.period_s
         try:
             answer = self.provider.series(self.zone, self._wanted_s - HOUR_S, now_s + period_s)
+            answer = self._checked(answer)
             self._check_time(answer, now_s, period_s)
         except ProviderFault as fault:
             self._fail(fault)
             return
         newest_s = answer.points[-1].end_s
-        # A value that ends sooner than the period is due then; one that is late already, in a period.
-        expires_s = newest_s if now_s + _LEAST_LIFE_S < newest_s < now_s + period_s else now_s + period_s
+        # Due again when the newest value ends. If it has ended, the next is late, and is asked for more often.
+        wait_s = newest_s - now_s if newest_s > now_s else max(period_s * _LATE, _LEAST_WAIT_S)
+        expires_s = now_s + min(max(wait_s, _LEAST_LIFE_S), period_s)
         self._known = self._known.with_answer(answer, now_s, expires_s)
         self._wanted_s = now_s
         self._told = False
@@ -176,6 +181,21 @@ class Feed:
         if stored.problem:
             self._tell(stored.problem, stored.rest_until_s)
         self._known = stored
+
+    def _checked(self, answer: Series) -> Series:
+        """Return an answer with its usable values in order, whoever made it.
+
+        Raises:
+            ProviderFault: It has none, or they belong in another column.
+        """
+        if answer.kind.accounting == "market-based":
+            message = f"{self.provider.name}: its values are market-based: set market_g_per_kwh for those"
+            raise ProviderFault(message, refused=True)
+        points = tidy(answer.points, answer.kind)
+        if not points:
+            message = f"{self.provider.name}: it has no usable value"
+            raise ProviderFault(message)
+        return replace(answer, points=points)
 
     def _check_time(self, answer: Series, now_s: float, period_s: float) -> None:
         """Refuse an answer about another time: last year's, or tomorrow's.

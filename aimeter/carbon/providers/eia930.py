@@ -52,8 +52,8 @@ class Eia930:
 
     @property
     def cache_key(self) -> str:
-        """Where it was asked."""
-        return self.base
+        """Where it was asked, and by whom: another key is another try."""
+        return f"{self.base} {self.key.mark()}"
 
     def zone_of(self, zone: Zone) -> str:
         """Return ``US48`` for the country; which authority serves a state is not one answer."""

@@ -52,8 +52,8 @@ class ElectricityMaps:
 
     @property
     def cache_key(self) -> str:
-        """Where it was asked, and for which numbers."""
-        return f"{self.base} {self.basis}"
+        """Where it was asked, for which numbers, and by whom: another key is another try."""
+        return f"{self.base} {self.basis} {self.key.mark()}"
 
     def zone_of(self, zone: Zone) -> str:
         """Return a country's or a zone's code; a cloud region stays as it is, for v4 takes it by name."""

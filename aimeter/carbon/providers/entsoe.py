@@ -73,8 +73,8 @@ class Entsoe:
 
     @property
     def cache_key(self) -> str:
-        """Where it was asked."""
-        return self.base
+        """Where it was asked, and by whom: another key is another try."""
+        return f"{self.base} {self.key.mark()}"
 
     def zone_of(self, zone: Zone) -> str:
         """Return the EIC of a country that is one bidding zone, or of a Nordic bidding zone."""

@@ -109,7 +109,12 @@ def _exchange(request: Request, total_s: float, max_bytes: int) -> _Exchange:
             session.get(
                 request.url,
                 params=request.params,
-                headers={"User-Agent": f"aimeter/{__version__}", **request.headers},
+                # Not compressed: a few bytes may unfold to gigabytes.
+                headers={
+                    "User-Agent": f"aimeter/{__version__}",
+                    "Accept-Encoding": "identity",
+                    **request.headers,
+                },
                 auth=request.login or _no_login,
                 timeout=(CONNECT_S, READ_S),
                 stream=True,
@@ -139,10 +144,12 @@ def _body(response: Response, until_s: float, max_bytes: int) -> tuple[bytes, st
     declared = response.headers.get("Content-Length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         return b"", f"the answer is too long ({int(declared):,} bytes)"
+    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        return b"", "the answer is compressed, and was not asked to be"
     # One read of the socket at a time, where urllib3 (2.0 and later) has that: a full block may take for ever.
     read = getattr(response.raw, "read1", None) or response.raw.read
     blocks, size = [], 0
-    while block := read(_BLOCK, decode_content=True):
+    while block := read(_BLOCK, decode_content=False):
         size += len(block)
         if size > max_bytes:
             return b"", f"the answer is too long (more than {max_bytes:,} bytes)"
@@ -183,7 +190,8 @@ def _told(body: bytes, secrets: tuple[str, ...]) -> str:
         if isinstance(found, dict):
             found = found.get("message")
         if isinstance(found, str) and found.strip():
-            return f" ({masked(' '.join(found.split()), secrets)[:_EXCERPT]})"
+            plain = "".join(sign for sign in " ".join(found.split()) if sign.isprintable())
+            return f" ({masked(plain, secrets)[:_EXCERPT]})"
     return ""
 
 

@@ -44,8 +44,8 @@ class WattTime:
 
     @property
     def cache_key(self) -> str:
-        """Where it was asked, and for which numbers."""
-        return f"{self.base} {self.signal}"
+        """Where it was asked, for which numbers, and by whom: another key is another try."""
+        return f"{self.base} {self.signal} {self.user} {self.password.mark()}"
 
     def zone_of(self, zone: Zone) -> str:
         """Refuse: its regions are its own, and what belongs to a place is asked by coordinates only."""
