@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 
 class Secret:
     """Holds a text that neither `repr`, `str`, formatting, copying to JSON nor pickling shows.
@@ -23,6 +21,8 @@ class Secret:
 
     def mark(self) -> str:
         """Return three hexadecimal digits: two secrets mostly differ in them, and they are too few to guess one by."""
+        import hashlib  # noqa: PLC0415 - loads OpenSSL, and settings are read by every program
+
         return hashlib.sha256(f"aimeter {self._text}".encode()).hexdigest()[:3]
 
     def __repr__(self) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,14 +16,20 @@ import typer.main
 from typer.testing import CliRunner
 
 import aimeter
+from aimeter import settings
 from aimeter.carbon.offline import lookup
+from aimeter.carbon.place import Step
 from aimeter.carbon.recompute import again, is_provisional
 from aimeter.cli import app, carbon
 from aimeter.commands import carbon as commands
+from aimeter.commands import doctor as examining
+from aimeter.commands import show as showing
+from aimeter.commands.diagnosis import CarbonReport, ProviderReport
 from aimeter.commands.sci import of_rows, score
 from aimeter.errors import ConfigurationError
 from aimeter.report import read
 from aimeter.report.export import export_log
+from aimeter.secret import Secret
 from tests.records import make_record
 
 HOUR = 3600.0
@@ -330,3 +339,52 @@ def test_the_reference_has_every_subcommand_and_option():
         for parameter in command.params:
             for option in (one for one in parameter.opts if one.startswith("-") and one != "--help"):
                 assert f"`{option}" in section, f"{name} {option}"
+
+
+# doctor
+
+
+def carbon_report(**changes):
+    steps = (
+        Step("setting", None, "region is not set"),
+        Step("environment", None, "AWS_REGION is set, but …"),
+    )
+    values = {
+        "region": None, "zone": "WORLD", "zone_name": None, "g_per_kwh": 475.0, "source": "s", "year": None,
+        "method": "average;assumed", "assumed": True, "pue": 1.15, "place": steps,
+        "factors": {"pue": "aws 2024; AWS", "embodied": "1 h100"},
+    }  # fmt: skip
+    return CarbonReport(**{**values, **changes})
+
+
+def told(report):
+    return "\n".join(str(line) for line in showing._grams(report))
+
+
+def test_doctor_shows_each_step_and_every_factor():
+    """Where the region was looked for and what was found, and the source of each factor beyond the plug."""
+    text = told(carbon_report())
+    assert "- setting: nothing (region is not set)" in text
+    assert "- environment: nothing (AWS_REGION is set, but …)" in text
+    assert "PUE of 1.15 (aws 2024; AWS)" in text
+    assert "embodied: 1 h100" in text
+    assert "- setting" not in told(carbon_report(region="FR"))
+
+
+def test_doctor_shows_what_the_provider_says_now():
+    """Its value with source and method, or why there is none."""
+    live = ProviderReport("gb", "GB", 180.0, "GB Carbon Intensity API; GB", "average;…", "")
+    assert "live, gb for GB: 180 g CO2e/kWh" in told(carbon_report(provider=live))
+    dead = ProviderReport("gb", "GB", None, None, None, "HTTP 503")
+    assert "no value now, so rows have the one above. HTTP 503" in told(carbon_report(provider=dead))
+
+
+def test_no_key_is_shown_by_doctor(tmp_path, monkeypatch):
+    """Neither a key setting nor the query of an address is in the diagnosis, for people or as JSON."""
+    monkeypatch.setenv("AIMETER_CARBON_KEY", "hush-hush")
+    assert "hush" not in repr(settings.load({})) + json.dumps(asdict(settings.load({})), default=str)
+    assert examining._shown("carbon_provider", "https://x.example/a?key=hush") == "https://x.example/a?***"
+    secret = Secret("hush")
+    shown = f"{secret} {secret!r} {[secret]} {copy.deepcopy(secret)} {pickle.dumps(secret)!r} {secret.mark()}"
+    assert "hush" not in shown
+    assert copy.deepcopy(secret).reveal() == "hush"

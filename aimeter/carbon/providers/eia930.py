@@ -1,7 +1,8 @@
 """The US EIA's hourly grid monitor (form EIA-930): generation by fuel of balancing authorities, times factors.
 
 ``GET /v2/electricity/rto/fuel-type-data/data/`` with ``api_key`` (https://www.eia.gov/opendata/documentation.php),
-megawatt-hours of the hour that ends at ``period``, UTC. Public domain.
+megawatt-hours of the hour that ends at ``period``, UTC ("hour ending", https://www.eia.gov/electricity/gridmonitor/about).
+Public domain.
 """
 
 from __future__ import annotations
