@@ -286,4 +286,6 @@ def so_far(call: Call, shares: Sequence[float], windows: Sequence[float], contex
     share = np.array(shares)[:, None]
     one, none = np.ones(1), np.zeros(1)
     metered = np.array([len(trace.curve) > 0 for trace in context.traces], dtype=bool)[:, None]
-    return Figures([call], share, share, np.array(windows)[:, None], share / 2, metered, none, one, one, none)
+    return Figures(
+        [call], share, share, np.array(windows)[:, None], share / 2, metered, 0 * share, one, one, none
+    )
