@@ -188,8 +188,9 @@ def _joules(figures: Figures, traces: Sequence[Trace]) -> dict[str, Sequence[flo
 def _accounts(figures: Figures, joules: Mapping[str, Sequence[float | None]], context: Context) -> Accounts:
     """Return the columns of carbon and water, and what is to be remarked on each call."""
     starts = [context.epoch_s + call.start_s for call in figures.calls]
-    ends = [start + call.duration_s for start, call in zip(starts, figures.calls, strict=True)]
-    share_s = figures.idle_s.tolist()
+    durations = [call.duration_s for call in figures.calls]
+    ends = [start + duration for start, duration in zip(starts, durations, strict=True)]
+    share_s = ((np.array(durations) - figures.suspended_s) / figures.concurrency).tolist()
     return context.carbon.of(Calls(starts, ends, joules["energy_j"], joules["error_j"], share_s))
 
 

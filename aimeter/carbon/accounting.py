@@ -31,7 +31,7 @@ class Calls(NamedTuple):
     Attributes:
         start_s: Begin in seconds since 1970; likewise `end_s`.
         energy_j: None where nothing was metered; likewise `error_j`.
-        share_s: The call's share of the time, as it has a share of the energy.
+        share_s: The call's share of the time: its time over its concurrency.
     """
 
     start_s: Sequence[float]
