@@ -305,12 +305,15 @@ def _hardware(raw: object, folder: Path) -> str:
 
 def _provider(raw: object, folder: Path) -> object:
     if not isinstance(raw, str):
-        if callable(raw) or hasattr(raw, "series"):
+        if callable(raw) or hasattr(raw, "series") or isinstance(raw, Secret):
             return raw
         raise TypeError
     text = _text(raw, folder)
+    if "://" in text:
+        # What stands behind "?" or before "@" in an address is most likely a key.
+        return Secret(text) if "?" in text or "@" in text else text
     is_file = "/" in text or "." in text or "\\" in text
-    return str(_path(text, folder)) if is_file and "://" not in text else text
+    return str(_path(text, folder)) if is_file else text
 
 
 def _secret(raw: object, folder: Path) -> Secret:

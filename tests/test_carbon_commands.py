@@ -19,10 +19,10 @@ import aimeter
 from aimeter import settings
 from aimeter.carbon.offline import lookup
 from aimeter.carbon.place import Step
+from aimeter.carbon.providers import provider
 from aimeter.carbon.recompute import again, is_provisional
 from aimeter.cli import app, carbon
 from aimeter.commands import carbon as commands
-from aimeter.commands import doctor as examining
 from aimeter.commands import show as showing
 from aimeter.commands.diagnosis import CarbonReport, ProviderReport
 from aimeter.commands.sci import of_rows, score
@@ -205,6 +205,19 @@ def test_refill_completes_the_rows_that_wait_into_a_new_file(tmp_path):
         commands.refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
 
 
+def test_refill_needs_no_place_where_the_rows_have_it(tmp_path):
+    """The zone that a row waits for is in its remark; without it, and without a region, the row stays."""
+    start = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    at_once = {"start": "2026-01-01T00:00:00.000000Z", "intensity_method": FALLBACK}
+    remark = {"aimeter": {"carbon": {"provider": "file", "zone": "FR"}}}
+    rows = [kilowatt_hour(meta=remark, **at_once), kilowatt_hour(**at_once)]
+    log = log_of(tmp_path / "old.csv", *rows)
+    result = commands.refill(
+        log, tmp_path / "new.csv", carbon_provider=grid(tmp_path / "grid.csv", start, [70])
+    )
+    assert (result.waiting, result.filled) == (2, 1)
+
+
 def test_refill_asks_a_failing_provider_once(tmp_path):
     """Rows of many weeks, a provider that fails: one attempt, the rows as they were, exit status 1."""
     asked = []
@@ -383,7 +396,10 @@ def test_no_key_is_shown_by_doctor(tmp_path, monkeypatch):
     """Neither a key setting nor the query of an address is in the diagnosis, for people or as JSON."""
     monkeypatch.setenv("AIMETER_CARBON_KEY", "hush-hush")
     assert "hush" not in repr(settings.load({})) + json.dumps(asdict(settings.load({})), default=str)
-    assert examining._shown("carbon_provider", "https://x.example/a?key=hush") == "https://x.example/a?***"
+    for address in ("https://x.example/a?key=hush", "https://me:hush@x.example/a"):
+        given = settings.load({"carbon_provider": address})
+        assert "hush" not in repr(given)
+        assert provider(given.carbon_provider, environ={}).place == address
     secret = Secret("hush")
     shown = f"{secret} {secret!r} {[secret]} {copy.deepcopy(secret)} {pickle.dumps(secret)!r} {secret.mark()}"
     assert "hush" not in shown

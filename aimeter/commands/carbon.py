@@ -132,7 +132,7 @@ def _elsewhere(region: str, one: Intensity, scaled_j: float, logged_g: float | N
 
 
 def _moved(records: Sequence[Record], shift_h: float, logged_g: float | None) -> Iterator[Elsewhere]:
-    asked, zone = _provider()
+    asked, zone = _placed(_provider())
     for hours in (0.0, shift_h):
         series = _Known(asked, zone)
         grams = joules = 0.0
@@ -270,7 +270,7 @@ def best(
     Raises:
         ConfigurationError: No provider with a forecast is set, or it gave none; the text says why.
     """
-    asked, zone = _provider(**given)
+    asked, zone = _placed(_provider(**given))
     if not isinstance(asked, Forecaster):
         message = f"{asked.name} has no forecast; gb, electricitymaps, watttime and a CSV file have."
         raise ConfigurationError(message)
@@ -367,8 +367,9 @@ def refill(log: str, new: Path, **given: object) -> Refill:
             continue
         waiting += 1
         zone = _zone_in(record, asked.name) or default_zone
-        known = zones.setdefault(zone, _Known(asked, zone))
-        complete = _complete(record, known)
+        complete = None
+        if zone is not None:
+            complete = _complete(record, zones.setdefault(zone, _Known(asked, zone)))
         if complete is not None:
             filled += 1
             before_g += record.co2e_g or 0.0
@@ -442,8 +443,8 @@ class _Known:
         return self.last
 
 
-def _provider(**given: object) -> tuple[Provider, str]:
-    """Return the provider of the settings and the zone to ask it for.
+def _provider(**given: object) -> tuple[Provider, str | None]:
+    """Return the provider of the settings and the zone to ask it for, None if no place is set.
 
     Raises:
         ConfigurationError: None is set, or it cannot be used as it is set.
@@ -463,9 +464,19 @@ def _provider(**given: object) -> tuple[Provider, str]:
         environ=os.environ,
     )
     zone = settings.carbon_zone
-    if zone is None:
-        if settings.region is None:
-            message = f"{chosen.name} needs a place: give --region or --zone."
-            raise ConfigurationError(message)
+    if zone is None and settings.region is not None:
         zone = chosen.zone_of(resolve(settings.region))
+    return chosen, zone
+
+
+def _placed(found: tuple[Provider, str | None]) -> tuple[Provider, str]:
+    """Return a provider and its zone, or say what is missing.
+
+    Raises:
+        ConfigurationError: There is no zone.
+    """
+    chosen, zone = found
+    if zone is None:
+        message = f"{chosen.name} needs a place: give --region or --zone, or set AIMETER_REGION."
+        raise ConfigurationError(message)
     return chosen, zone

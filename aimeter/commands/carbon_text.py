@@ -90,6 +90,9 @@ def _(result: Best) -> Iterator[str]:
     yield f"{result.provider} for {result.zone}: {result.source}"
     yield f"  {result.method}"
     yield f"  now: {_number(result.now_g_per_kwh)} g/kWh"
+    if not result.windows:
+        yield "  no stretch of that length is covered by the forecast"
+        return
     yield from columns(
         [
             ("  from", "to", "g/kWh", "of now"),

@@ -93,9 +93,7 @@ def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagn
         gaps=tuple(gaps),
         findings=tuple(found.findings),
         carbon=carbon,
-        settings={
-            key: SettingReport(_shown(key, getattr(settings, key)), origin) for key, origin in origins.items()
-        },
+        settings={key: SettingReport(getattr(settings, key), origin) for key, origin in origins.items()},
         versions=_versions(),
         cost=CostReport(cpu_share, settings.interval_s),
         calibration=CalibrationReport(None if stored.path is None else str(stored.path), stored.problem),
@@ -238,13 +236,6 @@ def _provider(carbon: Accounting) -> ProviderReport | None:
         method=found.intensity.method if is_live else None,
         problem="" if is_live else str(found.remark["reason"]),
     )
-
-
-def _shown(key: str, value: object) -> object:
-    """Return a setting's value as it may be shown: an address may have a key in its query."""
-    if key == "carbon_provider" and isinstance(value, str) and "?" in value:
-        return f"{value.partition('?')[0]}?***"
-    return value
 
 
 def _versions() -> dict[str, str | None]:

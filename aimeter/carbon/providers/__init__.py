@@ -59,6 +59,8 @@ def provider(
     Raises:
         ConfigurationError: There is no such provider, it has no key, or it does not give what is asked for.
     """
+    if isinstance(chosen, Secret):  # an address with a key in it
+        chosen = chosen.reveal()
     if not isinstance(chosen, str):
         return _own(chosen)
     name = chosen.strip()
