@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
+from aimeter.carbon.providers import http
+
 
 def at(seconds, form="%Y-%m-%dT%H:%M:%SZ"):
     """A time as text, in UTC."""
@@ -98,6 +100,14 @@ class CarbonServer:
         self._over.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+def hurry(monkeypatch, fault):
+    """Have the client give up soon where the fault is that it would wait; elsewhere a slow machine has its time."""
+    if fault == "black hole":
+        monkeypatch.setattr(http, "READ_S", 0.2)
+    if fault == "drips":
+        monkeypatch.setattr(http.get, "__kwdefaults__", {"total_s": 0.3, "max_bytes": http.MAX_BYTES})
 
 
 FAULTS = {
