@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from aimeter.carbon.intensity import FALLBACK, HELD, Intensity, co2e_error_g, co2e_g, half_width
 from aimeter.record import COLUMNS, Record
+
+if TYPE_CHECKING:
+    from aimeter.report.brief import Brief
 
 _AT = {name: place for place, name in enumerate(COLUMNS)}
 _PLACES = tuple(
@@ -77,7 +81,7 @@ def is_provisional(record: Record) -> bool:
     return (record.intensity_method or "").endswith((FALLBACK, HELD))
 
 
-def times(record: Record) -> tuple[float, float]:
+def times(record: Record | Brief) -> tuple[float, float]:
     """Return when a call began and ended, in seconds since 1970.
 
     Raises:

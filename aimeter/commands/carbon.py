@@ -22,6 +22,7 @@ from aimeter.commands.report import find
 from aimeter.errors import ConfigurationError
 from aimeter.record import Record
 from aimeter.report import read
+from aimeter.report.brief import Brief, read_briefs
 from aimeter.report.export import export_log
 
 _WINDOW_S = 7 * DAY_S
@@ -93,8 +94,8 @@ def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | Non
     energy_j = scaled_j = grams = logged_j = 0.0
     rows = unknown = 0
     methods: dict[str, None] = {}
-    kept: list[Record] = []
-    for record in read(find(logs)):
+    kept: list[Brief] = []
+    for record in read_briefs(find(logs)):
         if record.self_j is None:
             unknown += 1
             continue
@@ -104,7 +105,7 @@ def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | Non
         if record.intensity_g_per_kwh is not None:
             grams += co2e_g(record.self_j, record.intensity_g_per_kwh, record.pue)
             logged_j += record.self_j * record.pue
-            methods[record.intensity_method or ""] = None
+            methods[record.intensity_method] = None
         if shift_h is not None:
             kept.append(record)
     known = logged_j > 0
@@ -131,7 +132,7 @@ def _elsewhere(region: str, one: Intensity, scaled_j: float, logged_g: float | N
     return Elsewhere(region, one.zone, one.g_per_kwh, one.year, one.method, one.source, grams, ratio)
 
 
-def _moved(records: Sequence[Record], shift_h: float, logged_g: float | None) -> Iterator[Elsewhere]:
+def _moved(records: Sequence[Brief], shift_h: float, logged_g: float | None) -> Iterator[Elsewhere]:
     asked, zone = _placed(_provider())
     for hours in (0.0, shift_h):
         series = _Known(asked, zone)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from aimeter.errors import ConfigurationError, LogSchemaError, did_you_mean
 from aimeter.record import COLUMNS
@@ -22,11 +23,14 @@ _PROBLEMS_TOLD = 10
 LogPath = str | os.PathLike[str]
 
 
-class ReadResult(Iterator["Record"]):
-    """The records of some logs, one at a time, in constant memory.
+R = TypeVar("R")
+
+
+class Rows(Iterator[R], ABC):
+    """The rows of some logs, one at a time, in constant memory.
 
     Attributes:
-        rows: Records given so far.
+        rows: Rows given so far.
         skipped: Lines so far that are no whole row: torn, glued together or foreign.
         problems: Where the first ten of them are, and what is wrong: ``calls.csv:17: 12 columns, not 42``.
     """
@@ -35,14 +39,22 @@ class ReadResult(Iterator["Record"]):
         self.rows = 0
         self.skipped = 0
         self.problems: list[str] = []
-        self._records = self._read_all(paths)
+        self._rows = self._read_all(paths)
 
-    def __next__(self) -> Record:
-        record = next(self._records)
+    @abstractmethod
+    def _of_csv(self, fields: Sequence[str], columns: list[str]) -> R:
+        """Return the row in the fields of a line, or raise one of `MALFORMED`."""
+
+    @abstractmethod
+    def _of_json(self, document: object) -> R:
+        """Return the row in a decoded line of JSON, or raise one of `MALFORMED`."""
+
+    def __next__(self) -> R:
+        row = next(self._rows)
         self.rows += 1
-        return record
+        return row
 
-    def _read_all(self, paths: Iterable[Path]) -> Iterator[Record]:
+    def _read_all(self, paths: Iterable[Path]) -> Iterator[R]:
         for path in paths:
             with path.open("rb") as log:
                 columns = _columns(path, log)
@@ -56,12 +68,11 @@ class ReadResult(Iterator["Record"]):
         if len(self.problems) < _PROBLEMS_TOLD:
             self.problems.append(f"{path}:{number}: {str(reason)[:100]}")
 
-    def _csv_rows(self, path: Path, log: BinaryIO, columns: list[str]) -> Iterator[Record]:
-        places = [columns.index(column) for column in COLUMNS]
-        version = places[-1]
+    def _csv_rows(self, path: Path, log: BinaryIO, columns: list[str]) -> Iterator[R]:
+        version = columns.index(COLUMNS[-1])
         known_version = ""
         for number, line in enumerate(log, 1):
-            fields = csv_fields(line.removeprefix(_BOM) if number == 1 else line)
+            fields = self._fields(line.removeprefix(_BOM) if number == 1 else line)
             if fields in ([""], columns):
                 continue  # a blank line ends a torn one; where files cannot be locked a header may come twice
             if len(fields) != len(columns):
@@ -71,23 +82,41 @@ class ReadResult(Iterator["Record"]):
                 self._skip(path, number, "the line has no end, and its last column may be cut")
                 continue
             try:
-                record = record_from_csv(fields, places)
+                row = self._of_csv(fields, columns)
             except MALFORMED as fault:
                 self._skip(path, number, fault)
                 continue
-            known_version = record.aimeter_version
-            yield record
+            known_version = fields[version]
+            yield row
 
-    def _json_rows(self, path: Path, log: BinaryIO) -> Iterator[Record]:
+    _fields = staticmethod(csv_fields)
+
+    def _json_rows(self, path: Path, log: BinaryIO) -> Iterator[R]:
         for number, line in enumerate(log, 1):
             if not line.strip():
                 continue
             try:
-                record = record_from_json(json.loads(line))
+                row = self._of_json(json.loads(line))
             except MALFORMED as fault:
                 self._skip(path, number, fault)
                 continue
-            yield record
+            yield row
+
+
+class ReadResult(Rows["Record"]):
+    """The records of some logs; see `Rows`."""
+
+    _places: tuple[list[str], list[int]] = [], []
+
+    def _of_csv(self, fields: Sequence[str], columns: list[str]) -> Record:
+        known, places = self._places
+        if known is not columns:
+            places = [columns.index(column) for column in COLUMNS]
+            self._places = columns, places
+        return record_from_csv(fields, places)
+
+    def _of_json(self, document: object) -> Record:
+        return record_from_json(document)
 
 
 def _columns(path: Path, log: BinaryIO) -> list[str] | None:
@@ -126,6 +155,16 @@ def read(paths: LogPath | Iterable[LogPath]) -> ReadResult:
         ConfigurationError: A path names no readable file.
         LogSchemaError: A file is no aimeter log. Raised at once, before any record is given.
     """
+    return ReadResult(readable(paths))
+
+
+def readable(paths: LogPath | Iterable[LogPath]) -> list[Path]:
+    """Return the paths of logs, each looked into.
+
+    Raises:
+        ConfigurationError: As `read`.
+        LogSchemaError: As `read`.
+    """
     found = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
     for path in found:
         try:
@@ -134,7 +173,7 @@ def read(paths: LogPath | Iterable[LogPath]) -> ReadResult:
         except OSError as fault:
             message = f"The log {path} cannot be read: {fault.strerror}.{_near(path)}"
             raise ConfigurationError(message) from fault
-    return ReadResult(found)
+    return found
 
 
 def _near(path: Path) -> str:
