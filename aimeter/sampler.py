@@ -471,7 +471,9 @@ class Sampler:
         )
         with self.alone(-1):
             trace.gone = True
-            source.traces = [Trace(one, self.interval_s) for one in sensor.channels]
+            source.traces = [
+                Trace(one, self.interval_s, swing_w=trace.curve.swing_w) for one in sensor.channels
+            ]
             self.traces.extend(source.traces)
         return True
 
