@@ -336,6 +336,7 @@ def test_rows_have_the_providers_value_with_its_source(server, tmp_path):
     assert row.intensity_method == "average;location-based;direct-co2;consumption;estimated=no"
     assert row.co2e_g == pytest.approx(3600 / 3.6e6 * 200 * 1.5, rel=1e-6)
     assert row.co2e_error_g == pytest.approx(row.error_j / 3.6e6 * 200 * 1.5, rel=1e-6)
+    assert (call.co2e_g, call.co2e_error_g) == (row.co2e_g, row.co2e_error_g)
     assert row.meta["aimeter"]["carbon"]["values"][0]["g_per_kwh"] == 200
     assert len(server.seen) == 1
 
