@@ -17,11 +17,15 @@ from aimeter.carbon.equivalents import of_co2e, of_energy, table
 from aimeter.carbon.location import resolve
 from aimeter.carbon.offline import lookup
 from aimeter.carbon.place import locate
+from aimeter.carbon.providers import KEYS, NAMES
+from aimeter.carbon.providers.file_or_url import _UNITS
+from aimeter.carbon.providers.mix import factors
 from aimeter.errors import ConfigurationError
 from aimeter.settings import Settings
 from tests.carbon_server import Answer, CarbonServer
 
 DATA = Path(overheads.__file__).with_name("data")
+ROOT = Path(aimeter.__file__).parents[1]
 
 
 @pytest.fixture
@@ -305,6 +309,40 @@ def test_the_seven_published_numbers_of_one_region():
     """us-west-2: from 68.82 to 476.66 g/kWh, seven times, as the page on intensities says."""
     numbers = [one.g_per_kwh for one in published(resolve("aws:us-west-2"))]
     assert numbers == [68.82, 119.76, 138.75, 165.54, 297.6, 350.861, 476.66]
-    page = (Path(aimeter.__file__).parents[1] / "docs" / "explanation" / "which-intensity.md").read_text()
+    page = (ROOT / "docs" / "explanation" / "which-intensity.md").read_text()
     assert all(f"{number:g}" in page for number in numbers)
     assert published(resolve("FR")) == []
+
+
+# The page
+
+
+def test_the_page_names_every_provider_factor_and_item():
+    """What can be chosen is on the page: providers with their variables, fuels, and the names of the tables."""
+    page = (ROOT / "docs" / "how-to" / "carbon.md").read_text()
+    for name in NAMES:
+        assert f"| `{name}` |" in page
+    for variable in (*KEYS.values(), "WATTTIME_USER", "WATTTIME_PASSWORD"):
+        assert f"`{variable}`" in page
+    words = page.replace("offshore 12", "wind-offshore 12")
+    for fuel, factor in factors().items():
+        assert re.search(rf"{fuel} {factor.g_per_kwh:g}\b", words) or (
+            fuel == "oil" and "650 for oil" in page
+        )
+    tables = (
+        overheads.pues(),
+        overheads.waters("on-site"),
+        overheads.waters("electricity"),
+        overheads.hardware(),
+    )
+    for name in {name for known in tables for name in known} - {"lifetime", "utilisation"}:
+        assert re.search(rf"`{re.escape(name)}(:\d+)?`", page, re.IGNORECASE), name
+    for column in ("start", "end", "zone", *_UNITS, "lower", "estimated"):
+        assert f"`{column}`" in page
+
+
+def test_the_wheel_has_every_table():
+    """Each data file lies in the package, where the build takes it from, and is read by something."""
+    source = "".join(path.read_text() for path in (ROOT / "aimeter").rglob("*.py"))
+    for path in DATA.iterdir():
+        assert path.name in source

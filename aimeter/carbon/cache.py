@@ -6,6 +6,7 @@ the provider refused, until when it is left alone. Whatever is in a file, readin
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -93,7 +94,8 @@ class Cache:
             beside.write_text(json.dumps(_plain(known)), encoding="utf-8")
             os.replace(beside, path)  # noqa: PTH105 - as the text says
         except OSError:
-            beside.unlink(missing_ok=True) if beside.exists() else None
+            with contextlib.suppress(OSError):
+                beside.unlink()
 
 
 def _plain(known: Known) -> dict[str, object]:

@@ -76,7 +76,7 @@ class Feed:
     ) -> None:
         self.provider = provider
         self.zone = zone
-        self.fallback = fallback
+        self._instead = replace(fallback, method=fallback.method + FALLBACK)
         self._max_age_s = max_age_s
         self._now = now
         self._path = cache.path(provider.name, zone, provider.cache_key)
@@ -116,8 +116,7 @@ class Feed:
         reason = known.problem or "it has not answered yet"
         if series is not None and not known.problem:
             reason = "it has no value of that time yet"
-        instead = replace(self.fallback, method=self.fallback.method + FALLBACK)
-        return Found(instead, {**common, "reason": reason})
+        return Found(self._instead, {**common, "reason": reason})
 
     def _extended(self, series: Series, start_s: float, end_s: float) -> tuple[Point, ...]:
         """Return the values with the newest one held on to the end, if it is not too old by then."""

@@ -1,6 +1,7 @@
 """Beyond the plug: the building (PUE), the water, and the making of the hardware. All off unless chosen.
 
-The numbers lie in ``data/pue.csv``, ``data/water.csv`` and ``data/embodied.csv``, each with its year and source. They
+The numbers lie in ``data/pue.csv``, ``data/water.csv`` and ``data/embodied.csv``, each with its year and source; ``second-hand`` is said where the
+source itself was not read, but one that quotes it. They
 are chosen by name, never guessed: ``pue="aws:2024"``, ``wue_l_per_kwh="aws:2024"``, ``embodied="8 h100 + gpu-server"``.
 A malformed row of a file loses that row only.
 """
