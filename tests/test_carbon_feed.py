@@ -113,6 +113,8 @@ def test_the_newest_value_is_held_for_a_while_and_no_longer():
     held = feed.over(clock.now_s - 10, clock.now_s + 500)
     assert held.intensity.g_per_kwh == 80
     assert held.intensity.method.endswith("estimated=yes;held")
+    assert feed.over(clock.now_s + 5, clock.now_s + 500) is feed.over(clock.now_s + 5, clock.now_s + 501)
+    assert not feed.over(clock.now_s - 20, clock.now_s - 10).intensity.method.endswith(";held")
     late = feed.over(clock.now_s + 601, clock.now_s + 602)
     assert late.intensity.method.endswith(";fallback")
     assert late.remark["reason"] == "it has no value of that time yet"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -110,22 +111,27 @@ class Feed:
                 if len(found.parts) == 1:
                     self._within_one = _Within(known, found.parts[0].start_s, found.parts[0].end_s, result)
                 return result
-            held = mean(self._extended(series, start_s, end_s), start_s, end_s)
+            points = self._extended(series, end_s)
+            held = mean(points, start_s, end_s)
             if held is not None and held.covered >= _WHOLE:
-                return Found(_intensity(series, held, HELD), common | _values(held, start_s, end_s))
+                result = Found(_intensity(series, held, HELD), common | _values(held, start_s, end_s))
+                begun_s = series.points[len(points) - 1].end_s
+                if start_s >= begun_s:
+                    self._within_one = _Within(known, begun_s, begun_s + self._max_age_s, result)
+                return result
         reason = known.problem or "it has not answered yet"
         if series is not None and not known.problem:
             reason = "it has no value of that time yet"
         return Found(self._instead, {**common, "reason": reason})
 
-    def _extended(self, series: Series, start_s: float, end_s: float) -> tuple[Point, ...]:
-        """Return the values with the newest one held on to the end, if it is not too old by then."""
-        before = [point for point in series.points if point.start_s <= end_s]
-        if not before or end_s - before[-1].end_s > self._max_age_s:
+    def _extended(self, series: Series, end_s: float) -> tuple[Point, ...]:
+        """Return the values up to a time, the newest one held on to it; none if that is too old by then."""
+        begun = bisect_right(series.points, end_s, key=lambda point: point.start_s)
+        last = series.points[begun - 1]
+        if not begun or end_s - last.end_s > self._max_age_s:
             return ()
-        last = before[-1]
         held = last._replace(end_s=max(end_s, last.end_s) + 1.0, estimated=True)
-        return (*within(before[:-1], start_s, end_s), held)
+        return (*series.points[: begun - 1], held)
 
     def want(self, start_s: float | None = None) -> None:
         """Have newer values asked for in the background if they are due."""
