@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import re
+import subprocess
+import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -33,7 +36,8 @@ from aimeter.secret import Secret
 from tests.records import make_record
 
 HOUR = 3600.0
-REFERENCE = Path(aimeter.__file__).parents[1] / "docs" / "reference" / "cli.md"
+ROOT = Path(aimeter.__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference" / "cli.md"
 FALLBACK = "average;location-based;lifecycle;production;estimated=no;fallback"
 
 
@@ -93,6 +97,33 @@ def test_the_same_joules_elsewhere(tmp_path):
     assert most.co2e_g == pytest.approx(2 * 1.5 * lookup("FR").g_per_kwh)
     assert most.ratio == pytest.approx(most.co2e_g / 300)
     assert found.warnings == ()
+
+
+def test_rows_without_an_intensity_do_not_bend_the_ratio(tmp_path):
+    """Elsewhere they have grams and as logged they have none: that is told, and the ratio is of intensities."""
+    log = log_of(tmp_path / "a.csv", kilowatt_hour(), kilowatt_hour(intensity_g_per_kwh=None, co2e_g=None))
+    found = commands.compare([log], ["FR"])
+    assert found.places[0].co2e_g == pytest.approx(100)
+    assert found.places[1].co2e_g == pytest.approx(2 * 56.039)
+    assert found.places[1].ratio == pytest.approx(0.56039)
+    assert "1 rows have energy and no intensity" in found.warnings[-1]
+
+
+def test_a_bad_place_or_log_is_one_line(tmp_path):
+    """As a process: exit status 2 and one line that says what to do, on standard error."""
+    log = log_of(tmp_path / "a.csv", kilowatt_hour())
+    for arguments in (
+        ("show", "Atlantis"),
+        ("compare", log, "--regions", "Georgia"),
+        ("refill", log, "-o", log),
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-m", "aimeter", "carbon", *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert ran.stderr.startswith("aimeter: ")
+        assert ran.stderr.count("\n") == 1
 
 
 def test_children_are_not_counted_twice(tmp_path):
@@ -306,6 +337,8 @@ def test_what_is_missing_makes_the_score_partial():
     ]
     found = of_rows(rows, "images")
     assert len(found.warnings) == 5
+    waiting = of_rows([kilowatt_hour(images=1.0, intensity_method=FALLBACK)], "images").warnings
+    assert any("refill" in text for text in waiting)
     assert found.o_g == pytest.approx(200)
     assert found.m_g is None
 

@@ -45,7 +45,7 @@ class Elsewhere:
         method: What kind of number it is.
         source: Where it is from.
         co2e_g: Grams.
-        ratio: Grams over those of the log; None if the log has none.
+        ratio: The intensity over the log's own; None if the log has none.
     """
 
     place: str
@@ -92,7 +92,7 @@ def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | Non
     """
     intensities = [(region, lookup(region)) for region in regions]
     energy_j = scaled_j = grams = logged_j = 0.0
-    rows = unknown = 0
+    rows = unknown = without = 0
     methods: dict[str, None] = {}
     kept: list[Brief] = []
     for record in read_briefs(find(logs)):
@@ -106,6 +106,8 @@ def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | Non
             grams += co2e_g(record.self_j, record.intensity_g_per_kwh, record.pue)
             logged_j += record.self_j * record.pue
             methods[record.intensity_method] = None
+        else:
+            without += 1
         if shift_h is not None:
             kept.append(record)
     known = logged_j > 0
@@ -119,20 +121,23 @@ def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | Non
         grams if known else None,
         1.0 if known else None,
     )
-    places = [_elsewhere(region, one, scaled_j, grams if known else None) for region, one in intensities]
+    places = [_elsewhere(region, one, scaled_j, logged.g_per_kwh) for region, one in intensities]
     if shift_h is not None:
-        places += _moved(kept, shift_h, grams if known else None)
+        places += _moved(kept, shift_h, logged.g_per_kwh)
     places.sort(key=lambda one: math.inf if one.co2e_g is None else one.co2e_g)
-    return WhatIf(energy_j, rows, unknown, (logged, *places), tuple(_unlike((logged, *places))))
+    warnings = list(_unlike((logged, *places)))
+    if without:
+        warnings.append(f"{without} rows have energy and no intensity: the grams as logged lack them.")
+    return WhatIf(energy_j, rows, unknown, (logged, *places), tuple(warnings))
 
 
-def _elsewhere(region: str, one: Intensity, scaled_j: float, logged_g: float | None) -> Elsewhere:
+def _elsewhere(region: str, one: Intensity, scaled_j: float, logged_g_per_kwh: float | None) -> Elsewhere:
     grams = None if one.g_per_kwh is None else co2e_g(scaled_j, one.g_per_kwh)
-    ratio = grams / logged_g if grams is not None and logged_g else None
+    ratio = one.g_per_kwh / logged_g_per_kwh if one.g_per_kwh is not None and logged_g_per_kwh else None
     return Elsewhere(region, one.zone, one.g_per_kwh, one.year, one.method, one.source, grams, ratio)
 
 
-def _moved(records: Sequence[Brief], shift_h: float, logged_g: float | None) -> Iterator[Elsewhere]:
+def _moved(records: Sequence[Brief], shift_h: float, logged_g_per_kwh: float | None) -> Iterator[Elsewhere]:
     asked, zone = _placed(_provider())
     for hours in (0.0, shift_h):
         series = _Known(asked, zone)
@@ -146,12 +151,13 @@ def _moved(records: Sequence[Brief], shift_h: float, logged_g: float | None) -> 
             grams += co2e_g(scaled_j, found.g_per_kwh or 0.0)
             joules += scaled_j
         name = "when it ran, by the provider" if not hours else f"{hours:+g} h, by the provider"
-        ratio = grams / logged_g if logged_g and joules else None
+        g_per_kwh = grams / joules * 3.6e6 if joules else None
+        ratio = g_per_kwh / logged_g_per_kwh if g_per_kwh is not None and logged_g_per_kwh else None
         last = series.last
         yield Elsewhere(
             name,
             zone,
-            grams / joules * 3.6e6 if joules else None,
+            g_per_kwh,
             None,
             None if last is None else last.kind.describe(estimated=True),
             series.problem if last is None else last.source,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from aimeter.carbon.intensity import J_PER_KWH
 from aimeter.carbon.overheads import embodied
+from aimeter.carbon.recompute import is_provisional
 from aimeter.commands.report import find
 from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.record import COUNTS, Record
@@ -198,6 +199,9 @@ def _warnings(
         found.append("Some intensities are marginal: SCI allows that, if it is said.")
     if any("assumed" in (row.intensity_method or "") for row in known):
         found.append("Some rows have an assumed world average: set a region.")
+    waiting = sum(is_provisional(row) for row in known)
+    if waiting:
+        found.append(f"{waiting} rows wait for their provider's value: aimeter carbon refill completes them.")
     if not has_making:
         found.append("M is not given, so this is the operational part alone: add --embodied or the setting.")
     return found
