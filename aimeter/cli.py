@@ -20,7 +20,10 @@ from aimeter.errors import AimeterError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from aimeter.commands.carbon import Best, Refill, Shown, WhatIf
+    from aimeter.commands.best import Best
+    from aimeter.commands.compare import WhatIf
+    from aimeter.commands.refill import Refill
+    from aimeter.commands.region import Shown
     from aimeter.commands.sci import Score
 
 BAD_SETTINGS = 2
@@ -244,7 +247,7 @@ def compare(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare the log's joules with the same elsewhere or at another hour."""
-    from aimeter.commands.carbon import compare as comparing
+    from aimeter.commands.compare import compare as comparing
 
     wanted = [region.strip() for region in regions.split(",") if region.strip()]
     _show(comparing(logs or [], wanted, shift_h=shift), as_json=as_json)
@@ -257,7 +260,7 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show a region's number, its source and year, its neighbours, and what else is published."""
-    from aimeter.commands.carbon import show as showing
+    from aimeter.commands.region import show as showing
 
     _show(showing(region), as_json=as_json)
 
@@ -277,7 +280,7 @@ def best(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the lowest hours ahead in a provider's forecast."""
-    from aimeter.commands.carbon import best as finding
+    from aimeter.commands.best import best as finding
 
     given = _given(carbon_provider=provider, carbon_zone=zone, region=region)
     _show(finding(hours, length, **given), as_json=as_json)  # type: ignore[arg-type]  # settings by name
@@ -299,7 +302,7 @@ def refill(
 
     Exit status: 0 if every such row is complete; 1 if some are not; 2 if a setting or the log is bad.
     """
-    from aimeter.commands.carbon import refill as refilling
+    from aimeter.commands.refill import refill as refilling
 
     result = refilling(log, output, carbon_provider=provider, carbon_zone=zone, region=region)
     _show(result, as_json=as_json)

@@ -16,7 +16,7 @@ from aimeter.carbon.feed import Feed
 from aimeter.carbon.providers.user import UserProvider
 from aimeter.carbon.recompute import again
 from aimeter.carbon.series import Kind, Point, Series
-from aimeter.commands.carbon import compare
+from aimeter.commands.compare import compare
 from aimeter.report import read
 from aimeter.report.export import export_csv
 from aimeter.settings import Settings

@@ -25,9 +25,11 @@ from aimeter.carbon.place import Step
 from aimeter.carbon.providers import provider
 from aimeter.carbon.recompute import again, is_provisional
 from aimeter.cli import app, carbon
-from aimeter.commands import carbon as commands
 from aimeter.commands import show as showing
+from aimeter.commands.best import best
+from aimeter.commands.compare import compare
 from aimeter.commands.diagnosis import CarbonReport, ProviderReport
+from aimeter.commands.refill import refill
 from aimeter.commands.sci import of_rows, score
 from aimeter.errors import ConfigurationError
 from aimeter.report import read
@@ -88,7 +90,7 @@ def test_the_same_joules_elsewhere(tmp_path):
     log = log_of(
         tmp_path / "a.csv", kilowatt_hour(pue=1.5), kilowatt_hour(pue=1.5), kilowatt_hour(self_j=None)
     )
-    found = commands.compare([log], ["FR", "aws:eu-north-1"])
+    found = compare([log], ["FR", "aws:eu-north-1"])
     assert (found.rows, found.unknown) == (2, 1)
     assert found.energy_j == 7.2e6
     logged, least, most = found.places
@@ -102,7 +104,7 @@ def test_the_same_joules_elsewhere(tmp_path):
 def test_rows_without_an_intensity_do_not_bend_the_ratio(tmp_path):
     """Elsewhere they have grams and as logged they have none: that is told, and the ratio is of intensities."""
     log = log_of(tmp_path / "a.csv", kilowatt_hour(), kilowatt_hour(intensity_g_per_kwh=None, co2e_g=None))
-    found = commands.compare([log], ["FR"])
+    found = compare([log], ["FR"])
     assert found.places[0].co2e_g == pytest.approx(100)
     assert found.places[1].co2e_g == pytest.approx(2 * 56.039)
     assert found.places[1].ratio == pytest.approx(0.56039)
@@ -130,7 +132,7 @@ def test_children_are_not_counted_twice(tmp_path):
     """A parent of 3 kWh with a child of 2 is 3 kWh."""
     parent = kilowatt_hour(call_id="p", energy_j=3 * 3.6e6, self_j=3.6e6)
     child = kilowatt_hour(call_id="c", parent_id="p", energy_j=2 * 3.6e6, self_j=2 * 3.6e6)
-    assert commands.compare([log_of(tmp_path / "a.csv", parent, child)], []).energy_j == 3 * 3.6e6
+    assert compare([log_of(tmp_path / "a.csv", parent, child)], []).energy_j == 3 * 3.6e6
 
 
 def test_bases_that_differ_are_warned_about(tmp_path):
@@ -138,7 +140,7 @@ def test_bases_that_differ_are_warned_about(tmp_path):
     log = log_of(
         tmp_path / "a.csv", kilowatt_hour(intensity_method="average;location-based;lifecycle;production")
     )
-    assert "basis" in commands.compare([log], ["US-VA"]).warnings[0]
+    assert "basis" in compare([log], ["US-VA"]).warnings[0]
 
 
 def test_at_another_hour(tmp_path, monkeypatch):
@@ -147,7 +149,7 @@ def test_at_another_hour(tmp_path, monkeypatch):
     monkeypatch.setenv("AIMETER_CARBON_PROVIDER", grid(tmp_path / "grid.csv", start, [100, 300, 50]))
     monkeypatch.setenv("AIMETER_REGION", "FR")
     row = kilowatt_hour(start="2026-01-01T00:30:00.000000Z", duration_s=HOUR)
-    found = commands.compare([log_of(tmp_path / "a.csv", row)], [], shift_h=1.0)
+    found = compare([log_of(tmp_path / "a.csv", row)], [], shift_h=1.0)
     by_place = {one.place: one.co2e_g for one in found.places}
     assert by_place == {
         "as logged": pytest.approx(100),
@@ -175,7 +177,7 @@ def test_best_finds_the_lowest_hours_ahead(tmp_path):
     """The lowest window first, none overlapping another, with the ratio to now."""
     now = time.time() // HOUR * HOUR
     place = grid(tmp_path / "grid.csv", now, [400, 300, 50, 60, 200, 100])
-    found = commands.best(6, 2.0, now=lambda: now, carbon_provider=place, region="FR")
+    found = best(6, 2.0, now=lambda: now, carbon_provider=place, region="FR")
     assert found.now_g_per_kwh == 400
     assert [round(window.g_per_kwh) for window in found.windows] == [55, 150, 350]
     assert found.windows[0].start == datetime.fromtimestamp(now + 2 * HOUR, UTC).strftime(
@@ -189,11 +191,11 @@ def test_best_finds_the_lowest_hours_ahead(tmp_path):
 def test_best_needs_a_forecast(tmp_path):
     """Without a provider, with one that has no forecast, or with an empty one: what to do, in one line."""
     with pytest.raises(ConfigurationError, match="--provider"):
-        commands.best(24)
+        best(24)
     with pytest.raises(ConfigurationError, match="has no forecast"):
-        commands.best(24, carbon_provider="rte", region="FR")
+        best(24, carbon_provider="rte", region="FR")
     with pytest.raises(ConfigurationError, match="There is no forecast"):
-        commands.best(24, carbon_provider=str(tmp_path / "none.csv"), region="FR")
+        best(24, carbon_provider=str(tmp_path / "none.csv"), region="FR")
 
 
 # refill
@@ -218,7 +220,7 @@ def test_refill_completes_the_rows_that_wait_into_a_new_file(tmp_path):
     ]
     log = log_of(tmp_path / "old.csv", *rows)
     before = Path(log).read_bytes()
-    result = commands.refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
+    result = refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
     assert (result.rows, result.waiting, result.filled) == (6, 5, 3)
     new = {row.call_id: row for row in read(tmp_path / "new.csv")}
     assert new["settled"] == next(iter(read(log)))
@@ -233,7 +235,7 @@ def test_refill_completes_the_rows_that_wait_into_a_new_file(tmp_path):
     assert new["unknown"].co2e_g is None
     assert Path(log).read_bytes() == before
     with pytest.raises(ConfigurationError, match="exists"):
-        commands.refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
+        refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
 
 
 def test_refill_needs_no_place_where_the_rows_have_it(tmp_path):
@@ -243,9 +245,7 @@ def test_refill_needs_no_place_where_the_rows_have_it(tmp_path):
     remark = {"aimeter": {"carbon": {"provider": "file", "zone": "FR"}}}
     rows = [kilowatt_hour(meta=remark, **at_once), kilowatt_hour(**at_once)]
     log = log_of(tmp_path / "old.csv", *rows)
-    result = commands.refill(
-        log, tmp_path / "new.csv", carbon_provider=grid(tmp_path / "grid.csv", start, [70])
-    )
+    result = refill(log, tmp_path / "new.csv", carbon_provider=grid(tmp_path / "grid.csv", start, [70]))
     assert (result.waiting, result.filled) == (2, 1)
 
 
@@ -261,7 +261,7 @@ def test_refill_asks_a_failing_provider_once(tmp_path):
         kilowatt_hour(intensity_method=FALLBACK, start=f"2026-0{m}-01T00:00:00.000000Z") for m in range(1, 7)
     ]
     log = log_of(tmp_path / "old.jsonl", *rows)
-    result = commands.refill(log, tmp_path / "new.jsonl", carbon_provider=failing, region="FR")
+    result = refill(log, tmp_path / "new.jsonl", carbon_provider=failing, region="FR")
     assert (result.filled, len(asked), len(result.problems)) == (0, 1, 1)
     assert [row.co2e_g for row in read(tmp_path / "new.jsonl")] == [100.0] * 6
     ran = run(

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import singledispatch
 
 from aimeter.carbon.equivalents import Comparison
-from aimeter.commands.carbon import Best, Refill, Shown, WhatIf
+from aimeter.commands.best import Best
+from aimeter.commands.compare import WhatIf
+from aimeter.commands.refill import Refill
+from aimeter.commands.region import Shown
 from aimeter.commands.sci import Score
 from aimeter.report.units import UNKNOWN, quantity
 
