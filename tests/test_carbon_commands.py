@@ -24,6 +24,7 @@ from aimeter.carbon.offline import lookup
 from aimeter.carbon.place import Step
 from aimeter.carbon.providers import provider
 from aimeter.carbon.recompute import again, is_provisional
+from aimeter.carbon.series import Kind, Point, Series
 from aimeter.cli import app, carbon
 from aimeter.commands import show as showing
 from aimeter.commands.best import best
@@ -247,6 +248,47 @@ def test_refill_needs_no_place_where_the_rows_have_it(tmp_path):
     log = log_of(tmp_path / "old.csv", *rows)
     result = refill(log, tmp_path / "new.csv", carbon_provider=grid(tmp_path / "grid.csv", start, [70]))
     assert (result.waiting, result.filled) == (2, 1)
+
+
+def test_refill_across_two_answers_and_past_a_week_without_values(tmp_path):
+    """Answers that overlap at their common end are one series; a week of which nothing is known stops no other."""
+    week = 7 * 24 * HOUR
+    edge = datetime(2026, 6, 1, tzinfo=UTC).timestamp() // week * week
+
+    def provide(zone, start, end):
+        begin = start.timestamp()
+        if begin == edge - 2 * week:
+            return []
+        hours = range(-6, int((end.timestamp() - begin) / HOUR) + 1)
+        return [
+            (datetime.fromtimestamp(begin + k * HOUR, UTC), 100.0 if begin < edge else 300.0) for k in hours
+        ]
+
+    rows = [
+        kilowatt_hour(
+            intensity_method=FALLBACK, duration_s=2 * HOUR, start=datetime.fromtimestamp(at, UTC).isoformat()
+        )
+        for at in (edge - 2 * week + HOUR, edge - 10 * HOUR, edge - 3 * HOUR, edge + HOUR)
+    ]
+    refill(log_of(tmp_path / "old.csv", *rows), tmp_path / "new.csv", carbon_provider=provide, region="FR")
+    found = [row.intensity_g_per_kwh for row in read(tmp_path / "new.csv")]
+    assert found[:2] == [100, 100]  # the first as it was: of its week nothing is known
+    assert is_provisional(next(read(tmp_path / "new.csv")))
+    assert found[3] == 300
+    across = kilowatt_hour(intensity_method=FALLBACK, duration_s=24 * HOUR, start=rows[1].start)
+    refill(log_of(tmp_path / "a.csv", across), tmp_path / "b.csv", carbon_provider=provide, region="FR")
+    # The later answer has the six hours before the edge as well, and the newer answer counts.
+    assert next(read(tmp_path / "b.csv")).intensity_g_per_kwh == pytest.approx((4 * 100 + 20 * 300) / 24)
+
+
+def test_refill_takes_no_market_based_values(tmp_path):
+    """A market-based series never becomes co2e_g."""
+    kind = Kind("lifecycle", "production", "average", "market-based")
+    own = lambda zone, start, end: Series(zone, kind, "x", (Point(0, 4e9, 5.0),))  # noqa: E731 - a provider in a line
+    log = log_of(tmp_path / "old.csv", kilowatt_hour(intensity_method=FALLBACK))
+    result = refill(log, tmp_path / "new.csv", carbon_provider=own, region="FR")
+    assert result.filled == 0
+    assert "market_g_per_kwh" in result.problems[0]
 
 
 def test_refill_asks_a_failing_provider_once(tmp_path):

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from aimeter.carbon.cache import Cache, Known
 from aimeter.carbon.intensity import FALLBACK, HELD, Intensity
-from aimeter.carbon.providers.base import HOUR_S, Provider, ProviderFault, utc
-from aimeter.carbon.series import Mean, Point, Series, mean, seconds_in, tidy, within
+from aimeter.carbon.providers.base import HOUR_S, Provider, ProviderFault, checked, utc
+from aimeter.carbon.series import Mean, Point, Series, mean, seconds_in, within
 
 logger = logging.getLogger("aimeter")
 
@@ -166,7 +166,7 @@ class Feed:
         period_s = self.provider.period_s
         try:
             answer = self.provider.series(self.zone, self._wanted_s - HOUR_S, now_s + period_s)
-            answer = self._checked(answer)
+            answer = checked(answer, self.provider.name)
             self._check_time(answer, now_s, period_s)
         except ProviderFault as fault:
             self._fail(fault)
@@ -186,21 +186,6 @@ class Feed:
         if stored.problem:
             self._tell(stored.problem, stored.rest_until_s)
         self._known = stored
-
-    def _checked(self, answer: Series) -> Series:
-        """Return an answer with its usable values in order, whoever made it.
-
-        Raises:
-            ProviderFault: It has none, or they belong in another column.
-        """
-        if answer.kind.accounting == "market-based":
-            message = f"{self.provider.name}: its values are market-based: set market_g_per_kwh for those"
-            raise ProviderFault(message, refused=True)
-        points = tidy(answer.points, answer.kind)
-        if not points:
-            message = f"{self.provider.name}: it has no usable value"
-            raise ProviderFault(message)
-        return replace(answer, points=points)
 
     def _check_time(self, answer: Series, now_s: float, period_s: float) -> None:
         """Refuse an answer about another time: last year's, or tomorrow's.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 
 from aimeter import settings as settings_module
 from aimeter.carbon.intensity import Intensity
 from aimeter.carbon.location import resolve
 from aimeter.carbon.providers import Provider, ProviderFault, provider
-from aimeter.carbon.providers.base import DAY_S, HOUR_S
-from aimeter.carbon.series import Point, Series, mean
+from aimeter.carbon.providers.base import DAY_S, HOUR_S, NoValuesError, checked
+from aimeter.carbon.series import Point, Series, mean, tidy
 from aimeter.errors import ConfigurationError
 
 WHOLE = 1 - 1e-6
@@ -66,19 +67,21 @@ class Answers:
         self.provider = provider
         self.zone = zone
         self.problem = ""
+        self._failed = False
         self.last: Series | None = None
         self._weeks: dict[int, Series | None] = {}
 
     def over(self, start_s: float, end_s: float) -> Intensity | None:
         """Return the intensity of a call's time if there is a value for all of it."""
-        points: list[Point] = []
+        points: Sequence[Point] = ()
         for week in range(int(start_s // _WINDOW_S), int(end_s // _WINDOW_S) + 1):
             if week not in self._weeks:
                 self._weeks[week] = self._ask(week * _WINDOW_S)
             series = self._weeks[week]
             if series is None:
                 return None
-            points += series.points
+            # Two weeks' answers may overlap at their common end.
+            points = tidy([*points, *series.points]) if points else series.points
         series = self.last
         found = mean(points, start_s, end_s)
         if series is None or found is None or found.covered < WHOLE:
@@ -89,12 +92,14 @@ class Answers:
         )
 
     def _ask(self, start_s: float) -> Series | None:
-        if self.problem:  # it has failed once: nothing is asked faster than a person would
+        if self._failed:  # nothing is asked faster than a person would
             return None
         end_s = min(start_s + _WINDOW_S, max(time.time(), start_s + HOUR_S))
         try:
-            self.last = self.provider.series(self.zone, start_s, end_s)
+            answer = self.provider.series(self.zone, start_s, end_s)
+            self.last = checked(answer, self.provider.name)
         except ProviderFault as fault:
             self.problem = str(fault)
+            self._failed = not isinstance(fault, NoValuesError)
             return None
         return self.last

@@ -125,7 +125,10 @@ def _moved(records: Sequence[Brief], shift_h: float, logged_g_per_kwh: float | N
         series = Answers(asked, zone)
         grams = joules = 0.0
         for record in records:
-            start_s, end_s = (moment + hours * HOUR_S for moment in times(record))
+            try:
+                start_s, end_s = (moment + hours * HOUR_S for moment in times(record))
+            except ValueError:  # the row's start is no time
+                continue
             found = series.over(start_s, end_s)
             if found is None:
                 continue

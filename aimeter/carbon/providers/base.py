@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol, runtime_checkable
 
@@ -29,6 +30,10 @@ class ProviderFault(Exception):  # noqa: N818 - a fault of theirs, which is neve
         super().__init__(reason)
         self.refused = refused
         self.retry_after_s = retry_after_s
+
+
+class NoValuesError(ProviderFault):
+    """A provider that answered, and had nothing usable to say of that time and place."""
 
 
 @runtime_checkable
@@ -122,10 +127,26 @@ def answer(zone: str, kind: Kind, source: str, points: Iterable[Point]) -> Serie
     """Return the series of an answer.
 
     Raises:
-        ProviderFault: No point of it is usable.
+        NoValuesError: No point of it is usable.
     """
     usable = tidy(points, kind)
     if not usable:
         message = f"{source} has no usable value"
-        raise ProviderFault(message)
+        raise NoValuesError(message)
     return Series(zone, kind, source, usable)
+
+
+def checked(series: Series, name: str) -> Series:
+    """Return an answer with its usable values in order, whoever made it.
+
+    Raises:
+        ProviderFault: It has none, or they belong in another column.
+    """
+    if series.kind.accounting == "market-based":
+        message = f"{name}: its values are market-based: set market_g_per_kwh for those"
+        raise ProviderFault(message, refused=True)
+    points = tidy(series.points, series.kind)
+    if not points:
+        message = f"{name}: it has no usable value"
+        raise NoValuesError(message)
+    return replace(series, points=points)
