@@ -40,7 +40,7 @@ UNUSABLE = {
     "pue": [0.99, 0, -1, math.inf, math.nan, "one", None, True],
     "interval_s": [0, 0.0009, 60.1, "fast", math.nan, None],
     "sync": ["sometimes", "", None, 2],
-    "memory_rows": [-1, 1.5, "1.5", True, None, math.inf],
+    "memory_rows": [-1, 10**20, 1.5, "1.5", True, None, math.inf],
     "powercap": ["", None, 7],
     "calibration": ["", None, 7, b"x", "a\0b"],
     "enabled": ["maybe", 2, None, "", 1.0],
