@@ -11,6 +11,7 @@ import logging
 import math
 import operator
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -324,7 +325,7 @@ def _count(raw: object, _: Path) -> int:
     if isinstance(raw, bool):
         raise TypeError
     value = int(raw) if isinstance(raw, str) else operator.index(cast("int", raw))
-    if value < 0:
+    if not 0 <= value <= sys.maxsize:
         raise ValueError
     return value
 

@@ -65,7 +65,7 @@ UNUSABLE = {
     "embodied": ["", "h1000", "0 h100", 3],
     "interval_s": [0, 0.0009, 60.1, "fast", math.nan, None],
     "sync": ["sometimes", "", None, 2],
-    "memory_rows": [-1, 1.5, "1.5", True, None, math.inf],
+    "memory_rows": [-1, 10**20, 1.5, "1.5", True, None, math.inf],
     "powercap": ["", None, 7],
     "calibration": ["", None, 7, b"x", "a\0b"],
     "enabled": ["maybe", 2, None, "", 1.0],
