@@ -173,6 +173,18 @@ def test_while_it_rests_no_thread_is_started(monkeypatch):
     assert provider.asked == 1
 
 
+def test_a_clock_set_back_does_not_silence_the_provider():
+    """After the wall clock has gone back by a month it is asked again, not in a month."""
+    clock = Clock()
+    provider = Scripted(Point(clock.now_s - 9e6, clock.now_s + 9e6, 80))
+    feed = feed_of(provider, clock)
+    feed.refresh()
+    clock.now_s -= 30 * 86400
+    feed._busy.release()
+    feed.over(clock.now_s, clock.now_s)
+    wait_for(lambda: provider.asked == 2)
+
+
 def test_a_success_after_failures_begins_anew(caplog):
     """After an answer the delay starts over, and a later failure is told again."""
     clock = Clock()

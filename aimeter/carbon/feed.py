@@ -138,8 +138,7 @@ class Feed:
         now_s = self._now()
         if start_s is not None:
             self._wanted_s = max(min(self._wanted_s, start_s), now_s - _LONGEST_PAST_S)
-        known = self._known
-        if now_s < known.expires_s or now_s < known.rest_until_s:
+        if _is_early(self._known, now_s):
             return
         if self._busy.acquire(blocking=False):
             try:
@@ -160,7 +159,7 @@ class Feed:
         """Ask the provider once, unless another process did meanwhile; what `want` does in the background."""
         now_s = self._now()
         stored = Cache.load(self._path)
-        if now_s < max(stored.expires_s, stored.rest_until_s) <= now_s + LONGEST_DELAY_S:
+        if _is_early(stored, now_s):
             self._take(stored)
             return
         period_s = self.provider.period_s
@@ -226,6 +225,11 @@ class Feed:
                 problem,
                 max(rest_until_s - self._now(), 0.0),
             )
+
+
+def _is_early(known: Known, now_s: float) -> bool:
+    """Tell whether it is too early to ask again; what lies further ahead than any delay is of a clock set back."""
+    return now_s < max(known.expires_s, known.rest_until_s) <= now_s + LONGEST_DELAY_S
 
 
 def _intensity(series: Series, found: Mean, suffix: str) -> Intensity:
