@@ -133,6 +133,10 @@ def test_it_is_asked_once_a_period():
     provider.points = (Point(clock.now_s - 900, clock.now_s + 9000, 80),)
     feed.refresh()
     assert feed.known.expires_s == clock.now_s + provider.period_s
+    for period_s, wanted_s in ((0.0, 60.0), (1e9, 86400.0)):
+        provider.points, provider.period_s = (Point(clock.now_s - 900, clock.now_s + 9e5, 80),), period_s
+        feed.refresh()
+        assert feed.known.expires_s == clock.now_s + wanted_s
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ class Feed:
         newest_s = answer.points[-1].end_s
         # Due again when the newest value ends. If it has ended, the next is late, and is asked for more often.
         wait_s = newest_s - now_s if newest_s > now_s else max(period_s * _LATE, _LEAST_WAIT_S)
-        expires_s = now_s + min(max(wait_s, _LEAST_LIFE_S), period_s)
+        expires_s = now_s + max(min(wait_s, period_s, LONGEST_DELAY_S), _LEAST_LIFE_S)
         self._known = self._known.with_answer(answer, now_s, expires_s)
         self._wanted_s = now_s
         self._told = False
