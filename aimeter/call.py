@@ -501,6 +501,11 @@ class Call:
         """Grams of CO2 equivalent."""
         return self._figure("co2e_g")
 
+    @property
+    def co2e_error_g(self) -> float | None:
+        """Half-width of `co2e_g`, from the errors of the energy and of the intensity."""
+        return self._figure("co2e_error_g")
+
     def __copy__(self) -> Self:
         return self
 

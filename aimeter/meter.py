@@ -18,7 +18,7 @@ from . import settings as settings_module
 from ._version import __version__
 from .arguments import Counts, checked
 from .call import Call, UnmeteredCall, UnnamedCall, limited
-from .carbon.offline import lookup
+from .carbon.accounting import accounting
 from .record import Record
 from .sampler import Sampler, retire_all
 from .sinks import open_log
@@ -70,7 +70,7 @@ class Meter:
         **settings: object,
     ) -> None:
         self.settings = settings_module.load(settings)
-        self.intensity = lookup(self.settings.region, self.settings.intensity_g_per_kwh)
+        self.carbon = accounting(self.settings)
         self.source: Callable[[], Meter] = lambda: self
         self._memory = MemorySink(self.settings.memory_rows)
         self._sinks: list[Sink] = [self._memory, *sinks]
@@ -100,6 +100,8 @@ class Meter:
             if sensors is None:
                 from .sensors import discover  # noqa: F401, PLC0415
             self.sampler.attend()
+            if self.carbon.feed is not None:
+                self.carbon.feed.want()
 
     def _sampler(self, sensors: Iterable[Sensor] | None, clock: Clock | SteppedClock) -> Sampler:
         if sensors is not None:
@@ -366,8 +368,7 @@ class Meter:
 
         return Context(
             __version__,
-            self.intensity,
-            self.settings.pue,
+            self.carbon,
             self.sampler.traces,
             epoch_s(self.sampler.now()),
             self.sampler.cpu_s,
@@ -387,6 +388,7 @@ class Meter:
         """In a forked child: rows, files and identifiers of its own."""
         self._new_ids()
         self._tally = _new_tally()
+        self.carbon.after_fork()
         self._tell_sinks(lambda sink: sink.reopen())
 
 
