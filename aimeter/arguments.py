@@ -54,6 +54,8 @@ def check_weight(value: object) -> float:
         TypeError: If it is not a number.
         ValueError: If it is not between 0.001 and 1,000.
     """
+    with suppress(AttributeError, ValueError, RuntimeError):
+        value = value.item()  # type: ignore[attr-defined]  # of NumPy or torch
     if isinstance(value, bool) or not isinstance(value, int | float):
         message = f"weight must be a number, not {value!r}"
         raise TypeError(message)
@@ -65,7 +67,9 @@ def check_weight(value: object) -> float:
     raise ValueError(message)
 
 
-_DEVICE = re.compile(r"(gpu|cpu|dram|other)(:\d+)?|(GPU|MIG)-[0-9a-fA-F/-]+")
+_DEVICE = re.compile(
+    r"(?P<id>(gpu|cpu|dram|other)(:(0|[1-9][0-9]*)(:(GPU|MIG)-[0-9a-fA-F-]*)?)?)~?|(?P<uuid>(GPU|MIG)-[0-9a-zA-Z/-]+)"
+)
 
 
 def check_devices(value: object) -> frozenset[str]:
@@ -80,7 +84,8 @@ def check_devices(value: object) -> frozenset[str]:
     if len(names) < len(given):
         message = f"devices must be names such as 'gpu:0' or ['gpu:0', 'cpu'], not {value!r}"
         raise TypeError(message)
-    wrong = [name for name in names if not _DEVICE.fullmatch(name)]
+    matches = {name: _DEVICE.fullmatch(name) for name in names}
+    wrong = [name for name, match in matches.items() if match is None]
     if wrong or not names:
         what = f"unknown device {wrong[0]!r}" if wrong else "devices is empty"
         message = (
@@ -88,7 +93,12 @@ def check_devices(value: object) -> frozenset[str]:
             f"head of a GPU's UUID (GPU-1a2b).{did_you_mean(wrong[0], KINDS) if wrong else ''}"
         )
         raise ValueError(message)
-    return frozenset(names)
+    # A row's devices have the head of the UUID behind the id, and a mark behind those that are shared.
+    return frozenset(
+        match["uuid"] or ":".join(match["id"].split(":")[:2])
+        for match in matches.values()
+        if match is not None
+    )
 
 
 def check_count(key: str, value: object) -> float:

@@ -87,7 +87,7 @@ class Ledger:
     @property
     def backlog(self) -> int:
         """Events and edges waiting to be settled."""
-        return len(self.queue) + sum(group.shares.edges for group in self._all_groups())
+        return len(self.queue) + max(group.shares.edges for group in self._all_groups())
 
     @property
     def newest_s(self) -> float:
@@ -128,21 +128,34 @@ class Ledger:
             for trace in self.traces:
                 if trace.alive:
                     trace.settle_gap(until_s)
-        manageable = min(group.shares.manageable_until(until) for group in groups)
+        most = max(MOST_EDGES // len(groups), 64)
+        manageable = min(group.shares.manageable_until(until, most) for group in groups)
         self.behind = self.behind or manageable < until
         until = manageable
-        figures = self._together([(group, group.shares.settle(until)) for group in groups])
+        # With devices shared apart, a gap between the calls of some is no time in which nothing runs.
+        teaches = len(groups) == 1
+        figures = self._together([(group, group.shares.settle(until, teaches=teaches)) for group in groups])
+        quiet_since_s = self._quiet_since_s(groups)
         for group in groups:
-            group.shares.learn_idle(until)
+            group.shares.learn_idle(until, quiet_since_s)
         self.settled_s = max(self.settled_s, min(until, self._horizon_s))
         return figures
 
-    def so_far(self, call: Call, now_s: float) -> tuple[list[float], list[float]] | None:
-        """Return the joules of an open call up to now, and of its whole window, by trace; None if it is not open."""
+    @staticmethod
+    def _quiet_since_s(groups: Sequence[_Group]) -> float | None:
+        since = [group.shares.quiet_since_s for group in groups if not math.isnan(group.shares.newest_s)]
+        return None if not since or None in since else max(one for one in since if one is not None)
+
+    def so_far(self, call: Call, now_s: float) -> tuple[list[float | None], list[float | None]] | None:
+        """Return the joules of an open call up to now, and of its whole window, by trace; None if it is not open.
+
+        None stands for a trace in which the call has no part.
+        """
         known = self._open.get(id(call))
         if known is None:
             return None
-        shares, windows = [0.0] * len(self.traces), [0.0] * len(self.traces)
+        shares: list[float | None] = [None] * len(self.traces)
+        windows: list[float | None] = [None] * len(self.traces)
         for group in known.groups:
             found = group.shares.so_far(call, now_s)
             if found is not None:
@@ -227,7 +240,7 @@ class Ledger:
         if absent:
             call.remark("no such device", absent)
             call.meter.warn_once(
-                f"absent-{absent}",
+                "absent devices",
                 f"a call named {call.name!r} names devices that are not metered, or not among those of the call "
                 f"around it: {', '.join(absent)}. `aimeter doctor` lists those that are metered.",
             )
@@ -271,7 +284,8 @@ class Ledger:
         if not some:
             return None
         if len(self._groups) == 1 and len(some) == 1 and len(some[0][0]) == len(self.traces):
-            return some[0][1]
+            whole = some[0][1]
+            return whole._replace(coverage=np.nan_to_num(whole.coverage))
         # In the order in which they ended, each once.
         ended = {id(call): call for _, figures in some for call in figures.calls}
         calls = sorted(ended.values(), key=lambda call: call.end_s)
@@ -279,7 +293,8 @@ class Ledger:
         cells_of = (len(self.traces), len(calls))
         energy, own, window, resolution, idle_s = (np.zeros(cells_of) for _ in range(5))
         metered = np.zeros(cells_of, dtype=bool)
-        coverage, concurrency, suspended = np.ones(len(calls)), np.ones(len(calls)), np.zeros(len(calls))
+        coverage = np.full(len(calls), np.nan)
+        concurrency, suspended = np.ones(len(calls)), np.zeros(len(calls))
         whole = Figures(
             calls, energy, own, window, resolution, metered, idle_s, coverage, concurrency, suspended
         )
@@ -288,16 +303,18 @@ class Ledger:
             cells = np.ix_(places, columns)
             for name in ("energy_j", "self_j", "window_j", "resolution_j", "metered", "idle_s"):
                 getattr(whole, name)[cells] = getattr(figures, name)
-            whole.coverage[columns] = np.minimum(whole.coverage[columns], figures.coverage)
+            # What is dead throughout a group says nothing of the calls that have a part in others as well.
+            whole.coverage[columns] = np.fmin(whole.coverage[columns], figures.coverage)
             for name in ("concurrency", "suspended_s"):
                 values = getattr(whole, name)
                 values[columns] = np.maximum(values[columns], getattr(figures, name))
-        return whole
+        return whole._replace(coverage=np.nan_to_num(whole.coverage))
 
 
 def selects(devices: Iterable[str], channel: Channel) -> bool:
     """Return whether a channel is among devices named by kind (``gpu``), id (``gpu:0``) or head of the UUID."""
     return any(
-        name in (channel.kind, channel.id) or (len(name) > len("GPU-") and channel.device.startswith(name))
+        name in (channel.kind, channel.id)
+        or (len(name) > len("GPU-") and channel.device.casefold().startswith(name.casefold()))
         for name in devices
     )

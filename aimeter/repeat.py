@@ -97,7 +97,8 @@ class Measurement:
     methods: Mapping[str, str]
 
     def __str__(self) -> str:
-        made = f"{quantity(self.duration_s, 's', largest=0)} a call, {self.repetitions} repetitions in {self.batches} "
+        times = "repetition" if self.repetitions == 1 else "repetitions"
+        made = f"{quantity(self.duration_s, 's', largest=0)} a call, {self.repetitions} {times} in {self.batches} "
         made += "batch" if self.batches == 1 else "batches"
         if self.energy_j is None or self.error_j is None or self.resolution_j is None:
             return f"{self.name}: energy unknown (see `aimeter doctor`), {made}."
@@ -109,7 +110,8 @@ class Measurement:
         remarks = []
         if not self.reached:
             got = self.resolution_j / self.energy_j if self.energy_j else math.inf
-            remarks.append(f"±{got:.1%} by chance, not the ±{self.relative_error:.1%} wanted")
+            reached = "how far by chance is unknown" if math.isinf(got) else f"±{got:.1%} by chance"
+            remarks.append(f"{reached}, not the ±{self.relative_error:.1%} wanted")
         if self.drift is not None and self.drift.significant:
             remarks.append(f"its power drifted by {self.drift.relative:+.1%} ± {self.drift.error:.1%}")
         if self.coverage < 1:
@@ -147,16 +149,20 @@ def measure(
         relative_error: Wanted 95 % half-width of the mean as a part of it, above 0 and below 1; calibration not
             included.
         time_limit_s: No batch begins after so many seconds, warm-up included; one always does.
-        warm_up: At least so many repetitions are dropped, 1 or more.
+        warm_up: At least so many repetitions are dropped, 1 or more, if the time limit allows.
         name: Name of the measurement and its rows; by default the function's.
         meter: The meter to use; by default the default one.
         **kwargs: The function's keyword arguments.
 
     Raises:
-        TypeError: `fn` is no function, or returned a coroutine or generator, whose work had not been done.
+        TypeError: `fn` is no function, or returned a coroutine or generator, whose work had not been done; or
+            another argument is of a wrong type.
         ValueError: An argument is out of range.
     """
     _check(fn, relative_error, time_limit_s, warm_up)
+    if name is not None and not isinstance(name, str):
+        message = f"name must be text, not {name!r}"
+        raise TypeError(message)
     if meter is None:
         from .default import default_meter  # noqa: PLC0415 - makes the default meter's module, if nobody has
 
@@ -177,6 +183,10 @@ def _check(fn: object, relative_error: float, time_limit_s: float, warm_up: int)
             f"measure() takes a function and its arguments, not {fn!r}: measure(f, x), not measure(f(x))"
         )
         raise TypeError(message)
+    for what, value in (("relative_error", relative_error), ("time_limit_s", time_limit_s)):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            message = f"{what} must be a number, not {value!r}"
+            raise TypeError(message)
     if not 0 < relative_error < 1:
         message = f"relative_error must be above 0 and below 1, such as 0.05 for 5 %, not {relative_error!r}"
         raise ValueError(message)
@@ -242,7 +252,7 @@ class _Series:
         with self._meter.call(f"{self._name} (warm-up)"):
             _refuse_unfinished(self._work())
             done, before_s = 1, math.inf
-            while done < least or self._now() < self._warm_until_s:
+            while self._now() < (self._until_s if done < least else self._warm_until_s):
                 seconds = self._repeat()
                 done += self.size
                 each_s = seconds / self.size

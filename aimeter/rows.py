@@ -282,11 +282,17 @@ def _implausible(figures: Figures, traces: Sequence[Trace]) -> dict[int, dict[st
     return found
 
 
-def so_far(call: Call, shares: Sequence[float], windows: Sequence[float], context: Context) -> Figures:
-    """Return provisional figures of a call that is still open; half of what it used is left open."""
-    share = np.array(shares)[:, None]
+def so_far(
+    call: Call, shares: Sequence[float | None], windows: Sequence[float | None], context: Context
+) -> Figures:
+    """Return provisional figures of a call that is still open; half of what it used is left open.
+
+    None among `shares` and `windows` stands for a device in which the call has no part.
+    """
+    share, window = (np.array([one or 0.0 for one in each])[:, None] for each in (shares, windows))
     one, none = np.ones(1), np.zeros(1)
-    metered = np.array([len(trace.curve) > 0 for trace in context.traces], dtype=bool)[:, None]
-    return Figures(
-        [call], share, share, np.array(windows)[:, None], share / 2, metered, 0 * share, one, one, none
-    )
+    metered = np.array(
+        [len(trace.curve) > 0 and has is not None for trace, has in zip(context.traces, shares, strict=True)],
+        dtype=bool,
+    )[:, None]
+    return Figures([call], share, share, window, share / 2, metered, 0 * share, one, one, none)

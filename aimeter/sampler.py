@@ -535,7 +535,9 @@ class Sampler:
         target = self.now()
         return self.wait_for(lambda: self._refreshed_s >= target, timeout_s)
 
-    def so_far(self, calls: list[Call], timeout_s: float) -> list[tuple[list[float], list[float]] | None]:
+    def so_far(
+        self, calls: list[Call], timeout_s: float
+    ) -> list[tuple[list[float | None], list[float | None]] | None]:
         """Return the joules of open calls by trace, share and window; None for one that is not open.
 
         Waits up to `timeout_s` for a reading of every sensor.

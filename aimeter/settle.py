@@ -40,6 +40,9 @@ _QUIET_STRETCH_S = 0.25
 _QUIET_GAP_S = 0.05
 """Gaps between calls shorter than this teach nothing."""
 
+_LONGEST_STEP_S = 5.0
+"""No sensor is renewed less often."""
+
 _INSTANT_S = 1e-9
 """A call shorter than what clocks and curves resolve is metered by whatever was alive."""
 
@@ -54,7 +57,7 @@ class Figures(NamedTuple):
         resolution_j: 95 % half-width of `energy_j`, calibration not included.
         metered: Whether the device's curve covers any of the call.
         idle_s: The call's share of the time on each device, over which its idle power counts as the call's own.
-        coverage: Part of the call's time covered by every device that was alive when it began.
+        coverage: Part of the call's time covered by every device that was alive when it began; NaN if none was.
         concurrency: Among how many calls the energy was shared: the call's time over its share of the time.
         suspended_s: Time in which a consumer held the generator suspended.
     """
@@ -188,6 +191,7 @@ class Shares:
         self._leaves = 0
         self._activity_time: list[float] = []
         self._activity_open: list[bool] = []
+        self._shift_time: list[float] = []
         self._edge_s = math.nan
         self._edge_leaves = 0
         self._edge_energy: Array = np.zeros(0)
@@ -211,15 +215,22 @@ class Shares:
         certain = [trace.curve.certain_until(horizon_s) for trace in self.traces if trace.alive]
         return min([horizon_s, *certain])
 
-    def manageable_until(self, until_s: float) -> float:
-        """Return `until_s`, or an earlier time if there are more edges before it than are taken in one go."""
-        count = bisect_right(self._books.time_s, until_s)
-        return until_s if count <= MOST_EDGES else math.nextafter(self._books.time_s[MOST_EDGES], -math.inf)
+    def manageable_until(self, until_s: float, most: int = MOST_EDGES) -> float:
+        """Return `until_s`, or an earlier time if there are more than `most` edges before it."""
+        times_s = self._books.time_s
+        if bisect_right(times_s, until_s) <= most:
+            return until_s
+        first_left = times_s[most]
+        # All edges of one moment are settled together, however many a coarse clock gives it.
+        return first_left if first_left == times_s[0] else math.nextafter(first_left, -math.inf)
 
-    def settle(self, until_s: float) -> Figures | None:
-        """Settle all edges up to `until_s` and return the figures of the calls that ended in it, if any did."""
+    def settle(self, until_s: float, *, teaches: bool = True) -> Figures | None:
+        """Settle all edges up to `until_s` and return the figures of the calls that ended in it, if any did.
+
+        `teaches` tells whether nothing else runs in the gaps between calls, so that idle power can be learned.
+        """
         count = bisect_right(self._books.time_s, until_s)
-        return self._energy(self._books.take(count)) if count else None
+        return self._energy(self._books.take(count), teaches=teaches) if count else None
 
     def part(self, places: Sequence[int]) -> Shares:
         """Return the same for some of the traces only; it shares no state with this one."""
@@ -231,6 +242,7 @@ class Shares:
         part._leaves, part._edge_s, part._edge_leaves = self._leaves, self._edge_s, self._edge_leaves
         part._batch, part._quiet_s = self._batch, self._quiet_s
         part._activity_time, part._activity_open = [*self._activity_time], [*self._activity_open]
+        part._shift_time = [*self._shift_time]
         copies = {id(old): old.part(places, len(self.traces)) for old in self._all_entries()}
         for twin in copies.values():
             twin.parent = None if twin.parent is None else copies[id(twin.parent)]
@@ -354,10 +366,12 @@ class Shares:
 
     def _note_activity(self, edge: int) -> None:
         """Keep the activity, the times at which any call was open, in step with the edges."""
-        busy = self._leaves > 0
+        busy, time_s = self._leaves > 0, self._books.time_s[edge - self._books.first]
         if not self._activity_open or self._activity_open[-1] != busy:
-            self._activity_time.append(self._books.time_s[edge - self._books.first])
+            self._activity_time.append(time_s)
             self._activity_open.append(busy)
+        elif busy:
+            self._shift_time.append(time_s)
 
     def _book(self, edge: int, entry: Entry, own: int, total: int) -> None:
         self._books.edge.append(edge)
@@ -370,12 +384,15 @@ class Shares:
         """Return the activity, known up to the horizon."""
         if not self._activity_time:
             return NO_ACTIVITY
-        return Activity(np.array(self._activity_time), np.array(self._activity_open))
+        return Activity(
+            np.array(self._activity_time), np.array(self._activity_open), np.array(self._shift_time)
+        )
 
     def _forget_activity(self, before_s: float) -> None:
         """Drop what no stretch that is still to be read reaches back to, but for the call before it."""
         keep = max(bisect_right(self._activity_time, before_s) - 3, 0)
         del self._activity_time[:keep], self._activity_open[:keep]
+        del self._shift_time[: bisect_right(self._shift_time, before_s - _LONGEST_STEP_S)]
 
     def _grow(self) -> int:
         """Make room for traces that were added; return their number."""
@@ -388,7 +405,7 @@ class Shares:
             self._earned = np.concatenate([self._earned[:-1], np.zeros(missing), self._earned[-1:]])
         return count
 
-    def _energy(self, books: _Books) -> Figures | None:
+    def _energy(self, books: _Books, *, teaches: bool = True) -> Figures | None:
         """Read the curves at the edges and share them out."""
         traces = self._grow()
         time = np.array(books.time_s)
@@ -396,7 +413,7 @@ class Shares:
         before = np.concatenate([[self._edge_leaves / UNIT], after[:-1]])
         first = math.isnan(self._edge_s)
         lapse = np.diff(time, prepend=time[0] if first else self._edge_s)
-        for gap in np.flatnonzero((before == 0) & (lapse >= _QUIET_GAP_S)):
+        for gap in np.flatnonzero((before == 0) & (lapse >= _QUIET_GAP_S) & teaches):
             for trace in self.traces:
                 trace.note_quiet(
                     float(time[gap] - lapse[gap]), float(time[gap]), float(time[gap] - lapse[gap])
@@ -499,7 +516,10 @@ class Shares:
         variance = (
             (half_width(began) * weight / np.maximum(leaves, weight)) ** 2
             + (half_width(ended) * held / np.maximum(before[end], weight)) ** 2
-            + weight**2 * np.maximum(stop[_SPREAD_BEFORE] - start[_SPREAD], 0.0)
+            # Whoever has nearly all of a device loses nothing to others, whatever the weights of its own children.
+            + np.minimum(10 * (1 - alone), 1.0)
+            * weight**2
+            * np.maximum(stop[_SPREAD_BEFORE] - start[_SPREAD], 0.0)
             + 1.96**2 * np.maximum(ended.variance_j2 - began.variance_j2, 0.0) * alone**2
         )
         duration = np.array([close.entry.call.end_s - close.entry.call.start_s for close in closes])
@@ -512,6 +532,9 @@ class Shares:
         bound = np.maximum(ended.high_j - began.low_j, 0.0)
         counted = np.array([trace.curve.counted for trace in self.traces], dtype=bool)[:, None]
         resolution = np.where(counted, np.minimum(resolution, np.maximum(bound - total, total)), resolution)
+        limit_w = np.array([trace.curve.limit_w for trace in self.traces])[:, None]
+        most = np.where(duration > 0, limit_w * np.where(duration > 0, duration, 1.0), np.inf)
+        resolution = np.minimum(resolution, np.maximum(most - total, total))
         power = np.array([trace.last_power_w for trace in self.traces])[:, None]
         died = np.array([trace.died_s for trace in self.traces])[:, None]
         alive = np.array([trace.alive for trace in self.traces], dtype=bool)[:, None]
@@ -524,9 +547,8 @@ class Shares:
         resolution = np.where(expected, resolution + (duration - covered + late) * power, 0.0)
         seen = np.where(duration > 0, covered / np.where(duration > 0, duration, 1.0), 1.0)
         metered = expected & ((stop[_COVERED] > start[_COVERED]) | (duration < _INSTANT_S))
-        coverage = np.where(expected, seen, 1.0).min(axis=0, initial=1.0) * (
-            expected.any(axis=0) if traces else 0.0
-        )
+        coverage = np.where(expected, seen, 1.0).min(axis=0, initial=1.0)
+        coverage = np.where(expected.any(axis=0), coverage, np.nan)
         share_s = table[:, 1, -1]
         suspended = np.array([close.entry.suspended_s for close in closes])
         sharers = np.divide(lapse - suspended, share_s, out=np.ones_like(lapse), where=share_s > 0)
@@ -583,20 +605,25 @@ class Shares:
             windows.append(window)
         return shares, windows
 
-    def learn_idle(self, until_s: float) -> None:
-        """Tell each trace about the time since the last edge, if no call is open, and forget old activity."""
+    def learn_idle(self, until_s: float, quiet_since_s: float | None) -> None:
+        """Tell each trace about the time since no call is open anywhere, if so, and forget old activity."""
         if not math.isfinite(until_s):
             return
-        if not self._edge_leaves and not math.isnan(self._edge_s):
-            start = max(self._quiet_s, self._edge_s)
+        if quiet_since_s is not None and not self._edge_leaves:
+            start = max(self._quiet_s, quiet_since_s)
             if until_s - start >= _QUIET_STRETCH_S:
                 for trace in self.traces:
-                    trace.note_quiet(start, until_s, self._edge_s)
+                    trace.note_quiet(start, until_s, quiet_since_s)
                 self._quiet_s = until_s
         known = [
             trace.curve.certain_until(until_s) for trace in self.traces if trace.alive and len(trace.curve)
         ]
         self._forget_activity(min([until_s, *known]))
+
+    @property
+    def quiet_since_s(self) -> float | None:
+        """Since when, as far as is settled, no call is open; None if one is, or none ever was."""
+        return None if self._edge_leaves or math.isnan(self._edge_s) else self._edge_s
 
 
 _ENERGY, _COVERED = 0, 3

@@ -86,10 +86,14 @@ short call lie in one step and share its deviation."""
 
 
 class Activity(NamedTuple):
-    """When calls were open: from each of `time_s` (ascending) to the next, at least one if `open` is true."""
+    """When calls were open: from each of `time_s` (ascending) to the next, at least one if `open` is true.
+
+    At each of `shift_s` (ascending) calls began or ended while others were open.
+    """
 
     time_s: Array
     open: npt.NDArray[np.bool_]
+    shift_s: Array = np.empty(0)
 
     def open_s(self, times_s: Array) -> Array:
         """Return for how many seconds a call was open up to each of `times_s`."""
@@ -168,6 +172,11 @@ class Curve:
     def knots(self) -> Array:
         """Time, joules and uncertainty of every knot kept, shape (3, n)."""
         return self._buffer[:3, self._first : self._size]
+
+    @property
+    def limit_w(self) -> float:
+        """The most that the device can draw, or many times the most seen where that is unknown; infinite before that."""
+        return self._limit_w or np.inf
 
     @property
     def swing_w(self) -> float:
@@ -381,7 +390,8 @@ def _shape(time: Array, part: Array, before: Array, after: Array, activity: Acti
     time and t of its quiet time T, with an excess X above the quiet power q:
 
     * the quiet power is off by d: the error is d * (t - f T), because the knots hold the sum;
-    * the open time before and after differs in power by a part u of its mean: u f (1 - f) X;
+    * the open time before and after differs in power by a part u of its mean: u f (1 - f) X, or, if calls began or
+      ended inside it while others were open, as children do, by all of it: max(f, 1 - f) X;
     * a knot is off in time by h: q h, or the mean power times h where there is no quiet time;
     * a knot is off in energy by what its sensor rounds.
     """
@@ -418,6 +428,10 @@ def _shape(time: Array, part: Array, before: Array, after: Array, activity: Acti
     # Without open time the deviation is not of the whole stretch, which the knots hold, but within it.
     deviation = np.where(busy, deviation, _SIGMAS * after[_SPREAD] * (end - begin) * part * (1 - part))
     unlike = np.where(busy, _UNLIKE * excess * held * (1 - held), 0.0)
+    # Where calls began or ended beside or inside others, the rest of a step may be any one's.
+    shifts = activity.shift_s
+    mixed = shifts.searchsorted(end) > shifts.searchsorted(begin, side="right")
+    unlike = np.where(busy & mixed, excess * np.maximum(held, 1 - held), unlike)
     resting = rest_all > 0
     local = np.divide(quiet_all, rest_all, out=np.zeros_like(step), where=resting)
     local = np.where(resting, local, step / np.maximum(end - begin, 1e-12))

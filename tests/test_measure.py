@@ -377,3 +377,19 @@ def test_equal_work_is_found_exactly(power, seconds):
     clock, _, meter = fake(100 * power)
     found = measure(lambda: clock.sleep(seconds), meter=meter, time_limit_s=5.0)
     assert found.energy_j == pytest.approx(100 * power * seconds, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": 3},
+        {"relative_error": "5%"},
+        {"relative_error": None},
+        {"time_limit_s": "3"},
+        {"time_limit_s": True},
+    ],
+)
+def test_arguments_of_a_wrong_type_are_refused(options):
+    """What is no number, or no name, is said at once and by its name."""
+    with pytest.raises(TypeError, match=f"{next(iter(options))} must be"):
+        aimeter.measure(len, [], **options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -306,3 +308,49 @@ def test_depth_costs_no_more_than_width():
     ledger = meter.sampler._books()
     ledger._read_queue(clock())
     assert len(ledger._groups[0].shares._books.edge) <= 4 * len(calls)
+
+
+def test_a_clock_that_stands_still_for_thousands_of_calls_is_no_trap():
+    """Edges of one moment are settled together, however many a coarse clock gives it."""
+    clock = FakeClock()
+    meter = aimeter.Meter(sensors=[FakeSensor(clock, 100.0, period_s=0.1)], clock=clock, region="FR")
+    with meter.track("long") as long:
+        clock.sleep(1.0)
+    for _ in range(5000):
+        with meter.track("instant"):
+            pass
+    clock.sleep(1.0)
+    assert len(meter.records()) == 5001
+    assert long.energy_j == pytest.approx(100, rel=0.05)
+
+
+@pytest.mark.parametrize("period_s", [0.1, 0.02])
+def test_children_heavier_than_their_parent_lie_within_their_error(period_s):
+    """Short calls of 200 to 400 W inside a long call that draws next to nothing: steps hold both, and bars say so."""
+    choose = random.Random(1)
+    clock, blocks = FakeClock(), []
+
+    def exact(start, end):
+        work = sum(watts * max(0.0, min(end, b) - max(start, a)) for a, b, watts in blocks[-40:])
+        return 60 * (end - start) + work
+
+    sensor = FakeSensor(clock, 60.0, energy_j=exact, period_s=period_s, max_power_w=700.0)
+    meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR", calibration="off")
+    for _ in range(12):
+        blocks.append((clock(), clock() + 0.2, 250.0))
+        with meter.track("known"):
+            clock.sleep(0.2)
+        clock.sleep(0.5)
+    clock.sleep(3.0)
+    children = []
+    with meter.track("request"):
+        for _ in range(60):
+            length, watts = choose.uniform(0.01, 0.05), choose.uniform(200, 400)
+            blocks.append((clock(), clock() + length, watts))
+            with meter.track("step") as step:
+                clock.sleep(length)
+            children.append((step, (60 + watts) * length))
+            clock.sleep(choose.uniform(0.02, 0.08))
+    clock.sleep(2.0)
+    inside = sum(abs(step.energy_j - truth) <= step.error_j for step, truth in children)
+    assert inside >= 0.95 * len(children)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aimeter
+from aimeter.sensors.base import Outcome
 from aimeter.testing import FakeClock, FakeSensor
 
 DEVICES = ("gpu:0", "gpu:1", "cpu:0")
@@ -229,6 +231,84 @@ def test_a_decorated_function_keeps_weight_and_devices(clock, meter):
     work()
     work()
     assert [record.energy_j for record in meter.records()] == [near(WATTS["gpu:0"])] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "devices"),
+    [("gpu:0~", "gpu:0"), ("gpu:1:GPU-1a2b3c4d", "gpu:1"), ("fake-GPU:1", None), ("GPU-fake", None)],
+)
+def test_devices_are_named_as_rows_name_them(clock, meter, name, devices):
+    """What the column `devices` says can be given back; whatever else cannot be a device is refused."""
+    if devices is None and not name.startswith("GPU-"):
+        with pytest.raises(ValueError, match="unknown device"):
+            meter.track("x", devices=name)
+        return
+    with meter.track("x", devices=name) as call:
+        clock.sleep(1.0)
+    assert (call.energy_j is None) == (devices is None)
+    assert devices is None or call.energy_j == near(WATTS[devices])
+
+
+def test_a_weight_of_numpy_is_a_number(clock, meter):
+    """Weights take the numbers that counts take."""
+    assert meter.track("x", weight=np.int64(8)).weight == 8.0
+    assert meter.track("x", weight=np.float32(2)).weight == 2.0
+
+
+def test_figures_so_far_leave_out_the_devices_not_named(clock, meter):
+    """Inside the block, too, what a call has no part in is unknown, not 0."""
+    with meter.track("x", devices="gpu") as call:
+        clock.sleep(1.0)
+        assert (call.cpu_j, call.record.cpu_method) == (None, "none")
+        assert "cpu" not in call.record.devices
+    with meter.track("y", devices="gpu:7") as call:
+        clock.sleep(1.0)
+        assert call.energy_j is None
+
+
+def test_a_dead_device_is_missing_only_where_it_is_named(clock):
+    """Coverage tells of the devices that were alive when a call began, however they are shared."""
+    sensors = {name: FakeSensor(clock, watts, id=name) for name, watts in WATTS.items()}
+    meter = aimeter.Meter(sensors=sensors.values(), clock=clock, region="FR")
+    with meter.track("before"):
+        clock.sleep(1.0)
+    sensors["gpu:1"].fault = Outcome.GONE
+    clock.sleep(1.0)
+    with meter.track("named", devices="gpu:1") as named:
+        clock.sleep(1.0)
+    with meter.track("plain") as plain:
+        clock.sleep(1.0)
+    assert named.record.coverage == 0
+    assert plain.record.coverage == 1
+    assert plain.energy_j == near(WATTS["gpu:0"] + WATTS["cpu:0"])
+
+
+def test_idle_is_learned_only_while_no_call_is_open_at_all(clock):
+    """A CPU that works for a call that names the GPU alone is not at rest."""
+    power = {"cpu": 40.0}
+    cpu = FakeSensor(clock, lambda _: power["cpu"], id="cpu:0")
+    meter = aimeter.Meter(sensors=[FakeSensor(clock, 100.0), cpu], clock=clock, region="FR")
+    with meter.track("first", devices="gpu"):
+        power["cpu"] = 200.0
+        clock.sleep(5.0)
+    power["cpu"] = 40.0
+    clock.sleep(3.0)
+    with meter.track("light") as light:
+        clock.sleep(1.0)
+    assert light.record.idle_j == near(140.0)
+    assert "implausible" not in light.record.meta["aimeter"]
+
+
+def test_devices_named_apart_do_not_count_twice_as_backlog(clock, meter):
+    """However many groups there are, an event waits once, and all of them are settled."""
+    for name in DEVICES:
+        with meter.track("named", devices=name):
+            clock.sleep(0.01)
+    for _ in range(3000):
+        with meter.track("plain"):
+            clock.now_s += 1e-5
+    assert meter.sampler._backlog() <= 6100
+    assert len(meter.records()) == 3003
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from aimeter.sinks import open_log
 from aimeter.trace import DEAD_AFTER_S
 
 if TYPE_CHECKING:
-    from aimeter.staircase import When
+    from aimeter.trace import Trace
 
 WATCH_S = 1.0
 _STEP_S = 0.05
@@ -75,14 +75,14 @@ def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagn
     sensors = [Watched(sensor) for sensor in found.sensors]
     quiet = {"log": None, "enabled": True, "memory_rows": 0, "sync": "off"}
     with Meter(sensors=sensors, **{**arguments, **quiet}) as meter:  # type: ignore[arg-type]
-        cpu_share = _watch(meter, sensors, progress)
+        began_s, cpu_share = _watch(meter, sensors, progress)
         reports = [report for sensor in sensors for report in sensor.reports(found.findings)]
-        learned = {trace.channel.id: trace.learned_period for trace in meter.sampler.traces if not trace.gone}
+        learned = {trace.channel.id: trace for trace in meter.sampler.traces if not trace.gone}
         channels = {channel.id: channel for sensor in sensors for channel in sensor.channels}
         carbon = _carbon(meter)
     stored = Calibrations(path_of(settings.calibration))
     reports = [_at_rest(report, channels.get(report.id), stored) for report in reports]
-    reports = [_with_period(report, learned.get(report.id)) for report in reports]
+    reports = [_as_learned(report, learned.get(report.id), began_s) for report in reports]
     gaps = gaps_among(found.findings, nvidia=nvidia_on_bus())
     status, verdict = judge(reports, gaps, enabled=settings.enabled)
     origins = settings_module.origins(arguments)
@@ -109,15 +109,21 @@ def _at_rest(report: MeterReport, channel: Channel | None, stored: Calibrations)
     return replace(report, idle_w=known.idle_w, idle_spread_w=known.spread_w, idle_age_s=age_s)
 
 
-def _with_period(report: MeterReport, learned: When | None) -> MeterReport:
-    """Put what the sampler has learned of a period in the place of a mean over what was seen."""
-    if learned is None:
+def _as_learned(report: MeterReport, trace: Trace | None, began_s: float) -> MeterReport:
+    """Put what the sampler has learned of a counter's steps in the place of means over what was read."""
+    period = None if trace is None else trace.learned_period
+    if trace is None or period is None:
         return report
-    return replace(report, observed_period_s=learned.middle_s, observed_period_error_s=learned.half_s)
+    report = replace(report, observed_period_s=period.middle_s, observed_period_error_s=period.half_s)
+    times_s, joules, _ = trace.curve.knots
+    times_s, joules = times_s[times_s >= began_s], joules[times_s >= began_s]
+    if report.fault is not None or len(times_s) < 2:  # noqa: PLR2004 - a difference needs two
+        return report
+    return replace(report, power_w=float((joules[-1] - joules[0]) / (times_s[-1] - times_s[0])))
 
 
-def _watch(meter: Meter, sensors: Sequence[Watched], progress: Progress) -> float:
-    """Let a call run for a second, longer if a counter stands still; return the CPU share of metering."""
+def _watch(meter: Meter, sensors: Sequence[Watched], progress: Progress) -> tuple[float, float]:
+    """Let a call run for a second, longer if a counter stands still; return its begin and the CPU share of metering."""
     sampler = meter.sampler
     for _ in range(
         2
@@ -131,7 +137,7 @@ def _watch(meter: Meter, sensors: Sequence[Watched], progress: Progress) -> floa
         share = (sampler.cpu_s - cpu_s) / (sampler.now() - began_s)
         if any(report.fault for sensor in sensors for report in sensor.reports()):
             _sleep(_PATIENCE_S, progress)
-    return share
+    return began_s, share
 
 
 def _sleep(seconds: float, progress: Progress) -> None:
