@@ -1,0 +1,173 @@
+"""`instrument` a program: every pipeline and model of the known frameworks is metered, with no change to its code.
+
+Frameworks are not imported for this. Those that are loaded are hooked at once, the others when the program imports
+them: a finder at the head of ``sys.meta_path`` finds nothing itself, but sees what is imported, and has the module's
+own loader tell when it is done (PEP 451).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from . import adapters
+from .adapters.scope import Session, instrumented
+from .default import default_meter
+from .errors import AimeterError
+from .settings import load
+
+if TYPE_CHECKING:
+    from .meter import Meter
+
+VARIABLE = "AIMETER_INSTRUMENT"
+"""The environment variable that has `import aimeter` instrument the program."""
+
+_log = logging.getLogger("aimeter")
+_lock = threading.RLock()
+_used: set[adapters.Adapter] = set()
+_awaited: set[str] = set()
+"""Modules that hooks of the used adapters are in."""
+
+
+def instrument(*, parts: bool = True, steps: bool = False, meter: Meter | None = None) -> None:
+    """Meter every call of every pipeline and model of the frameworks that adapters know, in the whole process.
+
+    Call it at any time, best at the start: frameworks that are not imported yet are hooked when they are, and never
+    imported by this. Calling it again does nothing. Other torch modules than models that generate are metered only
+    if they are given to `aimeter.attach`.
+
+    Args:
+        parts: Tell prefill and decode, or encoder, denoiser and decoder, apart by child rows.
+        steps: Add a child row for each denoising or training step.
+        meter: Meter of all calls; by default the default meter at the time of each call.
+
+    Raises:
+        ConfigurationError: A setting in the environment or in pyproject.toml is unusable.
+    """
+    if meter is None:
+        load({})  # so that a slip in the settings is told now, not by a pipeline's call
+    with _lock:
+        if instrumented:
+            return
+        for entry in adapters.entries():
+            if entry.framework in sys.modules:
+                _start(entry)
+        instrumented.append(Session(default_meter if meter is None else meter.source, parts=parts, steps=steps))
+        sys.meta_path.insert(0, _watch)
+
+
+def uninstrument() -> None:
+    """Undo `instrument`: every method is the very object again that it was. Attached objects stay attached."""
+    with _lock:
+        if not instrumented:
+            return
+        instrumented.clear()
+        if _watch in sys.meta_path:
+            sys.meta_path.remove(_watch)
+        for adapter in _used:
+            adapters.drop(adapter)
+        _used.clear()
+        _awaited.clear()
+
+
+def instrument_if_wanted() -> None:
+    """Instrument the program if ``AIMETER_INSTRUMENT`` asks for it; a slip in the settings is one warning then."""
+    if os.environ.get(VARIABLE, "").strip().lower() in {"1", "true", "yes", "on"}:
+        try:
+            instrument()
+        except AimeterError as error:
+            _log.warning("The program is not instrumented: %s", error)
+
+
+def _start(entry: adapters.Entry) -> None:
+    """Use an entry's adapter, whose framework is loaded or about to be."""
+    adapter = entry.load()
+    if adapter is not None and adapter not in _used:
+        _used.add(adapter)
+        _awaited.update(hook.module for hook in adapter.hooks)
+        adapters.use(adapter)
+
+
+def _finished(module: str) -> None:
+    """Hook what a module that has just been imported defines; the import goes well whatever happens here."""
+    try:
+        with _lock:
+            for adapter in _used:
+                if any(hook.module == module for hook in adapter.hooks):
+                    adapters.install(adapter)
+    except Exception as error:  # noqa: BLE001 - in the middle of somebody's import
+        _log.warning("%s is not instrumented: %s.", module, type(error).__name__)
+
+
+class _Watch(MetaPathFinder):
+    """Sees what is imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find nothing, unless a module is hooked: then it is the others' spec with a loader that tells."""
+        try:
+            if "." not in fullname:
+                self._begin(fullname)
+            if fullname not in _awaited:
+                return None
+        except Exception as error:  # noqa: BLE001 - in the middle of somebody's import
+            _log.warning("%s is not instrumented: %s.", fullname, type(error).__name__)
+            return None
+        for finder in sys.meta_path:
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = _Telling(spec.loader)
+                return spec
+        return None
+
+    def _begin(self, framework: str) -> None:
+        for entry in adapters.entries():
+            if entry.framework == framework:
+                with _lock:
+                    _start(entry)
+
+
+_watch = _Watch()
+
+
+class _Telling(Loader):
+    """A module's own loader, which tells when the module is there."""
+
+    def __init__(self, loader: Any) -> None:  # noqa: ANN401 - a loader of any kind
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the module's own has
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Create the module as its own loader does."""
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the module its own loader back, let that run it, and tell."""
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        _finished(module.__name__)
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
