@@ -47,7 +47,9 @@ class Middleware:
     def __init__(self, app: App, *, header: str | None = None, meter: Meter | None = None) -> None:
         if meter is None:
             load({})  # so that a slip in the settings is told now, not by a request
-        if header is not None and not (header.isascii() and header.replace("-", "").replace("_", "").isalnum()):
+        if header is not None and not (
+            header.isascii() and header.replace("-", "").replace("_", "").isalnum()
+        ):
             message = f"header={header!r} is no name of a header: use letters, digits and dashes"
             raise ValueError(message)
         self.app = app

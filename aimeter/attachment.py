@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_lock = threading.RLock()  # reentrant: an object may be collected, and so detached, in the middle of attaching one
+_lock = (
+    threading.RLock()
+)  # reentrant: an object may be collected, and so detached, in the middle of attaching one
 
 
 class _Hold(NamedTuple):

@@ -59,7 +59,9 @@ def instrument(*, parts: bool = True, steps: bool = False, meter: Meter | None =
         for entry in adapters.entries():
             if entry.framework in sys.modules:
                 _start(entry)
-        instrumented.append(Session(default_meter if meter is None else meter.source, parts=parts, steps=steps))
+        instrumented.append(
+            Session(default_meter if meter is None else meter.source, parts=parts, steps=steps)
+        )
         sys.meta_path.insert(0, _watch)
 
 
@@ -96,7 +98,7 @@ def _start(entry: adapters.Entry) -> None:
 
 
 def _finished(module: str) -> None:
-    """Hook what a module that has just been imported defines; the import goes well whatever happens here."""
+    """Put the hooks of a module that has just been imported in place; the import goes well whatever happens."""
     try:
         with _lock:
             for adapter in _used:

@@ -150,7 +150,10 @@ def _environment(environ: Mapping[str, str], folder: Path) -> _Layer:
     values = {
         name.removeprefix(PREFIX).lower(): text
         for name, text in environ.items()
-        if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in NO_SETTINGS and text.strip()
+        if name.startswith(PREFIX)
+        and not name.startswith(TEST_PREFIX)
+        and name not in NO_SETTINGS
+        and text.strip()
     }
     return _Layer(values, lambda key: f"environment variable {PREFIX}{key.upper()}", folder)
 

@@ -85,7 +85,7 @@ def _step(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # 
 
 
 def _listen(pipe: Any, *, steps: bool) -> None:  # noqa: ANN401 - a pipeline
-    """Hook the decoder and, on request, the scheduler that a pipeline has."""
+    """Listen to the decoder and, on request, the scheduler that a pipeline has."""
     for part in _DECODERS:
         _hook(getattr(pipe, part, None), "decode", _decode)
     if steps:
@@ -115,7 +115,8 @@ def _labels(pipe: Any) -> dict[str, object]:  # noqa: ANN401 - a pipeline
         "parameters": size_of(pipe, parts),
         "dtype": None if weight is None else plain(weight.dtype),
         # With offloading, weights wait elsewhere than where they are used.
-        "device": str(getattr(pipe, "_execution_device", None) or getattr(weight, "device", None) or "") or None,
+        "device": str(getattr(pipe, "_execution_device", None) or getattr(weight, "device", None) or "")
+        or None,
     }
 
 
@@ -150,7 +151,7 @@ def _frames(videos: Any) -> int | None:  # noqa: ANN401 - lists of pictures, or 
 
 
 def _size(made: Any, kwargs: Kwargs) -> str | None:  # noqa: ANN401 - pictures, videos or an array
-    """Return width × height of what was made; of latents that is what was asked for, if anything was."""
+    """Return width by height of what was made; of latents that is what was asked for, if anything was."""
     first = made[0] if hasattr(made, "__getitem__") and len(made) else None
     first = first[0] if isinstance(first, list | tuple) and first else first  # a video's first frame
     if isinstance(getattr(first, "size", None), tuple):

@@ -31,11 +31,12 @@ def _run(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # n
 
 def _label_batch(scope: Scope, args: Args, kwargs: Kwargs) -> None:
     """Note the batch; it is the model's, of crops or chunks maybe, so it is no count of items."""
-    feed = kwargs.get("input_feed", args[1] if len(args) > 1 else None)
+    feed = kwargs.get("input_feed") or next(iter(args[1:]), None)
     if isinstance(feed, dict) and feed:
         first = next(iter(feed.values()))
-        shape = first.shape() if callable(getattr(first, "shape", None)) else getattr(first, "shape", ())
-        scope.note(batch_size=int(shape[0]) if len(shape) else None)
+        shape = getattr(first, "shape", ())
+        shape = shape() if callable(shape) else shape  # an OrtValue's is a method
+        scope.note(batch_size=int(next(iter(shape))) if len(shape) else None)
 
 
 _MODULE = "onnxruntime.capi.onnxruntime_inference_collection"

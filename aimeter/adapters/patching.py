@@ -115,6 +115,7 @@ def _below(cls: type) -> Iterator[type]:
     seen: set[type] = set()
     rest = [cls]
     while rest:
+        derived: type
         for derived in type.__subclasses__(rest.pop()):
             if derived not in seen:
                 seen.add(derived)
@@ -123,16 +124,16 @@ def _below(cls: type) -> Iterator[type]:
 
 
 def _follow(base: type, hook: Hook, keep: Callable[[Undo], None]) -> None:
-    """Hook the classes that are derived from `base` later on."""
+    """Have the classes hooked that are derived from `base` later on."""
     methods = _followed.setdefault(base, set())
     if hook.method in methods:
         return
     methods.add(hook.method)
     before = vars(base).get("__init_subclass__")
 
-    def __init_subclass__(cls: type, **kwargs: Any) -> None:  # noqa: ANN401, N807 - Python's own
+    def __init_subclass__(cls: Any, /, **kwargs: Any) -> None:  # noqa: ANN401, N807 - Python's own
         if before is None:
-            super(base, cls).__init_subclass__(**kwargs)
+            super(base, cls).__init_subclass__(**kwargs)  # type: ignore[arg-type]  # a class of that base
         else:
             before.__get__(None, cls)(**kwargs)
         if hook.method in vars(cls):
@@ -141,7 +142,7 @@ def _follow(base: type, hook: Hook, keep: Callable[[Undo], None]) -> None:
                 keep(undo)
 
     ours = classmethod(__init_subclass__)
-    base.__init_subclass__ = ours  # type: ignore[assignment]
+    base.__init_subclass__ = ours  # type: ignore[assignment]  # as in a class statement
 
     def undo() -> None:
         methods.discard(hook.method)
@@ -150,6 +151,6 @@ def _follow(base: type, hook: Hook, keep: Callable[[Undo], None]) -> None:
         if before is None:
             del base.__init_subclass__
         else:
-            base.__init_subclass__ = before
+            base.__init_subclass__ = before  # type: ignore[method-assign]  # as it was
 
     keep(undo)

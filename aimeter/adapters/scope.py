@@ -109,7 +109,18 @@ def begin(subject: object, name: str) -> Scope | None:
 class Scope:
     """One metered call of an object of some framework. Use it with ``with``, once."""
 
-    __slots__ = ("_outer", "_outer_call", "_part", "call", "generated", "meter", "session", "subject")
+    __slots__ = (
+        "_outer",
+        "_outer_call",
+        "_part",
+        "_step",
+        "_steps_left",
+        "call",
+        "generated",
+        "meter",
+        "session",
+        "subject",
+    )  # fmt: skip
 
     def __init__(self, meter: Meter, session: Session, subject: object, name: str) -> None:
         self.meter = meter
@@ -119,6 +130,8 @@ class Scope:
         self.generated = 0
         """How often tokens were generated, and counted, in this call."""
         self._part: Call | None = None
+        self._step: Call | None = None
+        self._steps_left = 0
         self._outer: Scope | None = None
         self._outer_call: Call | None = None
 
@@ -165,6 +178,10 @@ class Scope:
         """Whether a part is going on."""
         return self._part is not None
 
+    def part_is(self, kind: str) -> bool:
+        """Return whether the part of that kind is going on."""
+        return self._part is not None and self._part.name == f"{self.call.name}.{kind}"
+
     def part(self, kind: str) -> Call:
         """Begin a child row for a part of the call, which ends the one before."""
         self.end_part()
@@ -176,11 +193,12 @@ class Scope:
 
     def end_part(self, error: BaseException | None = None) -> None:
         """End the part that is going on, if any."""
+        self.end_steps(error)
         part, self._part = self._part, None
         if part is not None:
             part.__exit__(None if error is None else type(error), error, None)
 
-    def count_part(self, **counts: float) -> None:
+    def count_part(self, **counts: float | None) -> None:
         """Add to the counts of the part that is going on."""
         if self._part is not None:
             self._part.count(**counts)
@@ -189,6 +207,31 @@ class Scope:
         """Call the part that is going on otherwise: it turned out to be something else."""
         if self._part is not None:
             self._part._name = f"{self.call.name}.{kind}"  # noqa: SLF001 - names are fixed for everybody else
+
+    # Steps
+
+    def begin_steps(self, number: int) -> None:
+        """Begin the first child row of so many equal steps."""
+        self.end_steps()
+        self._steps_left = number
+        self.next_step()
+
+    def next_step(self) -> None:
+        """End a step, and begin another one if there are any left."""
+        step, self._step = self._step, None
+        if step is not None:
+            step.__exit__(None, None, None)
+        if self._steps_left > 0:
+            self._steps_left -= 1
+            self._step = self.meter.call(f"{self.call.name}.step", {"steps": 1})
+            self._step.__enter__()
+
+    def end_steps(self, error: BaseException | None = None) -> None:
+        """End the step that is going on, if any: the loop is over."""
+        self._steps_left = 0
+        step, self._step = self._step, None
+        if step is not None:
+            step.__exit__(None if error is None else type(error), error, None)
 
     # Facts
 

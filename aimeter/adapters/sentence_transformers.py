@@ -29,7 +29,9 @@ def _encode(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  
         scope.note(batch_size=size, framework=version_of("sentence_transformers"), **describe(inner))
     with scope:
         with scope.guard("counts"):
-            inputs = next((given for given in (*args[:1], *map(kwargs.get, _INPUTS)) if given is not None), ())
+            inputs = next(
+                (given for given in (*args[:1], *map(kwargs.get, _INPUTS)) if given is not None), ()
+            )
             scope.call.count(items=1 if isinstance(inputs, str | dict) else len(inputs))
         return original(self, *args, **kwargs)
 

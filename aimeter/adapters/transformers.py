@@ -51,13 +51,21 @@ def _pipeline(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:
                 weakref.finalize(result, _give_up, id(result)).atexit = False
                 return result
             inputs = args[0] if args else kwargs.get("inputs")
-            scope.call.count(items=len(inputs) if isinstance(inputs, list | tuple) else 1)
+            scope.call.count(items=_items(inputs))
             _count_audio_made(scope, result)
     except BaseException as error:
         scope.__exit__(type(error), error, None)
         raise
     scope.__exit__(None, None, None)
     return result
+
+
+def _items(inputs: Any) -> int:  # noqa: ANN401 - what a pipeline takes
+    """Return how many inputs there are; a conversation, a list of messages, is one."""
+    if not isinstance(inputs, list | tuple):
+        return 1
+    first = inputs[0] if inputs else None
+    return 1 if isinstance(first, dict) and {"role", "content"} <= first.keys() else len(inputs)
 
 
 def _is_lazy(result: object) -> bool:
@@ -173,24 +181,20 @@ def _count_audio_made(scope: Scope, result: Any) -> None:  # noqa: ANN401 - what
 
 
 class _Decoding:
-    """One decoding loop of transformers: whether it has chosen its first token, and what length that made."""
+    """One decoding loop of transformers: what to do when it has chosen its first token, and what length that made."""
 
-    __slots__ = ("first_length", "parts", "scope", "waiting")
+    __slots__ = ("first_length", "on_first", "waiting")
 
-    def __init__(self, scope: Scope | None, *, parts: bool = False) -> None:
-        self.scope = scope
-        self.parts = parts
-        self.waiting = scope is not None
+    def __init__(self, on_first: Callable[[Any], None] | None = None) -> None:
+        self.on_first = on_first
+        self.waiting = on_first is not None
         self.first_length: int | None = None
 
-    def begin_decode(self, input_ids: Any) -> None:  # noqa: ANN401 - a tensor
+    def first_round(self, input_ids: Any) -> None:  # noqa: ANN401 - a tensor
+        """Note that the first round is over; it is told once."""
         self.waiting = False
-        if self.scope is None:
-            return
-        with self.scope.guard("prefill and decode"):
-            self.first_length = int(input_ids.shape[-1])
-            if self.parts:
-                self.scope.part("decode")
+        if self.on_first is not None:
+            self.on_first(input_ids)
 
 
 _decoding: ContextVar[_Decoding | None] = ContextVar("aimeter_decoding", default=None)
@@ -202,7 +206,7 @@ def _criteria(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:
     done = original(self, *args, **kwargs)
     loop = _loop_of()
     if loop is not None and loop.waiting:
-        loop.begin_decode(args[0] if args else kwargs.get("input_ids"))
+        loop.first_round(args[0] if args else kwargs.get("input_ids"))
     return done
 
 
@@ -234,7 +238,7 @@ def _generate(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:
     if around is None:
         return original(self, *args, **kwargs)
     # A draft model's: its rounds are none of the loop around it, its energy is.
-    token = _decoding.set(_Decoding(None))
+    token = _decoding.set(_Decoding())
     try:
         return original(self, *args, **kwargs)
     finally:
@@ -244,8 +248,24 @@ def _generate(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:
 def _decode(scope: Scope, original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler's
     """Run one decoding loop, its prefill and decode as parts of the call, and count its tokens."""
     parts = scope.session.parts and not scope.divided and _listening()
-    loop = _Decoding(scope, parts=parts)
-    prefill = scope.part("prefill") if parts else None
+    read: int | None = None
+    first = 0
+
+    def begin_decode(input_ids: Any) -> None:  # noqa: ANN401 - a tensor
+        nonlocal read, first
+        with scope.guard("prefill and decode"):
+            loop.first_length = int(input_ids.shape[-1])
+            if parts:
+                read = _tokens_read(self, args, kwargs)
+                first = _rows_made(self, args, kwargs) * (
+                    loop.first_length - _prompt_length(self, loop, args, kwargs)
+                )
+                scope.count_part(tokens_in=read, tokens_out=first)
+                scope.part("decode")
+
+    loop = _Decoding(begin_decode)
+    if parts:
+        scope.part("prefill")
     token = _decoding.set(loop)
     try:
         result = original(self, *args, **kwargs)
@@ -256,17 +276,15 @@ def _decode(scope: Scope, original: Original, self: Any, args: Args, kwargs: Kwa
     finally:
         _decoding.reset(token)
     with scope.guard("tokens"):
-        read = _tokens_read(self, args, kwargs)
-        rows, made = _tokens_made(self, loop, args, kwargs, result)
+        read = _tokens_read(self, args, kwargs) if read is None else read
+        made = _tokens_made(self, loop, args, kwargs, result)
         scope.call.count(tokens_in=read, tokens_out=made)
         _count_items(scope, self, args, kwargs)
-        if prefill is not None and loop.first_length is not None:
-            first = min(rows, made)  # the prefill chooses the first token of each row
-            prefill.count(tokens_in=read, tokens_out=first)
-            scope.count_part(tokens_out=made - first)
-        elif prefill is not None:
+        if scope.part_is("decode"):
+            scope.count_part(tokens_out=max(made - first, 0))
+        elif parts:
             scope.rename_part("generate")  # a loop that never asks: its parts cannot be told
-            prefill.count(tokens_in=read, tokens_out=made)
+            scope.count_part(tokens_in=read, tokens_out=made)
     scope.generated += 1
     if parts:
         scope.end_part()
@@ -303,6 +321,14 @@ def _rows(model: Any, args: Args, kwargs: Kwargs) -> int | None:  # noqa: ANN401
     return int(inputs.shape[0]) if hasattr(inputs, "shape") else None
 
 
+def _rows_made(model: Any, args: Args, kwargs: Kwargs) -> int:  # noqa: ANN401 - a model
+    """Return how many rows the result will have; beams are work, not output."""
+    each = kwargs.get("num_return_sequences")
+    for config in (kwargs.get("generation_config"), *args[1:2], model.generation_config):
+        each = each or getattr(config, "num_return_sequences", None)
+    return (_rows(model, args, kwargs) or 1) * int(each or 1)
+
+
 def _tokens_read(model: Any, args: Args, kwargs: Kwargs) -> int | None:  # noqa: ANN401 - a model
     """Return how many tokens the prompts have; None where the model reads something else."""
     inputs, mask = _inputs(model, args, kwargs), kwargs.get("attention_mask")
@@ -312,26 +338,25 @@ def _tokens_read(model: Any, args: Args, kwargs: Kwargs) -> int | None:  # noqa:
         return None
     if inputs.ndim == 2 and not inputs.is_floating_point():  # noqa: PLR2004 - rows of token ids
         return tokens_in(inputs, mask)
-    if inputs is kwargs.get("inputs_embeds"):
-        return tokens_in(inputs[..., 0], mask)
-    return None
+    embedded: Any = kwargs.get("inputs_embeds")
+    return tokens_in(embedded[..., 0], mask) if inputs is embedded else None
 
 
-def _tokens_made(model: Any, loop: _Decoding, args: Args, kwargs: Kwargs, result: Any) -> tuple[int, int]:  # noqa: ANN401 - a model
-    """Return how many rows there are, and how many tokens they got, each up to and with its first end token.
+def _tokens_made(model: Any, loop: _Decoding, args: Args, kwargs: Kwargs, result: Any) -> int:  # noqa: ANN401 - a model
+    """Return how many tokens the rows of the result got, each up to and with its first end token.
 
     Where padding is the end token, as in GPT-2, counting what is no padding would lose the end.
     """
     sequences = result if hasattr(result, "shape") else result.sequences
     rows, length = sequences.shape
     prompt = _prompt_length(model, loop, args, kwargs)
-    ends = _end_tokens(model, kwargs)
+    ends = _end_tokens(model, args, kwargs)
     if not ends:
-        return rows, rows * (length - prompt)
+        return int(rows * (length - prompt))
     made = 0
     for row in sequences[:, prompt:].tolist():
         made += next((place for place, token in enumerate(row, 1) if token in ends), len(row))
-    return rows, made
+    return made
 
 
 def _prompt_length(model: Any, loop: _Decoding, args: Args, kwargs: Kwargs) -> int:  # noqa: ANN401 - a model
@@ -347,15 +372,12 @@ def _prompt_length(model: Any, loop: _Decoding, args: Args, kwargs: Kwargs) -> i
     return 1 if is_encoder_decoder else 0
 
 
-def _end_tokens(model: Any, kwargs: Kwargs) -> Collection[int]:  # noqa: ANN401 - a model
-    ends = kwargs.get("eos_token_id")
-    if ends is None:
-        ends = getattr(kwargs.get("generation_config"), "eos_token_id", None)
-    if ends is None:
-        ends = getattr(model.generation_config, "eos_token_id", None)
-    if hasattr(ends, "tolist"):
-        ends = ends.tolist()
-    return () if ends is None else {ends} if isinstance(ends, int) else set(ends)
+def _end_tokens(model: Any, args: Args, kwargs: Kwargs) -> Collection[int]:  # noqa: ANN401 - a model
+    given = (kwargs.get("generation_config"), *args[1:2], model.generation_config)
+    asked = (kwargs.get("eos_token_id"), *(getattr(config, "eos_token_id", None) for config in given))
+    ends: Any = next((ends for ends in asked if ends is not None), ())
+    ends = ends.tolist() if hasattr(ends, "tolist") else ends
+    return {ends} if isinstance(ends, int) else set(ends)
 
 
 _BASE = "transformers.pipelines.base"
@@ -370,10 +392,33 @@ ADAPTER = Adapter(
     (
         Hook(_BASE, "Pipeline", "__call__", _pipeline),
         Hook(_BASE, "Pipeline", "forward", _forward, attachable=False),
-        Hook("transformers.pipelines.pt_utils", "PipelineIterator", "__next__", _next, family=True, attachable=False),
+        Hook(
+            "transformers.pipelines.pt_utils",
+            "PipelineIterator",
+            "__next__",
+            _next,
+            family=True,
+            attachable=False,
+        ),
         Hook("transformers.generation.utils", "GenerationMixin", "generate", _generate),
-        Hook("transformers.generation.utils", "GenerationMixin", "generate", _own_generate, family=True, attachable=False),
-        Hook("transformers.generation.stopping_criteria", "StoppingCriteriaList", "__call__", _criteria, attachable=False),
-        *(Hook(f"transformers.pipelines.{module}", owner, "preprocess", _hear, attachable=False) for module, owner in _AUDIO.items()),
+        Hook(
+            "transformers.generation.utils",
+            "GenerationMixin",
+            "generate",
+            _own_generate,
+            family=True,
+            attachable=False,
+        ),
+        Hook(
+            "transformers.generation.stopping_criteria",
+            "StoppingCriteriaList",
+            "__call__",
+            _criteria,
+            attachable=False,
+        ),
+        *(
+            Hook(f"transformers.pipelines.{module}", owner, "preprocess", _hear, attachable=False)
+            for module, owner in _AUDIO.items()
+        ),
     ),
 )

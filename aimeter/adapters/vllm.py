@@ -20,7 +20,9 @@ def _run(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # n
         return original(self, *args, **kwargs)
     with scope.guard("labels"):
         engine = getattr(self, "llm_engine", None)
-        model = getattr(getattr(engine, "model_config", None) or getattr(self, "model_config", None), "model", None)
+        model = getattr(
+            getattr(engine, "model_config", None) or getattr(self, "model_config", None), "model", None
+        )
         scope.note(model=name_of(model), framework=version_of("vllm"))
     with scope:
         outputs = original(self, *args, **kwargs)
