@@ -55,7 +55,7 @@ def taking_time(clock, pipe):
     parts = [(getattr(pipe, name), s) for name, s in seconds.items() if getattr(pipe, name, None) is not None]
     if getattr(pipe, "vae", None) is not None:
         parts.append((pipe.vae.decoder, 100))
-    spent = dict.fromkeys(seconds.values(), 0)
+    spent = {s: 0 for _, s in parts}
 
     def hook(seconds):
         def pause(*_):
