@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import adapters
 from .adapters import Adapter, Hook, patching
-from .adapters.scope import Attached, Session, attached, begin
-from .default import default_meter
+from .adapters.scope import begin
+from .adapters.sessions import Attached, Session, attached, default_meter
 from .settings import load
 
 if TYPE_CHECKING:

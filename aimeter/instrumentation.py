@@ -12,18 +12,17 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import adapters
-from .adapters.scope import Session, instrumented
-from .default import default_meter
+from .adapters.sessions import Session, default_meter, instrumented
 from .errors import AimeterError
 from .settings import load
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
     from .meter import Meter
 
 VARIABLE = "AIMETER_INSTRUMENT"
@@ -56,7 +55,10 @@ def instrument(*, parts: bool = True, steps: bool = False, meter: Meter | None =
     with _lock:
         if instrumented:
             return
-        for entry in adapters.entries():
+        # The search for others' adapters waits for the first module that may be of a framework: it takes longer than
+        # all the rest, unless a framework has loaded what it takes.
+        searched = any(map(_may_be_framework, sys.modules))
+        for entry in adapters.entries() if searched else adapters.ours():
             if entry.framework in sys.modules:
                 _start(entry)
         instrumented.append(
@@ -108,8 +110,8 @@ def _finished(module: str) -> None:
         _log.warning("%s is not instrumented: %s.", module, type(error).__name__)
 
 
-class _Watch(MetaPathFinder):
-    """Sees what is imported."""
+class _Watch:
+    """A finder that sees what is imported; without a base class, as importlib.abc takes long to load."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -129,21 +131,31 @@ class _Watch(MetaPathFinder):
             spec = finder.find_spec(fullname, path, target)
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Telling(spec.loader)
+                    spec.loader = _Telling(spec.loader)  # type: ignore[assignment]  # all that a loader needs
                 return spec
         return None
 
     def _begin(self, framework: str) -> None:
+        if not _may_be_framework(framework):
+            return
         for entry in adapters.entries():
             if entry.framework == framework:
                 with _lock:
                     _start(entry)
 
 
+def _may_be_framework(name: str) -> bool:
+    """Return whether a module may be of a framework: not of Python's own, not ours, and not private."""
+    top = name.partition(".")[0]
+    return not (top in sys.stdlib_module_names or top.startswith("_") or top in _NO_FRAMEWORKS)
+
+
+_NO_FRAMEWORKS = {"aimeter", "sitecustomize", "usercustomize"}
+
 _watch = _Watch()
 
 
-class _Telling(Loader):
+class _Telling:
     """A module's own loader, which tells when the module is there."""
 
     def __init__(self, loader: Any) -> None:  # noqa: ANN401 - a loader of any kind

@@ -17,7 +17,7 @@ import pytest
 
 import aimeter
 from aimeter import adapters
-from aimeter.adapters import scope as scopes
+from aimeter.adapters import sessions
 from aimeter.testing import FakeClock, FakeSensor
 
 pytestmark = pytest.mark.models
@@ -165,7 +165,7 @@ def test_an_attached_object_is_not_kept_alive(tiny, meter):
     gc.collect()
     assert [ref() for ref in gone] == [None, None]
     assert methods_of_hooks() == before
-    assert scopes.attached == {}
+    assert sessions.attached == {}
 
 
 def test_no_prompt_output_or_tensor_is_kept(tiny, meter):
@@ -204,7 +204,7 @@ def test_an_unknown_object_is_refused(tiny, subject):
 
 def test_a_tokenizer_is_refused(tiny):
     """Not everything of a known framework is a model."""
-    with pytest.raises(TypeError, match="TokenizersBackend|PreTrainedTokenizerFast"):
+    with pytest.raises(TypeError, match=r"TokenizersBackend|PreTrainedTokenizerFast"):
         aimeter.attach(tiny.byte_bpe())
 
 

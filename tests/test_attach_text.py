@@ -175,16 +175,13 @@ def test_a_draft_model_is_part_of_the_decode(tiny, meter, clock):
     tiny.seeded()
     model, draft = tiny.llama(len(tokenizer)), tiny.llama(len(tokenizer), width=16)
     batch = tokenizer("two trains leave", return_tensors="pt")
-    plain = model.generate(
-        **batch, max_new_tokens=6, min_new_tokens=6, do_sample=False, assistant_model=draft
-    )
+    options = {"max_new_tokens": 6, "eos_token_id": -1, "do_sample": False, "assistant_model": draft}
+    plain = model.generate(**batch, **options)
     aimeter.instrument(meter=meter)
     try:
         with taking_time(clock, model), taking_time(clock, draft, a_token_s=0.25):
             start = clock.now_s
-            out = model.generate(
-                **batch, max_new_tokens=6, min_new_tokens=6, do_sample=False, assistant_model=draft
-            )
+            out = model.generate(**batch, **options)
             spent = clock.now_s - start
     finally:
         aimeter.uninstrument()

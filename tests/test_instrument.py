@@ -184,7 +184,7 @@ def test_a_broken_plug_in_is_one_warning(plugin, meter, caplog, text, complaint)
         aimeter.instrument(meter=meter)
         models = importlib.import_module("toyframework.models")
         assert models.Model().run(1) == 2
-        with pytest.raises(TypeError, match="toyframework.models.Model"):
+        with pytest.raises(TypeError, match=r"toyframework\.models\.Model"):
             aimeter.attach(models.Model())
     assert [complaint in text and "toyplugin" in text for text in caplog.messages] == [True]
 

@@ -180,14 +180,16 @@ def wav2vec2_pipeline():
 def whisper_pipeline():
     """Speech recognition with an encoder-decoder whose own `generate` calls the inner one several times."""
     bpe = json.loads(byte_bpe().backend_tokenizer.to_str())["model"]
-    tokenizer = transformers.WhisperTokenizer(
-        vocab=bpe["vocab"],
-        merges=[tuple(pair) for pair in bpe["merges"]],
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-    )
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    if transformers.__version__ < "5":
+        with tempfile.TemporaryDirectory() as folder:
+            vocab, merges = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
+            vocab.write_text(json.dumps(bpe["vocab"]))
+            merges.write_text("\n".join(["#", *(" ".join(pair) for pair in bpe["merges"])]))
+            tokenizer = transformers.WhisperTokenizer(str(vocab), str(merges), **special)
+    else:
+        merges = [tuple(pair) for pair in bpe["merges"]]
+        tokenizer = transformers.WhisperTokenizer(vocab=bpe["vocab"], merges=merges, **special)
     control = [
         "<|startoftranscript|>",
         "<|en|>",

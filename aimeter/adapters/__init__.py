@@ -16,7 +16,21 @@ from typing import NamedTuple
 from . import patching
 from .base import Adapter, Handler, Hook
 
-__all__ = ["GROUP", "OURS", "Adapter", "Entry", "Handler", "Hook", "drop", "entries", "install", "use"]
+__all__ = [
+    "GROUP",
+    "OURS",
+    "Adapter",
+    "Entry",
+    "Handler",
+    "Hook",
+    "drop",
+    "entries",
+    "install",
+    "loaded",
+    "note_undo",
+    "ours",
+    "use",
+]
 
 GROUP = "aimeter.adapters"
 
@@ -56,14 +70,18 @@ class Entry(NamedTuple):
         return _load(self.value)
 
 
+def ours() -> tuple[Entry, ...]:
+    """Return where our own adapters are, which takes no search."""
+    return tuple(Entry(module, value) for module, value in OURS.items())
+
+
 @cache
 def entries() -> tuple[Entry, ...]:
     """Return where all adapters are, our own first."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - takes longer to load than all of ours
 
-    ours = [Entry(module, value) for module, value in OURS.items()]
     others = (Entry(point.name, point.value) for point in entry_points(group=GROUP))
-    return tuple(dict.fromkeys([*ours, *others]))
+    return tuple(dict.fromkeys([*ours(), *others]))
 
 
 @cache

@@ -7,8 +7,7 @@ and for each of them a handler, which is what runs in place of the method.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Handler = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 """``handler(original, self, args, kwargs)``: call ``original(self, *args, **kwargs)`` and return what it returns.
@@ -18,8 +17,7 @@ caller's arguments, result and exceptions through untouched, and keep no referen
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
+class Hook(NamedTuple):
     """One method that an adapter meters, or listens to.
 
     Attributes:
@@ -42,8 +40,7 @@ class Hook:
     narrow: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Adapter:
+class Adapter(NamedTuple):
     """All that aimeter has to know of one framework.
 
     Attributes:

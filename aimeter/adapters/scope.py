@@ -17,14 +17,14 @@ A handler begins like this; without a scope the call is none that is to be meter
 from __future__ import annotations
 
 import logging
-import weakref
-from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from aimeter.call import Call, current
 from aimeter.errors import AimeterError
+
+from .sessions import Session, session_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -34,49 +34,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("aimeter")
 
 
-class Session(NamedTuple):
-    """How the calls of an attached object, or of all that is instrumented, are metered.
-
-    Attributes:
-        source: Gives the meter when a call begins.
-        name: Name of the rows; by default one that the adapter finds.
-        model: Name of the model; by default one that the adapter finds.
-        parts: Tell the parts of a call apart by child rows, where that is cheap.
-        steps: A child row for each step.
-        explicit: The object was attached itself.
-    """
-
-    source: Callable[[], Meter]
-    name: str | None = None
-    model: str | None = None
-    parts: bool = True
-    steps: bool = False
-    explicit: bool = False
-
-
-class Attached(NamedTuple):
-    """An object whose calls are metered; it is not kept alive."""
-
-    subject: weakref.ref[Any]
-    session: Session
-
-
-attached: dict[int, Attached] = {}
-"""By identity: an object may define equality as it likes, or be unhashable."""
-
-instrumented: list[Session] = []
-"""At most one: that of `aimeter.instrument`."""
-
 _scope: ContextVar[Scope | None] = ContextVar("aimeter_scope", default=None)
 _failed: set[str] = set()
-
-
-def session_of(subject: object) -> Session | None:
-    """Return how calls of an object are metered, or None if they are not."""
-    own = attached.get(id(subject))
-    if own is not None:
-        return own.session
-    return instrumented[0] if instrumented else None
 
 
 def current_scope() -> Scope | None:

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from aimeter.default import default_meter
-
 from .base import Adapter, Hook
 from .labels import describe, version_of
 from .scope import begin
+from .sessions import default_meter
 
 if TYPE_CHECKING:
     from aimeter.call import Call

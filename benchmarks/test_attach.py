@@ -1,0 +1,166 @@
+"""What an attached pipeline costs: a call, a token, and the start of an instrumented program. Needs the extra ``demo``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import pytest
+
+import aimeter
+from benchmarks.rig import Hardware
+from benchmarks.verdict import Finding, slowness
+
+CALL_PER_CENT = 0.5
+TOKEN_US = 2.0
+START_MS = 20.0
+
+
+@pytest.fixture
+def tiny() -> Any:
+    for package in ("torch", "transformers", "diffusers"):
+        pytest.importorskip(package, reason=f"{package} is not installed; it comes with the extra demo")
+    module = importlib.import_module("tests.tiny_models")
+    torch = importlib.import_module("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield module
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def meter(hardware: Hardware) -> Iterator[aimeter.Meter]:
+    """A meter of a GPU and RAPL."""
+    hardware.gpus(1)
+    with aimeter.Meter(powercap=hardware.powercap, region="FR") as made:
+        yield made
+
+
+def extra(
+    run: Callable[[], object], attach: Callable[[], object], detach: Callable[[], object], pairs: int
+) -> tuple[float, float]:
+    """Return the median seconds of a run, and what being attached adds: the median over pairs in random order."""
+    plain, added = [], []
+    for _ in range(pairs):
+        seconds = {}
+        for on in random.sample([False, True], 2):
+            (attach if on else detach)()
+            run()  # so that neither pays for the change
+            began = perf_counter()
+            run()
+            seconds[on] = perf_counter() - began
+        plain.append(seconds[False])
+        added.append(seconds[True] - seconds[False])
+    detach()
+    return statistics.median(plain), statistics.median(added)
+
+
+def test_a_call(tiny: Any, meter: aimeter.Meter, full: bool, note: Callable[[Finding], None]) -> None:
+    """A text pipeline of 0.1 M parameters with 32 new tokens, and a diffusion pipeline of 10 steps."""
+    pipe = tiny.text_pipeline()
+    painter = tiny.stable_diffusion()
+    painter.set_progress_bar_config(disable=True)
+    cases: tuple[tuple[str, Any, Callable[[], object]], ...] = (
+        ("text", pipe, lambda: pipe("two trains", max_new_tokens=32, min_new_tokens=32, do_sample=False)),
+        ("image", painter, lambda: painter("snow", num_inference_steps=5, height=32, width=32)),
+    )
+    for name, subject, run in cases:
+        seconds, added = extra(
+            run, partial(meter.attach, subject), partial(aimeter.detach, subject), 60 if full else 20
+        )
+        note(
+            Finding(
+                f"attached {name} pipeline, of its call",
+                100 * added / seconds,
+                "%",
+                at_most=CALL_PER_CENT,
+                note=f"{1e6 * added:.0f} us of {1e3 * seconds:.0f} ms",
+            )
+        )
+
+
+def test_a_call_without_the_noise(
+    tiny: Any, meter: aimeter.Meter, full: bool, note: Callable[[Finding], None]
+) -> None:
+    """The same with a model that takes no time, so that what is left is ours: a classifier's forward pass replaced."""
+    transformers = importlib.import_module("transformers")
+    torch = importlib.import_module("torch")
+    model = tiny.bert("BertForSequenceClassification", 400)
+    pipe = transformers.pipeline("text-classification", model=model, tokenizer=tiny.wordpiece())
+    with torch.no_grad():
+        answer = model(torch.ones(1, 3, dtype=torch.long))
+    model.forward = lambda **_: answer
+    _, added = extra(
+        lambda: [pipe("snow") for _ in range(20)],
+        lambda: meter.attach(pipe),
+        lambda: aimeter.detach(pipe),
+        60 if full else 20,
+    )
+    slow = slowness()
+    note(Finding("attached classifier, a call", 1e6 * added / 20, "us", note=f"this machine: 1/{slow:.1f}"))
+
+
+def test_a_token(tiny: Any, meter: aimeter.Meter, full: bool, note: Callable[[Finding], None]) -> None:
+    """What each further token costs: the marker's question, asked a great many times, metered and not."""
+    criteria = importlib.import_module("transformers.generation.stopping_criteria")
+    torch = importlib.import_module("torch")
+    empty, ids = criteria.StoppingCriteriaList(), torch.ones(1, 4, dtype=torch.long)
+    handlers = importlib.import_module("aimeter.adapters.transformers")
+    model = tiny.llama(400)
+    rounds = 2000
+
+    def ask() -> None:
+        for _ in range(rounds):
+            empty(ids, None)
+
+    def begin() -> None:
+        meter.attach(model)
+        handlers._decoding.set(handlers._Decoding())  # as after the first token
+
+    _, added = extra(ask, begin, lambda: aimeter.detach(model), 30 if full else 15)
+    slow = slowness()
+    note(
+        Finding(
+            "a token more",
+            1e6 * added / rounds / slow,
+            "us",
+            at_most=TOKEN_US,
+            note=f"at an ordinary machine's speed; this one: 1/{slow:.1f}",
+        )
+    )
+
+
+def test_start(full: bool, note: Callable[[Finding], None]) -> None:
+    """What instrument() adds to the start of a program: nothing imported, and with the frameworks."""
+
+    def seconds(code: str) -> float:
+        timed = f"from time import perf_counter as now; t = now(); import aimeter; {code}; print(now() - t)"
+        return float(
+            subprocess.run([sys.executable, "-c", timed], check=True, capture_output=True, text=True).stdout
+        )
+
+    slow = slowness()
+    on = "aimeter.instrument()"
+    cases = [("of a bare program", "pass", 40 if full else 15)]
+    if importlib.util.find_spec("transformers") is not None:
+        load = "import transformers; from transformers import LlamaForCausalLM, pipeline"
+        cases.append(("with transformers' own", load, 10 if full else 4))
+    for name, code, pairs in cases:
+        added = statistics.median(seconds(f"{on}; {code}") - seconds(code) for _ in range(pairs))
+        note(
+            Finding(
+                f"instrument() at the start {name}",
+                1e3 * added / slow,
+                "ms",
+                at_most=START_MS,
+                note=f"at an ordinary machine's speed; here {1e3 * added:.1f} ms",
+            )
+        )
