@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-import types
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,11 +22,12 @@ def test_the_page_on_attach(tmp_path, monkeypatch):
     for package in ("torch", "transformers", "diffusers"):
         pytest.importorskip(package, reason=f"{package} is not installed; it comes with the extra demo")
     tiny = importlib.import_module("tests.tiny_models")
-    transformers, diffusers = map(importlib.import_module, ("transformers", "diffusers"))
     monkeypatch.chdir(tmp_path)
     tokenizer = tiny.byte_bpe()
-    painter = tiny.stable_diffusion()
+    pipe, painter = tiny.text_pipeline(), tiny.stable_diffusion()
     painter.set_progress_bar_config(disable=True)
+    # Loading diffusers' pipelines replaces the module transformers by a fresh one.
+    transformers, diffusers = sys.modules["transformers"], sys.modules["diffusers"]
 
     class Small(type(painter)):
         def __call__(self, prompt, **options):
@@ -34,7 +35,7 @@ def test_the_page_on_attach(tmp_path, monkeypatch):
 
     painter.__class__ = Small
     given = {
-        (transformers, "pipeline"): lambda *_, **__: tiny.text_pipeline(),
+        (transformers, "pipeline"): lambda *_, **__: pipe,
         (diffusers.DiffusionPipeline, "from_pretrained"): lambda *_: painter,
         (transformers.AutoModelForCausalLM, "from_pretrained"): lambda *_: tiny.llama(len(tokenizer)),
         (transformers.AutoTokenizer, "from_pretrained"): lambda *_: tokenizer,
@@ -47,7 +48,7 @@ def test_the_page_on_attach(tmp_path, monkeypatch):
     torch = importlib.import_module("torch")
     rows = [{"input_ids": torch.full((4,), 20), "labels": torch.tensor(0)}] * 2
     bert = tiny.bert("BertForSequenceClassification", 400)
-    namespace = {"trainer": transformers.Trainer(bert, arguments, train_dataset=rows), "types": types}
+    namespace = {"trainer": transformers.Trainer(bert, arguments, train_dataset=rows)}
     text = PAGE.read_text()
     try:
         for match in BLOCK.finditer(text):

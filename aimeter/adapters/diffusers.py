@@ -36,13 +36,21 @@ def _call(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # 
         _listen(self, steps=scope.session.steps)
     with scope:
         with scope.guard("parts"):
-            # Where there is no progress bar, nothing would tell the first part's end.
-            if scope.session.parts and "progress_bar" in inspect.unwrap(original).__code__.co_names:
+            if scope.session.parts and _has_progress_bar(type(self)):
                 scope.part("encode")
         result = original(self, *args, **kwargs)
         with scope.guard("counts"):
             _count(scope, result, kwargs)
+        if scope.part_is("encode"):
+            scope.rename_part("whole")  # no progress bar after all
         return result
+
+
+def _has_progress_bar(cls: type) -> bool:
+    """Return whether a pipeline opens a progress bar; without one nothing would tell the end of the first part."""
+    calls = (vars(base)["__call__"] for base in cls.__mro__ if "__call__" in vars(base))
+    codes = (getattr(inspect.unwrap(call), "__code__", None) for call in calls)
+    return any(code is not None and "progress_bar" in code.co_names for code in codes)
 
 
 def _progress_bar(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
