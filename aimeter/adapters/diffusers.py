@@ -14,7 +14,7 @@ from typing import Any
 
 from . import note_undo, patching
 from .base import Adapter, Hook
-from .labels import name_of, plain, revision_of, size_of, version_of
+from .labels import first_weight, name_of, plain, revision_of, size_of, version_of
 from .scope import Scope, begin, current_scope
 
 Original = Callable[..., Any]
@@ -114,7 +114,10 @@ def _labels(pipe: Any) -> dict[str, object]:  # noqa: ANN401 - a pipeline
     parts = [part for part in vars(pipe).values() if hasattr(part, "parameters")]
     denoiser = next((part for name in _DENOISERS if (part := getattr(pipe, name, None)) is not None), None)
     denoiser = denoiser if denoiser is not None else next(iter(parts), None)
-    weight = None if denoiser is None else next(iter(denoiser.parameters()), None)
+    weight = first_weight(denoiser)
+    # With offloading, weights wait elsewhere than where they are used; a hook of accelerate's knows.
+    hook = getattr(denoiser, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None) or getattr(weight, "device", None)
     path = config.get("_name_or_path")
     of_denoiser = getattr(denoiser, "config", {})
     return {
@@ -122,9 +125,7 @@ def _labels(pipe: Any) -> dict[str, object]:  # noqa: ANN401 - a pipeline
         "revision": revision_of(path) or revision_of(of_denoiser.get("_name_or_path")),
         "parameters": size_of(pipe, parts),
         "dtype": None if weight is None else plain(weight.dtype),
-        # With offloading, weights wait elsewhere than where they are used.
-        "device": str(getattr(pipe, "_execution_device", None) or getattr(weight, "device", None) or "")
-        or None,
+        "device": None if device is None else str(device),
     }
 
 

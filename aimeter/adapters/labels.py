@@ -16,13 +16,14 @@ _REVISION = re.compile(r"/snapshots/([0-9a-f]{40})(?:/|$)")
 <https://huggingface.co/docs/huggingface_hub/guides/manage-cache>`_."""
 
 _sizes: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_weights: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
 
 def describe(model: Any, config: Any = None) -> dict[str, object]:  # noqa: ANN401 - a model of any framework
     """Return the labels of a torch model with a configuration of Hugging Face's kind; unknown ones are None."""
     config = getattr(model, "config", None) if config is None else config
     path = _get(config, "_name_or_path") or getattr(model, "name_or_path", None)
-    weight = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
+    weight = first_weight(model)
     return {
         "model": name_of(path) or type(model).__name__,
         "revision": _get(config, "_commit_hash") or revision_of(path),
@@ -30,6 +31,19 @@ def describe(model: Any, config: Any = None) -> dict[str, object]:  # noqa: ANN4
         "dtype": None if weight is None else plain(weight.dtype),
         "device": None if weight is None else str(weight.device),
     }
+
+
+def first_weight(model: Any) -> Any:  # noqa: ANN401 - a model of any framework, a tensor
+    """Return a model's first weight, which tells its precision and place; None if it has none."""
+    if not hasattr(model, "parameters"):
+        return None
+    known = _weights.get(model)
+    weight = None if known is None else known()
+    if weight is None:
+        weight = next(iter(model.parameters()), None)
+        if weight is not None:
+            _weights[model] = weakref.ref(weight)
+    return weight
 
 
 def name_of(path: object) -> str | None:
