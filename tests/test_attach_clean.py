@@ -280,6 +280,39 @@ def test_a_call_inside_a_call_of_ones_own(tiny, meter):
     assert rows["text-generation"].parent_id == request.call_id
 
 
+def test_a_pipeline_whose_model_is_attached_too(tiny, meter):
+    """The model's row is a child with the parts; both count the tokens."""
+    pipe = meter.attach(tiny.text_pipeline())
+    model = meter.attach(pipe.model)
+    pipe("snow", max_new_tokens=4, min_new_tokens=4)
+    aimeter.detach(model)
+    aimeter.detach(pipe)
+    rows = {row.name: row for row in meter.records()}
+    outer, inner = rows["text-generation"], rows["LlamaForCausalLM.generate"]
+    assert (outer.tokens_out, inner.tokens_out, inner.parent_id) == (4, 4, outer.call_id)
+    assert outer.tokens_in == inner.tokens_in
+    assert rows["LlamaForCausalLM.generate.decode"].parent_id == inner.call_id
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "revision"),
+    [
+        ("gpt2", "gpt2", None),
+        ("org/model", "org/model", None),
+        ("/home/ann/secret/model", "model", None),
+        ("./secret/model", "model", None),
+        ("C:\\Users\\ann\\model", "model", None),
+        ("/x/models--org--model/snapshots/" + "ab" * 20 + "/unet", "org/model", "ab" * 20),
+        ("", None, None),
+        (None, None, None),
+    ],
+)
+def test_names_of_models(path, name, revision):
+    """A hub's id is a name; of a local path only the last part is told."""
+    labels = importlib.import_module("aimeter.adapters.labels")
+    assert (labels.name_of(path), labels.revision_of(path)) == (name, revision)
+
+
 def test_parts_of_an_attached_object_that_are_attached_too(tiny, meter):
     """A component attached by itself gets rows of its own, as children."""
     painter = tiny.stable_diffusion()

@@ -57,7 +57,7 @@ def name_of(path: object) -> str | None:
     if not isinstance(text, str):
         return None
     if text.count("/") <= 1 and not text.startswith((".", "~", "/")) and "\\" not in text:
-        return text
+        return Path(text).name if "/" in text and Path(text).is_dir() else text
     cached = re.search(r"models--([^/]+)/snapshots/", text)
     if cached:
         return cached[1].replace("--", "/")

@@ -130,6 +130,14 @@ class Scope:
             _scope.set(self._outer)
             current.set(self._outer_call)
 
+    def count_generated(self, *, tokens_in: float | None, tokens_out: float) -> None:
+        """Count what was generated, in the calls around this one, too: a pipeline's, whose model is attached itself."""
+        scope: Scope | None = self
+        while scope is not None and not scope.call.ended:
+            scope.call.count(tokens_in=tokens_in, tokens_out=tokens_out)
+            scope.generated += 1
+            scope = scope._outer  # noqa: SLF001 - of its own kind
+
     # Parts
 
     @property

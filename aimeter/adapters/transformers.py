@@ -278,14 +278,13 @@ def _decode(scope: Scope, original: Original, self: Any, args: Args, kwargs: Kwa
     with scope.guard("tokens"):
         read = _tokens_read(self, args, kwargs) if read is None else read
         made = _tokens_made(self, loop, args, kwargs, result)
-        scope.call.count(tokens_in=read, tokens_out=made)
+        scope.count_generated(tokens_in=read, tokens_out=made)
         _count_items(scope, self, args, kwargs)
         if scope.part_is("decode"):
             scope.count_part(tokens_out=max(made - first, 0))
         elif parts:
             scope.rename_part("generate")  # a loop that never asks: its parts cannot be told
             scope.count_part(tokens_in=read, tokens_out=made)
-    scope.generated += 1
     if parts:
         scope.end_part()
     return result
