@@ -50,6 +50,18 @@ def byte_bpe():
     )
 
 
+def from_bpe(kind, bpe, **options):
+    """A tokenizer of some class from a trained model; version 4 takes files only."""
+    merges = [tuple(pair) for pair in bpe["merges"]]
+    if transformers.__version__ >= "5":
+        return kind(vocab=bpe["vocab"], merges=merges, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
+        files[0].write_text(json.dumps(bpe["vocab"]))
+        files[1].write_text("\n".join(["#", *map(" ".join, merges), ""]))
+        return kind(*map(str, files), **options)
+
+
 def wordpiece():
     """A tokenizer for BERT."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -181,15 +193,7 @@ def whisper_pipeline():
     """Speech recognition with an encoder-decoder whose own `generate` calls the inner one several times."""
     bpe = json.loads(byte_bpe().backend_tokenizer.to_str())["model"]
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    if transformers.__version__ < "5":
-        with tempfile.TemporaryDirectory() as folder:
-            vocab, merges = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
-            vocab.write_text(json.dumps(bpe["vocab"]))
-            merges.write_text("\n".join(["#", *(" ".join(pair) for pair in bpe["merges"])]))
-            tokenizer = transformers.WhisperTokenizer(str(vocab), str(merges), **special)
-    else:
-        merges = [tuple(pair) for pair in bpe["merges"]]
-        tokenizer = transformers.WhisperTokenizer(vocab=bpe["vocab"], merges=merges, **special)
+    tokenizer = from_bpe(transformers.WhisperTokenizer, bpe, **special)
     control = [
         "<|startoftranscript|>",
         "<|en|>",
@@ -255,9 +259,7 @@ def clip_tokenizer():
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
     bpe = json.loads(tokenizer.to_str())["model"]
-    return transformers.CLIPTokenizer(
-        vocab=bpe["vocab"], merges=[tuple(pair) for pair in bpe["merges"]], model_max_length=77
-    )
+    return from_bpe(transformers.CLIPTokenizer, bpe, model_max_length=77)
 
 
 def clip_text(vocab_size, *, projection=False):
