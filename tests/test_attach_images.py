@@ -256,3 +256,38 @@ def test_a_modular_pipeline(tiny, meter, clock):
     first, second = meter.records()
     assert (first.images, second.images) == (3, 2)
     assert first.energy_j == pytest.approx(WATT * 5)
+
+
+@pytest.mark.parametrize(
+    ("result", "images", "items", "meta"),
+    [
+        ({"frames": "two videos of three"}, None, 2, {"frames": 6, "size": "8x6", "batch_size": 2}),
+        ({"frames": "an array"}, None, 2, {"frames": 6, "size": "8x6"}),
+        ({"audios": "an array"}, None, 2, {"batch_size": 2}),
+        ({"images": "a tensor"}, 2, None, {"size": "8x6"}),
+        ({"other": 3}, None, None, {}),
+    ],
+    ids=str,
+)
+def test_other_results(tiny, pipes, meter, result, images, items, meta):
+    """Videos and audios are items, with their frames; what is unknown is not made up."""
+    diffusers, numpy = map(importlib.import_module, ("diffusers", "numpy"))
+    torch, image = map(importlib.import_module, ("torch", "PIL.Image"))
+    made = {
+        "two videos of three": [[image.new("RGB", (8, 6))] * 3] * 2,
+        "an array": numpy.zeros((2, 3, 6, 8, 3)) if "frames" in result else numpy.zeros((2, 100)),
+        "a tensor": torch.zeros(2, 3, 6, 8),
+    }
+    (field, which), output = next(iter(result.items())), type("Output", (), {})()
+    setattr(output, field, made.get(which, which))
+
+    class Mine(diffusers.DiffusionPipeline):
+        def __call__(self):
+            return output
+
+    pipe = meter.attach(Mine())
+    assert pipe() is output
+    aimeter.detach(pipe)
+    (row,) = meter.records()
+    assert (row.images, row.items) == (images, items)
+    assert {key: row.meta.get(key) for key in meta} == meta

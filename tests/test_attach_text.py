@@ -439,3 +439,68 @@ def test_embeddings_as_prompt(tiny, meter):
         )
     (row,) = by_name(meter)["generate"]
     assert (row.items, row.tokens_in, row.tokens_out) == (2, 10, 6)
+
+
+def test_a_decoding_loop_that_never_asks(tiny, meter):
+    """A loop of one's own that has no stopping criteria: its parts cannot be told, and are not made up."""
+    torch = importlib.import_module("torch")
+    model = tiny.llama(400)
+    ids = torch.full((2, 3), 40)
+
+    def loop(model, input_ids, **_):
+        return torch.cat([input_ids, input_ids], dim=1)
+
+    with attached(meter, model):
+        model.generate(ids, custom_generate=loop, max_new_tokens=3)
+    rows = {row.name: row.tokens_out for row in meter.records()}
+    assert rows == {"LlamaForCausalLM.generate": 6, "LlamaForCausalLM.generate.whole": 6}
+
+
+def test_a_generate_that_is_all_ones_own(tiny, meter):
+    """A class whose generate never leads to transformers' own is metered whole."""
+    transformers = importlib.import_module("transformers")
+    torch = importlib.import_module("torch")
+
+    class Mine(transformers.LlamaForCausalLM):
+        def generate(self, input_ids):
+            """Answer at once."""
+            return input_ids
+
+    model = Mine(tiny.llama(400).config)
+    with attached(meter, model):
+        model.generate(torch.full((2, 3), 40))
+        assert Mine.generate.__doc__ == "Answer at once."
+    assert not hasattr(Mine.generate, "__wrapped__")
+    (row,) = meter.records()
+    assert (row.name, row.items, row.tokens_out) == ("Mine.generate", 2, None)
+
+
+def test_a_pipeline_of_ones_own_that_makes_audio(tiny, meter):
+    """A class of the program's own is metered like any other; seconds of audio come from its result."""
+    transformers = importlib.import_module("transformers")
+    torch = importlib.import_module("torch")
+
+    class Speak(transformers.Pipeline):
+        def _sanitize_parameters(self, **_):
+            return {}, {}, {}
+
+        def preprocess(self, text):
+            return {"length": torch.tensor([len(text)])}
+
+        def _forward(self, inputs):
+            return inputs
+
+        def postprocess(self, outputs):
+            return {"audio": tiny.tone(float(outputs["length"])), "sampling_rate": tiny.RATE}
+
+    pipe = Speak(model=tiny.llama(400), tokenizer=tiny.byte_bpe(), task="speak")
+    with attached(meter, pipe):
+        pipe("abc")
+        pipe(["a", "ab"])
+        list(pipe(text for text in ["abcd"]))
+    rows = meter.records()
+    assert [(row.name, row.items, row.audio_s) for row in rows] == [
+        ("speak", 1, 3),
+        ("speak", 2, 3),
+        ("speak", 1, 4),
+    ]

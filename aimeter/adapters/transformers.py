@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
-from types import GeneratorType
 from typing import Any
 
 from .base import Adapter, Hook
@@ -39,11 +38,6 @@ def _pipeline(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:
     try:
         result = original(self, *args, **kwargs)
         with scope.guard("counts"):
-            if isinstance(result, GeneratorType):
-                scope.suspend()
-                consumed = _consume(result, scope)
-                weakref.finalize(consumed, scope.finish, "closed").atexit = False
-                return consumed
             if _is_lazy(result):
                 scope.suspend()
                 _consumed[id(result)] = scope
@@ -102,27 +96,6 @@ def _next(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # 
         _count_audio_made(scope, item)
     scope.suspend()
     return item
-
-
-def _consume(generator: Any, scope: Scope) -> Iterator[Any]:  # noqa: ANN401 - a generator of results
-    """Consume a lazy result of version 4, which is a plain generator in some cases; so is this."""
-    try:
-        while True:
-            scope.resume()
-            try:
-                item = next(generator)
-            except StopIteration:
-                scope.finish("ok")
-                return
-            except BaseException as error:
-                scope.finish("error", error)
-                raise
-            scope.call.count(items=1)
-            scope.suspend()
-            yield item
-    finally:
-        generator.close()
-        scope.finish("closed")  # unless it has ended otherwise
 
 
 def _forward(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
@@ -283,7 +256,7 @@ def _decode(scope: Scope, original: Original, self: Any, args: Args, kwargs: Kwa
         if scope.part_is("decode"):
             scope.count_part(tokens_out=max(made - first, 0))
         elif parts:
-            scope.rename_part("generate")  # a loop that never asks: its parts cannot be told
+            scope.rename_part("whole")  # a loop that never asks: its parts cannot be told
             scope.count_part(tokens_in=read, tokens_out=made)
     if parts:
         scope.end_part()
