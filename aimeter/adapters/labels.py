@@ -16,21 +16,32 @@ _REVISION = re.compile(r"/snapshots/([0-9a-f]{40})(?:/|$)")
 <https://huggingface.co/docs/huggingface_hub/guides/manage-cache>`_."""
 
 _sizes: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_described: weakref.WeakKeyDictionary[Any, tuple[Any, Mapping[str, object]]] = weakref.WeakKeyDictionary()
 _weights: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
 
-def describe(model: Any, config: Any = None) -> dict[str, object]:  # noqa: ANN401 - a model of any framework
-    """Return the labels of a torch model with a configuration of Hugging Face's kind; unknown ones are None."""
-    config = getattr(model, "config", None) if config is None else config
-    path = _get(config, "_name_or_path") or getattr(model, "name_or_path", None)
+def describe(model: Any) -> Mapping[str, object]:  # noqa: ANN401 - a model of any framework
+    """Return the labels of a torch model with a configuration of Hugging Face's kind; unknown ones are None.
+
+    They are worked out once for each model, precision and place.
+    """
     weight = first_weight(model)
-    return {
+    state = None if weight is None else (weight.dtype, weight.device)
+    known = None if weight is None else _described.get(model)
+    if known is not None and known[0] == state:
+        return known[1]
+    config = getattr(model, "config", None)
+    path = _get(config, "_name_or_path") or getattr(model, "name_or_path", None)
+    labels = {
         "model": name_of(path) or type(model).__name__,
         "revision": _get(config, "_commit_hash") or revision_of(path),
         "parameters": size_of(model, [model]),
         "dtype": None if weight is None else plain(weight.dtype),
         "device": None if weight is None else str(weight.device),
     }
+    if weight is not None:
+        _described[model] = state, labels
+    return labels
 
 
 def first_weight(model: Any) -> Any:  # noqa: ANN401 - a model of any framework, a tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .base import Adapter, Hook
@@ -77,7 +77,7 @@ def _kind(base: Any) -> Any:  # noqa: ANN401 - a class of a framework that canno
     return Aimeter
 
 
-def _known(labels: dict[str, object]) -> dict[str, object]:
+def _known(labels: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in labels.items() if value is not None}
 
 

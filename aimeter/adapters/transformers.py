@@ -103,25 +103,17 @@ def _forward(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any: 
     scope = current_scope()
     if scope is None or scope.subject != id(self):
         return original(self, *args, **kwargs)
-    generated, read = scope.generated, {}
+    generated, ids, mask = scope.generated, None, None
     with scope.guard("counts"):
-        read = _read_by_model(args[0] if args else kwargs["model_inputs"])
+        inputs = args[0] if args else kwargs["model_inputs"]
+        ids, mask, pixels = map(inputs.get, ("input_ids", "attention_mask", "pixel_values"))
+        if pixels is not None and getattr(pixels, "ndim", 0) == 4:  # noqa: PLR2004 - pictures, channels, rows, columns
+            scope.call.count(images=pixels.shape[0])
     result = original(self, *args, **kwargs)
-    if scope.generated != generated:
-        read.pop("tokens_in", None)
-    if read:
-        scope.call.count(**read)
+    if scope.generated == generated and hasattr(ids, "numel"):
+        with scope.guard("counts"):
+            scope.call.count(tokens_in=tokens_in(ids, mask))
     return result
-
-
-def _read_by_model(inputs: Any) -> dict[str, float]:  # noqa: ANN401 - a mapping of tensors
-    read: dict[str, float] = {}
-    ids, pixels = inputs.get("input_ids"), inputs.get("pixel_values")
-    if ids is not None and hasattr(ids, "numel"):
-        read["tokens_in"] = tokens_in(ids, inputs.get("attention_mask"))
-    if pixels is not None and getattr(pixels, "ndim", 0) == 4:  # noqa: PLR2004 - pictures, channels, rows, columns
-        read["images"] = pixels.shape[0]
-    return read
 
 
 def _hear(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
