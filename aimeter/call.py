@@ -10,13 +10,13 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import ContextVar, Token
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from . import asynchronous
+from .arguments import check_count, check_devices, check_weight
 from .errors import did_you_mean
 from .record import COUNTS, Record
 
@@ -81,6 +81,7 @@ class Call:
         "__weakref__",
         "_booked",
         "_counts",
+        "_devices",
         "_end",
         "_error",
         "_id",
@@ -95,11 +96,13 @@ class Call:
         "_status",
         "_thread",
         "_token",
+        "_weight",
     )  # fmt: skip
 
     # These start out unset and are read with a default: creating a call stays cheap.
     _booked: bool
     _counts: dict[str, float | None]
+    _devices: frozenset[str] | None
     _error: str | None
     _id: str
     _notes: dict[str, object]
@@ -110,6 +113,7 @@ class Call:
     _status: str
     _thread: threading.Thread | None
     _token: Token[Call | None]
+    _weight: float | None
 
     def __init__(
         self,
@@ -180,8 +184,11 @@ class Call:
         from .decorate import decorate, name_of  # noqa: PLC0415 - only decorators need it
 
         meter, counts, notes = self._meter.source, dict(self.counts), dict(self.notes)
+        weight, devices = self.weight, self.devices
         name = name_of(function) if isinstance(self, UnnamedCall) else self.name
-        return decorate(function, lambda: meter().call(name, counts, notes))
+        if weight is None and devices is None:
+            return decorate(function, lambda: meter().call(name, counts, notes))
+        return decorate(function, lambda: meter().call(name, counts, notes).limit(weight, devices))
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -312,6 +319,11 @@ class Call:
         count, energy = self.counts.get(unit), self.energy_j
         return energy / count if count and energy is not None else None
 
+    def limit(self, weight: float | None, devices: frozenset[str] | None) -> Self:
+        """Set the call's weight and devices, before it begins, and return it."""
+        self._weight, self._devices = weight, devices
+        return self
+
     # What the call knows of itself
 
     @property
@@ -339,6 +351,16 @@ class Call:
     def remarks(self) -> dict[str, object]:
         """Remarks of aimeter's own on the call."""
         return getattr(self, "_remarks", None) or {}
+
+    @property
+    def weight(self) -> float | None:
+        """Weight among the calls that share a device; None if it is as that of the call around, else 1."""
+        return getattr(self, "_weight", None)
+
+    @property
+    def devices(self) -> frozenset[str] | None:
+        """Devices that the call says it uses; None if they are as those of the call around, else all."""
+        return getattr(self, "_devices", None)
 
     @property
     def thread(self) -> str:
@@ -479,6 +501,11 @@ class Call:
         """Grams of CO2 equivalent."""
         return self._figure("co2e_g")
 
+    @property
+    def co2e_error_g(self) -> float | None:
+        """Half-width of `co2e_g`, from the errors of the energy and of the intensity."""
+        return self._figure("co2e_error_g")
+
     def __copy__(self) -> Self:
         return self
 
@@ -521,31 +548,19 @@ class UnmeteredCall(Call):
         """Do nothing."""
 
 
-def check_count(key: str, value: object) -> float:
-    """Return `value` if it can be a count.
+def limited(call: object, weight: object, devices: object) -> Call:
+    """Return a call that `track` made, with its weight and devices checked and set.
 
     Raises:
-        TypeError: If it is not a number.
-        ValueError: If it is negative or not finite.
+        TypeError: If it is none but a decorated function, or one of the two has a wrong type.
+        ValueError: If the weight is out of range, or no device has such a name.
     """
-    number = value if isinstance(value, float) or value.__class__ is int else _number(key, value)
-    if 0 <= number <= _MOST:  # not NaN, not infinite, and not an integer beyond what a float can hold
-        return number
-    message = f"the count {key!r} must be 0 or more and finite, not {value!r}"
-    raise ValueError(message)
-
-
-_MOST = sys.float_info.max
-
-
-def _number(key: str, value: object) -> float:
-    """Return a number of NumPy or torch as Python's own; text and None are slips."""
-    with suppress(AttributeError, ValueError, RuntimeError):
-        value = value.item()  # type: ignore[attr-defined]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        message = f"the count {key!r} must be a number"
+    if not isinstance(call, Call):
+        message = "weight and devices go with a name: @track('name', weight=2.0)"
         raise TypeError(message)
-    return value
+    return call.limit(
+        None if weight is None else check_weight(weight), None if devices is None else check_devices(devices)
+    )
 
 
 def current_call() -> Call | None:

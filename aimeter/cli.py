@@ -20,6 +20,12 @@ from aimeter.errors import AimeterError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from aimeter.commands.best import Best
+    from aimeter.commands.compare import WhatIf
+    from aimeter.commands.refill import Refill
+    from aimeter.commands.region import Shown
+    from aimeter.commands.sci import Score
+
 BAD_SETTINGS = 2
 """Exit status for a bad option, setting or log; a shell's own convention for misuse."""
 
@@ -31,6 +37,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+carbon = typer.Typer(
+    help="Grams for the same joules: elsewhere, at another hour, and what they are like.",
+    no_args_is_help=True,
+)
+app.add_typer(carbon, name="carbon")
+
 LogOption = Annotated[
     Path | None, typer.Option("--log", metavar="FILE", help="Append the rows to FILE, CSV or .jsonl.")
 ]
@@ -41,6 +53,17 @@ RegionOption = Annotated[
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON document instead.")]
+ProviderOption = Annotated[
+    str | None,
+    typer.Option("--provider", metavar="P", help="Whom to ask: gb, rte, electricitymaps …, or a CSV file."),
+]
+ZoneOption = Annotated[
+    str | None, typer.Option("--zone", metavar="Z", help="The zone as the provider names it.")
+]
+LogsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="LOG", help="Logs or patterns; by default the log of the settings."),
+]
 PueOption = Annotated[
     float | None, typer.Option("--pue", metavar="X", help="Power usage effectiveness to multiply grams by.")
 ]
@@ -198,6 +221,121 @@ def report(
 
 
 @app.command()
+def sci(
+    logs: LogsArgument = None,
+    *,
+    per: Annotated[str, typer.Option("--per", metavar="COUNT", help="The functional unit: images, items …")],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="N", help="Only calls of this name and those inside.")
+    ] = None,
+    embodied: Annotated[
+        str | None,
+        typer.Option("--embodied", metavar="H", help="Hardware whose making counts: '8 h100 + gpu-server'."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give the Software Carbon Intensity (ISO/IEC 21031), (E * I + M) / R, with every term."""
+    from aimeter.commands.sci import score
+
+    _show(score(logs or [], per, name=name, hardware=embodied), as_json=as_json)
+
+
+@carbon.command()
+def compare(
+    logs: LogsArgument = None,
+    *,
+    regions: Annotated[
+        str,
+        typer.Option("--regions", metavar="R,R", help="Regions, joined by commas: FR,US-VA,aws:eu-north-1."),
+    ] = "",
+    shift: Annotated[
+        float | None,
+        typer.Option("--shift", metavar="H", help="The same calls H hours later, by the provider's values."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare the log's joules with the same elsewhere or at another hour."""
+    from aimeter.commands.compare import compare as comparing
+
+    wanted = [region.strip() for region in regions.split(",") if region.strip()]
+    _show(comparing(logs or [], wanted, shift_h=shift), as_json=as_json)
+
+
+@carbon.command()
+def show(
+    region: Annotated[str, typer.Argument(metavar="REGION", help="FR, US-VA, aws:us-east-1 …")],
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show a region's number, its source and year, its neighbours, and what else is published."""
+    from aimeter.commands.region import show as showing
+
+    _show(showing(region), as_json=as_json)
+
+
+@carbon.command()
+def best(
+    *,
+    hours: Annotated[
+        float, typer.Option("--hours", metavar="H", min=1, max=96, help="Look H hours ahead.")
+    ] = 24,
+    length: Annotated[
+        float, typer.Option("--length", metavar="H", min=0.1, max=48, help="For a job of H hours.")
+    ] = 1,
+    provider: ProviderOption = None,
+    zone: ZoneOption = None,
+    region: RegionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find the lowest hours ahead in a provider's forecast."""
+    from aimeter.commands.best import best as finding
+
+    given = _given(carbon_provider=provider, carbon_zone=zone, region=region)
+    _show(finding(hours, length, **given), as_json=as_json)  # type: ignore[arg-type]  # settings by name
+
+
+@carbon.command()
+def refill(
+    log: Annotated[str, typer.Argument(metavar="LOG", help="The log to complete.")],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="NEW", help="The file to write; it must not exist.")
+    ],
+    provider: ProviderOption = None,
+    zone: ZoneOption = None,
+    region: RegionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Complete rows that wait for their provider's value, into a new file.
+
+    Exit status: 0 if every such row is complete; 1 if some are not; 2 if a setting or the log is bad.
+    """
+    from aimeter.commands.refill import refill as refilling
+
+    result = refilling(log, output, carbon_provider=provider, carbon_zone=zone, region=region)
+    _show(result, as_json=as_json)
+    raise typer.Exit(int(result.filled < result.waiting))
+
+
+@carbon.command()
+def equivalents(
+    *,
+    kwh: Annotated[float | None, typer.Option("--kwh", metavar="X", min=0, help="Energy in kWh.")] = None,
+    grams: Annotated[float | None, typer.Option("--grams", metavar="X", min=0, help="CO2e in g.")] = None,
+    year: Annotated[
+        int | None, typer.Option("--year", metavar="Y", help="With the constants in force in that year.")
+    ] = None,
+) -> None:
+    """Say what some energy or some grams are like; never one in terms of the other."""
+    from aimeter.carbon.equivalents import of_co2e, of_energy
+    from aimeter.commands.carbon_text import compared
+
+    energy = [] if kwh is None else of_energy(kwh * 3.6e6, year=year)
+    for line in compared(energy, [] if grams is None else of_co2e(grams, year=year)):
+        _print(line)
+
+
+@app.command()
 def demo(
     *,
     log: Annotated[Path, typer.Option("--log", metavar="FILE", help="Append the rows to FILE.")] = Path(
@@ -234,6 +372,17 @@ def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False)
+
+
+def _show(result: WhatIf | Shown | Best | Refill | Score, *, as_json: bool) -> None:
+    from aimeter.commands.carbon_text import lines
+    from aimeter.report.units import printable
+
+    if as_json:
+        _print_json(asdict(result))
+        return
+    for line in lines(result):
+        _print(printable(line))
 
 
 def _given(**options: object) -> dict[str, object]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 
-from .call import Call, UnnamedCall
+from .arguments import Counts, checked
+from .call import Call, UnnamedCall, limited
 from .decorate import decorate, name_of
-from .meter import Counts, Meter, checked
+from .meter import Meter
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -56,27 +57,40 @@ def configure(**settings: object) -> Meter:
 @overload
 def track(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def track(name: str | None = None, /, *, model: str | None = None, **counts: Unpack[Counts]) -> Call: ...
+def track(
+    name: str | None = None,
+    /,
+    *,
+    model: str | None = None,
+    weight: float | None = None,
+    devices: str | Iterable[str] | None = None,
+    **counts: Unpack[Counts],
+) -> Call: ...
 def track(
     name: str | Callable[..., object] | None = None,
     /,
     *,
     model: str | None = None,
+    weight: float | None = None,
+    devices: str | Iterable[str] | None = None,
     **counts: Unpack[Counts],
 ) -> object:
     """Meter a block, or every invocation of a function, with the default meter; see `Meter.track`."""
     meter = _meter
     if meter is None:
-        return _before_there_is_a_meter(name, model, counts)
+        made = _before_there_is_a_meter(name, model, counts)
+        return made if weight is None and devices is None else limited(made, weight, devices)
     # As in Meter.track, which would cost one call more.
-    if name.__class__ is str:
-        if not counts and model is None:
-            return meter.kind(meter, name)
-        return meter.kind(meter, name, checked(counts), None if model is None else {"model": model})
-    frame = _caller(1)
-    if name is None and not counts and model is None:
-        return meter.unnamed(meter, (frame.f_code, frame.f_lasti))
-    return meter.make(name, model, counts, frame)
+    if weight is None and devices is None:
+        if name.__class__ is str:
+            if not counts and model is None:
+                return meter.kind(meter, name)
+            return meter.kind(meter, name, checked(counts), None if model is None else {"model": model})
+        frame = _caller(1)
+        if name is None and not counts and model is None:
+            return meter.unnamed(meter, (frame.f_code, frame.f_lasti))
+        return meter.make(name, model, counts, frame)
+    return limited(meter.make(name, model, counts, _caller(1)), weight, devices)
 
 
 class _Later:

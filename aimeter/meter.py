@@ -12,14 +12,14 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, ParamSpec, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 
 from . import settings as settings_module
 from ._version import __version__
-from .call import Call, UnmeteredCall, UnnamedCall, check_count
-from .carbon.offline import lookup
-from .errors import did_you_mean
-from .record import COUNTS, Record
+from .arguments import Counts, checked
+from .call import Call, UnmeteredCall, UnnamedCall, limited
+from .carbon.accounting import accounting
+from .record import Record
 from .sampler import Sampler, retire_all
 from .sinks import open_log
 from .sinks.memory import MemorySink
@@ -48,17 +48,6 @@ _MOST_NAMES = 10_000
 """Names that the running summary tells apart: memory is bounded, although a name may be made up for each call."""
 
 
-class Counts(TypedDict, total=False):
-    """What a call produced or consumed, each 0 or more."""
-
-    items: float
-    images: float
-    tokens_in: float
-    tokens_out: float
-    steps: float
-    audio_s: float
-
-
 class Meter:
     """Meters calls. Most programs need none of their own: `aimeter.track` uses the default one.
 
@@ -82,7 +71,7 @@ class Meter:
         **settings: object,
     ) -> None:
         self.settings = settings_module.load(settings)
-        self.intensity = lookup(self.settings.region, self.settings.intensity_g_per_kwh)
+        self.carbon = accounting(self.settings)
         self.source: Callable[[], Meter] = lambda: self
         self._memory = MemorySink(self.settings.memory_rows)
         self._sinks: list[Sink] = [self._memory, *sinks]
@@ -107,11 +96,13 @@ class Meter:
             # Loaded here, before the sampler's thread begins: a fork in the middle of its imports would leave the
             # child with half a module. And at exit an import that runs code would change the exit status of a
             # program that SIGINT ends (python/cpython, `unhandled_keyboard_interrupt`).
-            from . import calibration, rows, settle, trace  # noqa: F401, PLC0415
+            from . import calibration, ledger, rows, settle, trace  # noqa: F401, PLC0415
 
             if sensors is None:
                 from .sensors import discover  # noqa: F401, PLC0415
             self.sampler.attend()
+            if self.carbon.feed is not None:
+                self.carbon.feed.want()
 
     def _sampler(self, sensors: Iterable[Sensor] | None, clock: Clock | SteppedClock) -> Sampler:
         if sensors is not None:
@@ -138,7 +129,14 @@ class Meter:
     def track(self, function: Callable[P, R], /) -> Callable[P, R]: ...
     @overload
     def track(
-        self, name: str | None = None, /, *, model: str | None = None, **counts: Unpack[Counts]
+        self,
+        name: str | None = None,
+        /,
+        *,
+        model: str | None = None,
+        weight: float | None = None,
+        devices: str | Iterable[str] | None = None,
+        **counts: Unpack[Counts],
     ) -> Call: ...
     def track(
         self,
@@ -146,6 +144,8 @@ class Meter:
         /,
         *,
         model: str | None = None,
+        weight: float | None = None,
+        devices: str | Iterable[str] | None = None,
         **counts: Unpack[Counts],
     ) -> object:
         """Meter a block, or every invocation of a function.
@@ -156,6 +156,11 @@ class Meter:
         Args:
             name: What the call is called in the log; by default the function's name, or the place in the code.
             model: Name of the model, for the column of that name.
+            weight: How much the call gets, relative to the others, of what it shares with them: 0.001 to 1,000.
+                By default that of the call around it, else 1.
+            devices: Devices that the call uses, so that it gets no part of the others: kinds (``"gpu"``), ids
+                (``"gpu:0"``) or heads of a GPU's UUID, one or several; of those of the call around it, if there
+                is one. By default all of these.
             **counts: Any of `aimeter.record.COUNTS`; more can be added inside the block with `Call.count`.
 
         Returns:
@@ -163,16 +168,18 @@ class Meter:
 
         Raises:
             TypeError: The name is no text, a count is unknown or no number, or a class was decorated.
-            ValueError: A count is negative or not finite.
+            ValueError: A count is negative or not finite, a weight out of range, or no device has such a name.
         """
-        if name.__class__ is str:
-            if not counts and model is None:
-                return self.kind(self, name)
-            return self.kind(self, name, checked(counts), None if model is None else {"model": model})
-        frame = _caller(1)
-        if name is None and not counts and model is None:
-            return self.unnamed(self, (frame.f_code, frame.f_lasti))
-        return self.make(name, model, counts, frame)
+        if weight is None and devices is None:
+            if name.__class__ is str:
+                if not counts and model is None:
+                    return self.kind(self, name)
+                return self.kind(self, name, checked(counts), None if model is None else {"model": model})
+            frame = _caller(1)
+            if name is None and not counts and model is None:
+                return self.unnamed(self, (frame.f_code, frame.f_lasti))
+            return self.make(name, model, counts, frame)
+        return limited(self.make(name, model, counts, _caller(1)), weight, devices)
 
     def make(
         self,
@@ -377,8 +384,7 @@ class Meter:
 
         return Context(
             __version__,
-            self.intensity,
-            self.settings.pue,
+            self.carbon,
             self.sampler.traces,
             epoch_s(self.sampler.now()),
             self.sampler.cpu_s,
@@ -398,25 +404,8 @@ class Meter:
         """In a forked child: rows, files and identifiers of its own."""
         self._new_ids()
         self._tally = _new_tally()
+        self.carbon.after_fork()
         self._tell_sinks(lambda sink: sink.reopen())
-
-
-def checked(given: Counts) -> dict[str, float | None]:
-    """Return the counts given to `Meter.track`, all of them numbers of Python's own."""
-    counts: dict[str, float | None] = given  # type: ignore[assignment]
-    for key, value in counts.items():
-        if key not in COUNTS:
-            message = (
-                f"track() got an unknown count {key!r}: choose among {', '.join(COUNTS)}, or add a note() "
-                f"inside the block.{did_you_mean(key, COUNTS)}"
-            )
-            raise TypeError(message)
-        if value.__class__ is not int or not 0 <= value <= _MOST_EXACT:  # most are plain whole numbers
-            counts[key] = check_count(key, value)
-    return counts
-
-
-_MOST_EXACT = 2**53
 
 
 def _new_tally() -> Tally:

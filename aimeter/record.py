@@ -1,6 +1,6 @@
-"""The row: one settled call, schema 1.
+"""The row: one settled call, schema 2.
 
-Columns are fixed and in this order; later schemas only append. Energy is in joules, grams are grams of CO2
+Columns are fixed and in this order; each schema only appends to the one before. Energy is in joules, grams are grams of CO2
 equivalent, both at the IT boundary unless `pue` is above 1. Unknown is None (an empty field), never 0.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-SCHEMA = 1
+SCHEMA = 2
 
 MeasuredBy = Literal["counter", "power", "estimate", "none"]
 Status = Literal["ok", "error", "closed", "open"]
@@ -49,10 +49,17 @@ class Record(NamedTuple):
         intensity_method: What kind of intensity: average, location-based, life-cycle …
         zone: Zone the intensity belongs to.
         co2e_g: ``energy_j / 3.6e6 * intensity_g_per_kwh * pue``.
-        embodied_g: Embodied carbon attributed to the call; None in this version.
+        embodied_g: Making of the hardware, the call's part by time; between `embodied_lower_g` and
+            `embodied_upper_g`. None unless chosen.
         meta: JSON object: the caller's notes and aimeter's remarks on the call. For reading only: rows that
             have nothing of their own to say share one.
         aimeter_version: Version that wrote the row; never empty, so a torn row is recognised.
+        co2e_error_g: Half-width of `co2e_g` from `error_j` and from the intensity's bounds together.
+        intensity_lower_g_per_kwh: The least that the intensity may be, where its source says; likewise
+            `intensity_upper_g_per_kwh`.
+        market_g_per_kwh: Intensity by contract, or None; `market_co2e_g` is the same sum with it.
+        water_site_l: Litres used on site; `water_grid_l` in generating the electricity. None unless chosen.
+        pue_source: Where `pue` is from; never empty, as the last column must not be.
     """
 
     schema: int
@@ -97,7 +104,20 @@ class Record(NamedTuple):
     embodied_g: float | None
     meta: Mapping[str, object]
     aimeter_version: str
+    co2e_error_g: float | None
+    intensity_lower_g_per_kwh: float | None
+    intensity_upper_g_per_kwh: float | None
+    market_g_per_kwh: float | None
+    market_co2e_g: float | None
+    embodied_lower_g: float | None
+    embodied_upper_g: float | None
+    water_site_l: float | None
+    water_grid_l: float | None
+    pue_source: str
 
 
 COLUMNS: tuple[str, ...] = Record._fields
+FIRST_COLUMNS: tuple[str, ...] = COLUMNS[: COLUMNS.index("aimeter_version") + 1]
+"""The columns of schema 1, which every log has."""
+
 COUNTS: tuple[str, ...] = ("items", "images", "tokens_in", "tokens_out", "steps", "audio_s")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .carbon.intensity import Intensity, co2e_g
+from .carbon.accounting import Accounting, Accounts, Calls
 from .record import COLUMNS, COUNTS, SCHEMA, MeasuredBy, Record
 from .sensors.base import KINDS, Channel
 from .settle import Figures
@@ -34,16 +34,14 @@ class Context(NamedTuple):
 
     Attributes:
         version: aimeter's version.
-        intensity: Carbon intensity to apply, with its source.
-        pue: Power usage effectiveness to apply.
+        carbon: How joules become grams.
         traces: The traces, in the order of the figures' lists.
         epoch_s: Wall-clock time (Unix) at 0 of the monotonic clock.
         meter_cpu_s: CPU time that metering has cost this process so far.
     """
 
     version: str
-    intensity: Intensity
-    pue: float
+    carbon: Accounting
     traces: Sequence[Trace]
     epoch_s: float
     meter_cpu_s: float
@@ -74,12 +72,15 @@ def device_name(channel: Channel) -> str:
 def build(figures: Figures, context: Context) -> list[Record]:
     """Return the rows of settled calls."""
     traces = context.traces[: len(figures.metered)]
+    joules = _joules(figures, traces)
+    accounts = _accounts(figures, joules, context)
     columns = {
         **_constant(context),
         **_told(figures.calls, context),
         **_metered(figures, traces),
-        **_joules(figures, traces, context),
-        "meta": _meta(figures, traces, context),
+        **joules,
+        **accounts.columns,
+        "meta": _meta(figures, traces, context, accounts.remarks),
     }
     return list(map(Record._make, zip(*map(columns.__getitem__, COLUMNS), strict=False)))
 
@@ -89,12 +90,6 @@ def _constant(context: Context) -> dict[str, Iterable[object]]:
     return {
         "schema": repeat(SCHEMA),
         "pid": repeat(os.getpid()),
-        "pue": repeat(context.pue),
-        "intensity_g_per_kwh": repeat(context.intensity.g_per_kwh),
-        "intensity_source": repeat(context.intensity.source),
-        "intensity_method": repeat(context.intensity.method),
-        "zone": repeat(context.intensity.zone),
-        "embodied_g": repeat(None),
         "aimeter_version": repeat(context.version),
     }
 
@@ -158,7 +153,7 @@ def _devices(traces: Sequence[Trace], metered: Sequence[bool]) -> _Devices:
     return _Devices(" ".join(names), methods)
 
 
-def _joules(figures: Figures, traces: Sequence[Trace], context: Context) -> dict[str, Iterable[object]]:
+def _joules(figures: Figures, traces: Sequence[Trace]) -> dict[str, Sequence[float | None]]:
     """Return the columns of energy and what follows from it; None where nothing was metered."""
     metered = figures.metered
     joules = np.where(metered, figures.energy_j, 0.0)
@@ -187,13 +182,16 @@ def _joules(figures: Figures, traces: Sequence[Trace], context: Context) -> dict
         **parts,
         "coverage": (figures.coverage * known).tolist(),
         "concurrency": figures.concurrency.tolist(),
-        "co2e_g": [_grams(joules, context) for joules in energy_j],
     }
 
 
-def _grams(energy_j: float | None, context: Context) -> float | None:
-    intensity = context.intensity.g_per_kwh
-    return None if energy_j is None or intensity is None else co2e_g(energy_j, intensity, context.pue)
+def _accounts(figures: Figures, joules: Mapping[str, Sequence[float | None]], context: Context) -> Accounts:
+    """Return the columns of carbon and water, and what is to be remarked on each call."""
+    starts = [context.epoch_s + call.start_s for call in figures.calls]
+    durations = [call.duration_s for call in figures.calls]
+    ends = [start + duration for start, duration in zip(starts, durations, strict=True)]
+    share_s = ((np.array(durations) - figures.suspended_s) / figures.concurrency).tolist()
+    return context.carbon.of(Calls(starts, ends, joules["energy_j"], joules["error_j"], share_s))
 
 
 def _any(metered: Mask) -> Mask:
@@ -209,9 +207,16 @@ def _where(known: Mask, values: Array) -> list[float | None]:
     return [value if is_known else None for value, is_known in zip(listed, known.tolist(), strict=True)]
 
 
-def _meta(figures: Figures, traces: Sequence[Trace], context: Context) -> list[Mapping[str, object]]:
+def _meta(
+    figures: Figures,
+    traces: Sequence[Trace],
+    context: Context,
+    carbon: Sequence[Mapping[str, object]] | None,
+) -> list[Mapping[str, object]]:
     """Return what callers noted and aimeter remarks; calls of which there is nothing to say share one."""
     common: dict[str, object] = {"meter_cpu_s": round(context.meter_cpu_s, 4)}
+    if context.carbon.sources:
+        common["factors"] = dict(context.carbon.sources)
     nothing: Mapping[str, object] = {"aimeter": common}
     died = [trace for trace in traces if trace.died_s < math.inf]
     doubtful = _implausible(figures, traces)
@@ -237,6 +242,8 @@ def _meta(figures: Figures, traces: Sequence[Trace], context: Context) -> list[M
         if since_s is not None:
             age_s = max(context.epoch_s + call.start_s - since_s, 0.0)
             remarks = {**remarks, "idle": {"source": "calibration", "age_s": round(age_s)}}
+        if carbon is not None:
+            remarks = {**remarks, "carbon": carbon[index]}
         if notes or remarks:
             rest = {key: value for key, value in notes.items() if key != "model"}
             metas.append({**rest, "aimeter": {**remarks, **common}})
@@ -280,4 +287,6 @@ def so_far(call: Call, shares: Sequence[float], windows: Sequence[float], contex
     share = np.array(shares)[:, None]
     one, none = np.ones(1), np.zeros(1)
     metered = np.array([len(trace.curve) > 0 for trace in context.traces], dtype=bool)[:, None]
-    return Figures([call], share, share, np.array(windows)[:, None], share / 2, metered, none, one, one, none)
+    return Figures(
+        [call], share, share, np.array(windows)[:, None], share / 2, metered, 0 * share, one, one, none
+    )

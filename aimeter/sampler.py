@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from .calibration import Calibration
     from .call import Call, Pause
+    from .ledger import Ledger
     from .sensors.base import Channel, Clock, Finding, Reading, Sensor
-    from .settle import Figures, Ledger
+    from .settle import Figures
     from .trace import Trace
 
 logger = logging.getLogger("aimeter")
@@ -354,7 +355,7 @@ class Sampler:
     def _books(self) -> Ledger:
         """Return the ledger; called alone."""
         if self._ledger is None:
-            from .settle import Ledger  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
+            from .ledger import Ledger  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
 
             self._ledger = Ledger(self.traces, self.queue)
         return self._ledger
@@ -470,7 +471,9 @@ class Sampler:
         )
         with self.alone(-1):
             trace.gone = True
-            source.traces = [Trace(one, self.interval_s) for one in sensor.channels]
+            source.traces = [
+                Trace(one, self.interval_s, swing_w=trace.curve.swing_w) for one in sensor.channels
+            ]
             self.traces.extend(source.traces)
         return True
 
@@ -550,13 +553,13 @@ class Sampler:
     def open_calls(self) -> list[Call]:
         """Return the calls that were open when calls were settled last."""
         with self.alone() as alone:
-            return [entry.call for entry in self._books().open_entries()] if alone else []
+            return self._books().calls_open() if alone else []
 
     def unattributed_j(self) -> list[float]:
         """Return the energy of each trace that was drawn while no call was open."""
         with self.alone():
             lost = [trace.unclaimed_j for trace in self.traces]
-            drawn = [] if self._ledger is None else self._ledger.unattributed_j.tolist()
+            drawn = [] if self._ledger is None else self._ledger.unattributed_j
             return [a + b for a, b in zip(lost, [*drawn, *[0.0] * (len(lost) - len(drawn))], strict=True)]
 
     def _settled_up_to(self, target_s: float) -> bool:

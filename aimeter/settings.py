@@ -11,6 +11,7 @@ import logging
 import math
 import operator
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ from typing import Literal, NamedTuple, cast
 
 from aimeter.carbon.intensity import MAX_G_PER_KWH
 from aimeter.errors import ConfigurationError, did_you_mean
+from aimeter.secret import Secret
 
 PREFIX = "AIMETER_"
 TEST_PREFIX = "AIMETER_TEST_"
@@ -43,7 +45,21 @@ class Settings:
         log_conflict: What to do with a log that holds another schema: ``error``, or ``new_file`` beside it.
         region: Where the electricity comes from, see `aimeter.carbon.location.resolve`; None is unknown.
         intensity_g_per_kwh: Your own carbon intensity in g CO2e/kWh, 0 to 2000; it wins over the region's.
-        pue: Power usage effectiveness applied to grams; 1.0 is the IT boundary.
+        pue: Power usage effectiveness applied to grams, a number or a name such as ``aws:2024``; 1.0 is the IT
+            boundary.
+        carbon_provider: Who is asked for intensity over time, see `aimeter.carbon.providers`: a name, the path or
+            address of a CSV file, a function or a provider; None asks nobody, and no network is used.
+        carbon_zone: The zone as the provider names it, where that does not follow from `region`.
+        carbon_key: The provider's key (``user:password`` for WattTime); shown nowhere.
+        carbon_basis: ``lifecycle`` or ``direct``; None leaves it to the provider.
+        carbon_signal: ``average`` or ``marginal``; None leaves it to the provider.
+        carbon_max_age_s: How long after its end a provider's newest value stands in for the next one.
+        carbon_cache: Folder of the providers' answers; ``auto`` is in the user's cache folder, ``off`` keeps none.
+        market_g_per_kwh: Your intensity by contract, for the market-based columns; 0 to 2000.
+        cloud_metadata: True may ask the cloud's metadata service which region this is.
+        wue_l_per_kwh: Water used on site, a number or a name such as ``aws:2024``; None leaves it out.
+        grid_water_l_per_kwh: Water consumed in generating electricity, a number or ``US``; None leaves it out.
+        embodied: Hardware whose making is counted, such as ``8 h100 + gpu-server``; None leaves it out.
         interval_s: Longest time between two readings of a channel around the begins and ends of calls, 0.001 to
             60 s; in the middle of a long call counters are read up to eight times less often.
         sync: ``auto`` waits for the GPUs' queued work before a call's end is stamped; ``off`` does not. False
@@ -62,7 +78,19 @@ class Settings:
     log_conflict: Literal["error", "new_file"] = "error"
     region: str | None = None
     intensity_g_per_kwh: float | None = None
-    pue: float = 1.0
+    pue: float | str = 1.0
+    carbon_provider: object = None
+    carbon_zone: str | None = None
+    carbon_key: Secret | None = None
+    carbon_basis: Literal["lifecycle", "direct"] | None = None
+    carbon_signal: Literal["average", "marginal"] | None = None
+    carbon_max_age_s: float = 7200.0
+    carbon_cache: Path | Literal["auto", "off"] = "auto"
+    market_g_per_kwh: float | None = None
+    cloud_metadata: bool = False
+    wue_l_per_kwh: float | str | None = None
+    grid_water_l_per_kwh: float | str | None = None
+    embodied: str | None = None
     interval_s: float = 0.05
     sync: Literal["auto", "off"] = "auto"
     memory_rows: int = 10_000
@@ -209,6 +237,8 @@ class _Key(NamedTuple):
     """Takes the raw value and the folder of relative paths; raises ValueError, TypeError or OverflowError."""
     optional: bool = False
     """None is a value."""
+    secret: bool = False
+    """The value is not to be shown, not even where it is wrong."""
 
 
 def _checked(key: str, raw: object, *, origin: str, folder: Path) -> object:
@@ -219,11 +249,16 @@ def _checked(key: str, raw: object, *, origin: str, folder: Path) -> object:
         raise ConfigurationError(message)
     if raw is None and rule.optional:
         return None
+    more = ""
     try:
         return rule.convert(raw, folder)
+    except ConfigurationError as error:
+        more = f" {error}"
     except (ValueError, TypeError, OverflowError):
-        message = f"The setting {key} is {raw!r} ({origin}); expected {rule.expected}."
-        raise ConfigurationError(message) from None
+        pass
+    shown = "not usable" if rule.secret else repr(raw)
+    message = f"The setting {key} is {shown} ({origin}); expected {rule.expected}.{more}"
+    raise ConfigurationError(message)
 
 
 def _number(low: float, high: float) -> Callable[[object, Path], float]:
@@ -238,11 +273,65 @@ def _number(low: float, high: float) -> Callable[[object, Path], float]:
     return convert
 
 
+def _named(check: str, low: float) -> Callable[[object, Path], float | str]:
+    """Return a converter for a number, or a name that the function `check` of `aimeter.carbon.overheads` knows."""
+    number = _number(low, math.inf)
+
+    def convert(raw: object, folder: Path) -> float | str:
+        if isinstance(raw, str):
+            try:
+                return number(raw, folder)
+            except ValueError:
+                if _is_number(raw):
+                    raise
+            from aimeter.carbon import overheads  # noqa: PLC0415 - only names need the tables
+
+            name = _text(raw, folder)
+            getattr(overheads, check)(name)
+            return name
+        return number(raw, folder)
+
+    return convert
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _hardware(raw: object, folder: Path) -> str:
+    from aimeter.carbon import overheads  # noqa: PLC0415 - only who asks for it needs the tables
+
+    text = _text(raw, folder)
+    overheads.embodied(text)
+    return text
+
+
+def _provider(raw: object, folder: Path) -> object:
+    if not isinstance(raw, str):
+        if callable(raw) or hasattr(raw, "series") or isinstance(raw, Secret):
+            return raw
+        raise TypeError
+    text = _text(raw, folder)
+    if "://" in text:
+        # What stands behind "?" or before "@" in an address is most likely a key.
+        return Secret(text) if "?" in text or "@" in text else text
+    is_file = "/" in text or "." in text or "\\" in text
+    return str(_path(text, folder)) if is_file else text
+
+
+def _secret(raw: object, folder: Path) -> Secret:
+    return raw if isinstance(raw, Secret) else Secret(_text(raw, folder))
+
+
 def _count(raw: object, _: Path) -> int:
     if isinstance(raw, bool):
         raise TypeError
     value = int(raw) if isinstance(raw, str) else operator.index(cast("int", raw))
-    if value < 0:
+    if not 0 <= value <= sys.maxsize:
         raise ValueError
     return value
 
@@ -318,7 +407,31 @@ KEYS: Mapping[str, _Key] = {
         _number(0.0, MAX_G_PER_KWH),
         optional=True,
     ),
-    "pue": _Key("a number of at least 1.0", _number(1.0, math.inf)),
+    "pue": _Key("a number of at least 1.0, or a name such as aws:2024", _named("pue", 1.0)),
+    "carbon_provider": _Key(
+        "a provider's name, the path or address of a CSV file, a function or a provider",
+        _provider,
+        optional=True,
+    ),
+    "carbon_zone": _Key("the provider's name of a zone", _text, optional=True),
+    "carbon_key": _Key("a key as text", _secret, optional=True, secret=True),
+    "carbon_basis": _Key("'lifecycle' or 'direct'", _choice("lifecycle", "direct"), optional=True),
+    "carbon_signal": _Key("'average' or 'marginal'", _choice("average", "marginal"), optional=True),
+    "carbon_max_age_s": _Key("seconds, at least 0", _number(0.0, math.inf)),
+    "carbon_cache": _Key("'auto', 'off' (or True or False) or the path of a folder", _calibration),
+    "market_g_per_kwh": _Key(
+        f"a number from 0 to {MAX_G_PER_KWH:.0f}, in g CO2e/kWh", _number(0.0, MAX_G_PER_KWH), optional=True
+    ),
+    "cloud_metadata": _Key("true or false (or 1, yes, on, 0, no, off)", _flag),
+    "wue_l_per_kwh": _Key(
+        "a number of at least 0, in L/kWh, or a name such as aws:2024",
+        _named("site_water", 0.0),
+        optional=True,
+    ),
+    "grid_water_l_per_kwh": _Key(
+        "a number of at least 0, in L/kWh, or a country such as US", _named("grid_water", 0.0), optional=True
+    ),
+    "embodied": _Key("hardware such as '8 h100 + gpu-server'", _hardware, optional=True),
     "interval_s": _Key(
         f"seconds, from {MIN_INTERVAL_S} to {MAX_INTERVAL_S:.0f}", _number(MIN_INTERVAL_S, MAX_INTERVAL_S)
     ),

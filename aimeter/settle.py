@@ -1,20 +1,21 @@
 """Whose joules: from the curves and the calls' times to each call's share, exactly conserved.
 
-At every instant the power is divided evenly among the calls that are open and have no open child (the
-*leaves*). With E(t) the energy of a device and n(t) the number of leaves, every leaf earns dV = dE / n: the
-virtual time of fair queueing. So a call's share is a difference of V, however many calls are open; the shares
-and what was drawn while no call was open add up to E by construction.
+At every instant the power is divided among the calls that are open and have no open child (the *leaves*), in
+proportion to their weights, which are 1 unless given. With E(t) the energy of a device and n(t) the sum of the
+leaves' weights, a leaf earns its weight times dV = dE / n: the virtual time of fair queueing. So a call's share
+is a difference of V, however many calls are open; the shares and what was drawn while no call was open add up
+to E by construction.
 
-Work is done in two steps. *Structure* turns the queue of starts and ends into edges, the moments at which n
-or somebody's part in it changes. *Energy* reads the curves at the edges once they are certain, vectorised.
+Work is done in two steps. *Structure* turns starts and ends into edges, the moments at which n or somebody's
+part in it changes. *Energy* reads the curves at the edges once they are certain, vectorised.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,12 +24,15 @@ import numpy.typing as npt
 from .timeline import NO_ACTIVITY, Activity, Array, Points, half_width, read
 
 if TYPE_CHECKING:
-    from .call import Call, Pause
+    from .call import Call
     from .trace import Trace
 
-_MOST_EVENTS = 4096
-"""Events and edges taken in one go, so that a backlog takes bounded memory and never keeps the sampler from its
-readings for long."""
+MOST_EDGES = 4096
+"""Edges taken in one go, so that a backlog takes bounded memory and never keeps the sampler from its readings for
+long."""
+
+UNIT = 2**20
+"""Weights are whole multiples of 1 / UNIT: then sums of any number of them are exact."""
 
 _QUIET_STRETCH_S = 0.25
 """Time without a call is looked at in stretches of at least this length to learn the idle power."""
@@ -49,7 +53,7 @@ class Figures(NamedTuple):
         window_j: All that each device drew while the call was open.
         resolution_j: 95 % half-width of `energy_j`, calibration not included.
         metered: Whether the device's curve covers any of the call.
-        idle_s: The call's share of the time, over which each device's idle power counts as its own.
+        idle_s: The call's share of the time on each device, over which its idle power counts as the call's own.
         coverage: Part of the call's time covered by every device that was alive when it began.
         concurrency: Among how many calls the energy was shared: the call's time over its share of the time.
         suspended_s: Time in which a consumer held the generator suspended.
@@ -73,7 +77,7 @@ class Figures(NamedTuple):
 
 
 class Entry:
-    """What the ledger knows of one call while it is open."""
+    """What is known of one call while it is open."""
 
     # One is made for every call: what most calls never change stands here.
     awake = 0
@@ -90,10 +94,26 @@ class Entry:
     accounts: Array | None = None
     at_open: Array | None = None
 
+    weight = UNIT
+
     def __init__(self, call: Call, parent: Entry | None, edge: int) -> None:
         self.call = call
         self.parent = parent
         self.edge = edge
+
+    def part(self, places: Sequence[int], traces: int) -> Entry:
+        """Return a copy that knows of these places among the traces only; its relatives are still the old ones."""
+        twin = copy(self)
+        if self.accounts is not None:
+            known = self.accounts.shape[1] - 1
+            twin.accounts = np.zeros((2, traces + 1))
+            twin.accounts[:, :known], twin.accounts[:, -1] = self.accounts[:, :-1], self.accounts[:, -1]
+            twin.accounts = twin.accounts[:, [*places, -1]]
+        if self.at_open is not None:
+            kept = np.zeros((_POINTS, traces))
+            kept[:, : (self.at_open.size - 1) // _POINTS] = self.at_open[:-1].reshape(_POINTS, -1)
+            twin.at_open = np.append(kept[:, places].ravel(), self.at_open[-1:])
+        return twin
 
 
 class _Close(NamedTuple):
@@ -114,6 +134,17 @@ class _Books:
         self.change: list[tuple[int, int]] = []
         self.opens: list[Entry] = []
         self.closes: list[_Close] = []
+
+    def with_entries(self, copies: Mapping[int, Entry]) -> _Books:
+        """Return the same edges, booked on copies of the entries, which are found by the entries' identity."""
+        twin = _Books()
+        twin.first = self.first
+        twin.time_s, twin.leaves, twin.edge = [*self.time_s], [*self.leaves], [*self.edge]
+        twin.change = [*self.change]
+        twin.entry = [copies[id(entry)] for entry in self.entry]
+        twin.opens = [copies[id(entry)] for entry in self.opens]
+        twin.closes = [close._replace(entry=copies[id(close.entry)]) for close in self.closes]
+        return twin
 
     def add_edge(self, time_s: float, leaves: int) -> int:
         self.time_s.append(time_s)
@@ -139,31 +170,22 @@ class _Books:
         return head
 
 
-class Ledger:
-    """The books of all calls of one set of traces.
+class Shares:
+    """The shares of calls in devices that are shared alike: every call has a part in all of them.
 
-    Not thread-safe: its owner holds a lock. Calls reach it through `queue`, to which any thread may append.
+    Not thread-safe: its owner holds a lock.
 
     Attributes:
-        queue: Calls, appended once when they open and once when they end, and `Pause`s.
         traces: The traced channels; may grow, never shrinks.
-        settled_s: Up to when everything is settled.
-        behind: There was more to settle than is taken in one go.
-        open_calls: Number of calls open as far as the queue has been read.
         unattributed_j: Energy of each trace drawn while no call was open, up to the last edge.
     """
 
-    def __init__(self, traces: list[Trace], queue: deque[Call | Pause] | None = None) -> None:
-        self.queue: deque[Call | Pause] = deque() if queue is None else queue
-        self.settled_s = -math.inf
-        self.behind = False
+    def __init__(self, traces: list[Trace]) -> None:
         self.traces = traces
-        self.open_calls = 0
         self.unattributed_j: Array = np.zeros(0)
         self._entries: dict[int, Entry] = {}
         self._books = _Books()
         self._leaves = 0
-        self._horizon_s = -math.inf
         self._activity_time: list[float] = []
         self._activity_open: list[bool] = []
         self._edge_s = math.nan
@@ -175,91 +197,81 @@ class Ledger:
         self._quiet_s = -math.inf
 
     @property
-    def backlog(self) -> int:
-        """Events and edges waiting to be settled."""
-        return len(self.queue) + len(self._books.time_s)
+    def edges(self) -> int:
+        """Edges waiting to be settled."""
+        return len(self._books.time_s)
 
     @property
     def newest_s(self) -> float:
-        """When a call last began or ended, as far as the queue has been read; NaN if none did."""
+        """When a call last began or ended; NaN if none did."""
         return self._books.time_s[-1] if self._books.time_s else self._edge_s
 
-    def settle(self, now_s: float, *, until_s: float | None = None) -> Figures | None:
-        """Settle what has become certain and return the figures of the calls that ended in it, if any did.
+    def certain_until(self, horizon_s: float) -> float:
+        """Return up to when all is known, if all events up to `horizon_s` are."""
+        certain = [trace.curve.certain_until(horizon_s) for trace in self.traces if trace.alive]
+        return min([horizon_s, *certain])
 
-        One call settles a bounded number of edges; `behind` says whether there are more.
+    def manageable_until(self, until_s: float) -> float:
+        """Return `until_s`, or an earlier time if there are more edges before it than are taken in one go."""
+        count = bisect_right(self._books.time_s, until_s)
+        return until_s if count <= MOST_EDGES else math.nextafter(self._books.time_s[MOST_EDGES], -math.inf)
 
-        Args:
-            now_s: Events up to this time are known to be in the queue.
-            until_s: If given, settle up to this time whatever the curves say; traces that do not reach it
-                are closed with a gap.
-        """
-        self._read_queue(now_s if until_s is None else max(now_s, until_s))
-        if until_s is None:
-            certain = [t.curve.certain_until(self._horizon_s) for t in self.traces if t.alive]
-            until = min([self._horizon_s, *certain])
-        else:
-            until = until_s
-            for trace in self.traces:
-                if trace.alive:
-                    trace.settle_gap(until_s)
-        count = bisect_right(self._books.time_s, until)
-        if count > _MOST_EVENTS:
-            count, self.behind = _MOST_EVENTS, True
-            until = math.nextafter(self._books.time_s[count], -math.inf)
-        figures = self._energy(self._books.take(count)) if count else None
-        self._learn_idle(until)
-        self.settled_s = max(self.settled_s, min(until, self._horizon_s))
-        return figures
+    def settle(self, until_s: float) -> Figures | None:
+        """Settle all edges up to `until_s` and return the figures of the calls that ended in it, if any did."""
+        count = bisect_right(self._books.time_s, until_s)
+        return self._energy(self._books.take(count)) if count else None
 
-    def open_entries(self) -> list[Entry]:
-        """Return the calls that are open as far as the queue has been read."""
-        return list(self._entries.values())
+    def part(self, places: Sequence[int]) -> Shares:
+        """Return the same for some of the traces only; it shares no state with this one."""
+        self._grow()
+        part = Shares([self.traces[place] for place in places])
+        earners = [*places, -1]
+        part.unattributed_j, part._edge_energy = self.unattributed_j[places], self._edge_energy[places]
+        part._spread, part._earned = self._spread[places], self._earned[earners]
+        part._leaves, part._edge_s, part._edge_leaves = self._leaves, self._edge_s, self._edge_leaves
+        part._batch, part._quiet_s = self._batch, self._quiet_s
+        part._activity_time, part._activity_open = [*self._activity_time], [*self._activity_open]
+        copies = {id(old): old.part(places, len(self.traces)) for old in self._all_entries()}
+        for twin in copies.values():
+            twin.parent = None if twin.parent is None else copies[id(twin.parent)]
+            if twin.children is not None:
+                twin.children = {copies[id(child)] for child in twin.children}
+        part._entries = {key: copies[id(entry)] for key, entry in self._entries.items()}
+        part._books = self._books.with_entries(copies)
+        return part
+
+    def _all_entries(self) -> Iterable[Entry]:
+        """Return every entry that something here refers to, each once."""
+        books = self._books
+        waiting = [
+            *self._entries.values(),
+            *books.entry,
+            *books.opens,
+            *(close.entry for close in books.closes),
+        ]
+        seen: dict[int, Entry] = {}
+        while waiting:
+            entry = waiting.pop()
+            if id(entry) not in seen:
+                seen[id(entry)] = entry
+                waiting += [*([] if entry.parent is None else [entry.parent]), *(entry.children or ())]
+        return seen.values()
 
     # Structure
 
-    def _read_queue(self, horizon_s: float) -> None:
-        """Turn the events up to `horizon_s` into edges."""
-        queue, entries, settled_s = self.queue, self._entries, self._horizon_s
-        events: list[tuple[float, int, Call, bool | None]] = []
-        begun: set[int] = set()
-        while queue and len(events) < _MOST_EVENTS:
-            event = queue.popleft()
-            pause: bool | None = None
-            if isinstance(event, tuple):
-                call, time_s, pause = event
-            else:
-                call, key = event, id(event)
-                time_s = call.end_s if key in entries or key in begun else call.start_s
-                begun.add(key)
-            if time_s > horizon_s:
-                queue.appendleft(event)
-                break
-            events.append((max(time_s, settled_s), len(events), call, pause))
-        self.behind = len(events) == _MOST_EVENTS
-        if self.behind:
-            horizon_s = max(events)[0]
-        events.sort()
-        for time_s, _, call, pause in events:
-            entry = entries.get(id(call))
-            if pause is not None:
-                if entry is not None:
-                    self._pause(entry, time_s, suspended=pause)
-            elif entry is not None:
-                self._close(entry, time_s)
-            elif not call.booked:
-                self._open(call, time_s)
-        self._horizon_s = max(settled_s, horizon_s)
-
-    def _open(self, call: Call, time_s: float) -> None:
+    def open(self, call: Call, time_s: float, weight: int = UNIT) -> None:
+        """Note that a call begins, with a weight in multiples of 1 / UNIT; times never go back."""
         around = call.parent
-        parent = None if around is None else self._entries.get(id(around))
+        parent = None
+        while around is not None and parent is None:  # calls around it may have no part in these devices
+            parent, around = self._entries.get(id(around)), around.parent
         edge = self._edge(time_s)
         entry = Entry(call, parent, edge)
+        if weight != UNIT:
+            entry.weight = weight
         if time_s > call.start_s:  # its thread was kept from the queue for longer than settling stays behind
             entry.late_s = time_s - call.start_s
         self._entries[id(call)] = entry
-        self.open_calls += 1
         self._books.opens.append(entry)
         if parent is not None:
             parent.awake += 1
@@ -268,17 +280,16 @@ class Ledger:
             parent.children.add(entry)
         self._ripple(entry, edge)
 
-    def _close(self, entry: Entry, time_s: float) -> None:
+    def close(self, call: Call, time_s: float) -> None:
+        """Note that a call ends."""
+        entry = self._entries.pop(id(call))
         edge = self._edge(time_s)
         if entry.suspended_since_s is not None:
             self._pause(entry, time_s, suspended=False, edge=edge)
-        entry.call.book()
-        leaves, own = entry.leaves, -int(entry.leaf)
+        leaves, own = entry.leaves, -entry.weight * entry.leaf
         entry.leaf, entry.open, entry.closed = False, False, edge
         if time_s > entry.call.end_s:
             entry.late_s += time_s - entry.call.end_s
-        del self._entries[id(entry.call)]
-        self.open_calls -= 1
         if leaves:
             # Children that outlive it go on earning for themselves and for the next call around them.
             self._book(edge, entry, own, -leaves)
@@ -291,6 +302,10 @@ class Ledger:
             parent.awake += entry.awake - 1
         self._ripple(parent, edge, own)
         self._books.closes.append(_Close(edge, entry, leaves))
+
+    def pause(self, call: Call, time_s: float, *, suspended: bool) -> None:
+        """Note that a generator's consumer holds it suspended from now on, or resumes it."""
+        self._pause(self._entries[id(call)], time_s, suspended=suspended)
 
     def _pause(self, entry: Entry, time_s: float, *, suspended: bool, edge: int | None = None) -> None:
         if suspended == (entry.suspended_since_s is not None):
@@ -314,12 +329,12 @@ class Ledger:
         Args:
             entry: The call that began, paused or resumed, or the one around the call that ended.
             edge: When.
-            change: Leaves gained or lost inside `entry` already.
+            change: Weight of leaves gained or lost inside `entry` already.
         """
         nearest = None if entry is None else entry.parent
         while entry is not None and (change or entry.parent is nearest or entry is nearest):
             leaf = entry.open and not entry.awake and entry.suspended_since_s is None
-            own = int(leaf) - int(entry.leaf)
+            own = entry.weight * (leaf - entry.leaf)
             entry.leaf = leaf
             change += own
             if own or change:
@@ -377,8 +392,8 @@ class Ledger:
         """Read the curves at the edges and share them out."""
         traces = self._grow()
         time = np.array(books.time_s)
-        after = np.array(books.leaves, dtype=np.float64)
-        before = np.concatenate([[self._edge_leaves], after[:-1]])
+        after = np.array(books.leaves, dtype=np.float64) / UNIT
+        before = np.concatenate([[self._edge_leaves / UNIT], after[:-1]])
         first = math.isnan(self._edge_s)
         lapse = np.diff(time, prepend=time[0] if first else self._edge_s)
         for gap in np.flatnonzero((before == 0) & (lapse >= _QUIET_GAP_S)):
@@ -413,7 +428,7 @@ class Ledger:
         """Stack what each curve says at each edge, with the running variance that edges add to shares.
 
         Where n changes from a to b, an energy that lies on the wrong side of the edge is divided by the wrong
-        number: an error of h * (1/a - 1/b) for whoever is open throughout.
+        number: an error of h * (1/a - 1/b) for whoever is open throughout, times its weight.
         """
         points = np.zeros((_POINTS, len(points_read), share.size))
         share_after = np.divide(1.0, after, out=np.zeros_like(after), where=after > 0)
@@ -445,7 +460,7 @@ class Ledger:
                 old = entry.accounts
                 accounts[entry.row, :, : old.shape[1] - 1] = old[:, :-1]
                 accounts[entry.row, :, -1] = old[:, -1]
-        change = np.array(books.change, dtype=np.float64)
+        change = np.array(books.change, dtype=np.float64) / UNIT
         at = np.array(books.edge, dtype=np.intp) - books.first
         np.add.at(accounts, rows, -change[:, :, None] * earned.T[at][:, None, :])
         for entry in entries:
@@ -476,14 +491,15 @@ class Ledger:
         stop = points[:, :, end]
         table = accounts[[close.entry.row for close in closes]]
         own, total = table[:, 0, :traces].T, table[:, 1, :traces].T
-        held = np.array([close.leaves for close in closes], dtype=np.float64)
+        held = np.array([close.leaves for close in closes], dtype=np.float64) / UNIT
+        weight = np.array([close.entry.weight for close in closes], dtype=np.float64) / UNIT
         window = stop[_ENERGY] - start[_ENERGY]
         began, ended = Points(*start[:_SPREAD]), Points(*stop[:_SPREAD])
         alone = np.divide(total, window, out=np.zeros_like(total), where=window > 0)
         variance = (
-            (half_width(began) / np.maximum(leaves, 1.0)) ** 2
-            + (half_width(ended) * held / np.maximum(before[end], 1.0)) ** 2
-            + np.maximum(stop[_SPREAD_BEFORE] - start[_SPREAD], 0.0)
+            (half_width(began) * weight / np.maximum(leaves, weight)) ** 2
+            + (half_width(ended) * held / np.maximum(before[end], weight)) ** 2
+            + weight**2 * np.maximum(stop[_SPREAD_BEFORE] - start[_SPREAD], 0.0)
             + 1.96**2 * np.maximum(ended.variance_j2 - began.variance_j2, 0.0) * alone**2
         )
         duration = np.array([close.entry.call.end_s - close.entry.call.start_s for close in closes])
@@ -521,7 +537,7 @@ class Ledger:
             window,
             resolution,
             metered,
-            share_s,
+            np.broadcast_to(share_s, total.shape),
             np.minimum(coverage, 1.0),
             np.maximum(sharers, 1.0),
             suspended,
@@ -559,7 +575,7 @@ class Ledger:
             if entry.accounts is not None and entry.at_open is not None and k < entry.accounts.shape[1] - 1:
                 kept = entry.at_open[:-1].reshape(_POINTS, -1)
                 window = max(energy - float(kept[_ENERGY, k]), 0.0)
-                settled = float(entry.accounts[1, k] + entry.leaves * self._earned[k])
+                settled = float(entry.accounts[1, k] + entry.leaves / UNIT * self._earned[k])
                 share = settled + part * max(energy - float(self._edge_energy[k]), 0.0)
             else:
                 share = window * part
@@ -567,7 +583,7 @@ class Ledger:
             windows.append(window)
         return shares, windows
 
-    def _learn_idle(self, until_s: float) -> None:
+    def learn_idle(self, until_s: float) -> None:
         """Tell each trace about the time since the last edge, if no call is open, and forget old activity."""
         if not math.isfinite(until_s):
             return

@@ -20,17 +20,17 @@ from typing import NamedTuple
 _REMEMBERED = 32
 """Steps that the period is learned from."""
 
-_LEAST_JITTER_S = 4e-4
-"""A sensor's own clock and the kernel's scheduling are never steadier than this."""
+_LEAST_JITTER_S = 2e-4
+"""A sensor is taken to be as steady as this until it shows otherwise."""
 
 _CLEAR = 0.45
 """A bracket wider than this part of the period does not tell which step it is of."""
 
-_NARROW = 1 / 64
-"""Steps known to this part of the period, or to a millisecond, are known well enough."""
+_NARROW, _NARROW_S = 1 / 400, 2.5e-4
+"""Steps known to this part of the period, or to this time, are known well enough."""
 
-_LOOSE = 1 / 8
-"""The same where not every step is looked at, which is in the middle of long calls."""
+_LOOSE = 1 / 64
+"""The same where steps come faster than readings are wanted, so that not every step is looked at."""
 
 _VERIFY_EVERY = 24
 """Every so many steps are looked at closely although their times are known, in case the sensor has changed."""
@@ -107,7 +107,7 @@ class Staircase:
         after = expected.latest_s + _LEAST_JITTER_S
         before = expected.earliest_s - _LEAST_JITTER_S
         narrow_s = self.period_s * (_NARROW if interval_s <= self.period_s else _LOOSE)
-        if expected.half_s > max(narrow_s, 1e-3, 1.5 * self.jitter_s):
+        if expected.half_s > max(narrow_s, _NARROW_S, 1.5 * self.jitter_s):
             return expected.middle_s if looked_s < expected.middle_s else after
         if self._steps % _VERIFY_EVERY == 0 and looked_s < before:
             return before
@@ -195,7 +195,7 @@ class Staircase:
         )
         self._longest_s = min(self._longest_s, *[(most - early) / (number - n) for n, early, _ in self._seen])
         if narrowed.half_s < 0 or self._shortest_s > self._longest_s:
-            self.jitter_s = min(2 * self.jitter_s, self.period_s / _LOOKS)
+            self.jitter_s = min(4 * self.jitter_s, self.period_s / _LOOKS)
             return self._begin(bracket)
         self._seen.append((number, *narrowed))
         self._last = narrowed

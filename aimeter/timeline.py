@@ -25,6 +25,12 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 _CAPACITY = 4096
+_WHOLE = 0.9
+"""A sensor that looks at this part of the time misses nothing worth mentioning."""
+
+_UNSEEN = 0.5
+"""A swing below this part of the greatest one is next to nothing."""
+
 _NOTHING_J = 1e-9
 """A step of next to nothing has no shape worth dividing by."""
 
@@ -128,13 +134,21 @@ class Curve:
         reach_s: For a sampled curve, how far around a time its readings still depend on the power at that
             time: averaging window plus update period.
         seen: For a sampled curve, which part of the time its sensor looks at, 0 to 1.
+        swing_w: How far the device's power is known to swing before the first knot.
     """
 
     def __init__(
-        self, *, counted: bool, max_power_w: float | None = None, reach_s: float = 0.0, seen: float = 1.0
+        self,
+        *,
+        counted: bool,
+        max_power_w: float | None = None,
+        reach_s: float = 0.0,
+        seen: float = 1.0,
+        swing_w: float = 0.0,
     ) -> None:
         self.counted = counted
         self.seen = seen
+        self._swing_w = swing_w
         self._limit_w = max_power_w or 0.0
         self._limit_known = max_power_w is not None
         self.reach_s = reach_s
@@ -156,9 +170,11 @@ class Curve:
         return self._buffer[:3, self._first : self._size]
 
     @property
-    def start_s(self) -> float:
-        """Time of the oldest knot kept."""
-        return float(self._buffer[_T, self._first])
+    def swing_w(self) -> float:
+        """How far the mean power between knots has swung."""
+        times, joules, _ = self.knots
+        power = np.diff(joules) / np.maximum(np.diff(times), 1e-12)
+        return max(self._swing_w, float(np.ptp(power)) if power.size else 0.0)
 
     def append(
         self,
@@ -279,8 +295,9 @@ class Curve:
 
         A burst of energy Q, however short, shows in an average over W as an excess of Q / W for a time W:
         so the swing seen within the reach, times the reach, is at least the energy that may lie on the other
-        side of the time. A sensor that looks at a part of the time only may have missed the burst; the swing
-        is then taken over as many looks as it takes to have seen the whole of the time once.
+        side of the time. A sensor that looks at a part of the time only may have missed the burst, again and
+        again if calls keep step with it: where it has seen next to nothing of a call's begin or end, the swing is
+        taken over all that is remembered, and else over as many looks as it takes to see the whole of the time once.
         """
         reach = self.reach_s / self.seen
         right, back = np.unique(right, return_inverse=True)
@@ -289,6 +306,9 @@ class Curve:
         first = np.searchsorted(ends, block[_T, right - 1] - reach, side="left")
         last = np.searchsorted(block[_T, :-1], block[_T, right] + reach, side="right")
         swing = np.array([np.ptp(power[a:b]) if b > a else 0.0 for a, b in zip(first, last, strict=True)])
+        if self.seen < _WHOLE:
+            greatest = max(self._swing_w, float(np.ptp(power)))
+            swing = np.where(swing < _UNSEEN * greatest, greatest, swing)
         return np.asarray(swing[back] * self.reach_s)
 
     def energy(self, t0_s: Array, t1_s: Array, activity: Activity = NO_ACTIVITY) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ knot's uncertainty.
 from __future__ import annotations
 
 import math
+from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,6 +38,12 @@ _LEAST_PAUSE_S = 0.0005
 _STEPPED_S = 0.005
 """Counters renewed less often than this are staircases, whose steps are worth finding."""
 
+_STUCK = 5
+"""A power that stays the same for so many of its periods, or of the longest time that it has been known to, is stuck."""
+
+_CHANGES = 32
+"""Changes of a power that this is judged by; below a quarter of them nothing is said."""
+
 _QUIET_STRETCHES = 64
 """Quiet stretches remembered for the afterglow."""
 
@@ -56,7 +63,7 @@ _NEAR_S, _NEAR_STRETCHES = 0.25, 8
 _UNSEEN_GLOW = 0.2
 """Until then its standard deviation is this part of the idle power: GPUs have been seen to glow at half of it."""
 
-_LEAST_SPREAD = 0.005
+_LEAST_SPREAD = 0.0015
 """No device draws its quiet power more steadily than this part of it."""
 
 _NO_GLOW = 1e-6
@@ -170,7 +177,14 @@ class Trace:
         unclaimed_j: Energy that came to light after its time had been settled without it.
     """
 
-    def __init__(self, channel: Channel, interval_s: float, calibration: Calibration | None = None) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        interval_s: float,
+        calibration: Calibration | None = None,
+        *,
+        swing_w: float = 0.0,
+    ) -> None:
         self.channel = channel
         self.interval_s = interval_s
         self.alive = True
@@ -187,7 +201,11 @@ class Trace:
         reach = channel.window_s + channel.period_s if self._sampled else 0.0
         seen = min(channel.window_s / channel.period_s, 1.0) if self._sampled and channel.window_s else 1.0
         self.curve = Curve(
-            counted=not self._sampled, max_power_w=channel.max_power_w, reach_s=reach, seen=seen
+            counted=not self._sampled,
+            max_power_w=channel.max_power_w,
+            reach_s=reach,
+            seen=seen,
+            swing_w=swing_w,
         )
         stepped = (channel.method == "counter" or whole) and channel.period_s > _STEPPED_S
         period_s = (calibration and calibration.period_s) or channel.period_s
@@ -198,6 +216,10 @@ class Trace:
         self._settled_gap_s: float | None = None
         self._idle: dict[int, float] = {}
         self._lowest_w = math.inf
+        self._changed_s = math.nan
+        self._unchanged_s: deque[float] = deque(maxlen=_CHANGES)
+        self._range_w = math.inf, -math.inf
+        self._stuck_j2 = 0.0
         self._quiet: list[tuple[float, float, float]] = []
         self.quiet = UNKNOWN
         self.idle_w: float | None = None
@@ -447,6 +469,7 @@ class Trace:
         fresh = min(elapsed, self.channel.period_s) if watts != previous else elapsed
         joules = watts * fresh + previous * (elapsed - fresh)
         variance = (1 - self.curve.seen) * (0.5 * (watts - previous) * elapsed) ** 2
+        variance += self._doubt(end + elapsed, watts, changed=watts != previous)
         if self._settled_gap_s is not None:
             self._settled_gap_s = None
         self.last_power_w = watts
@@ -457,3 +480,23 @@ class Trace:
             quiet=self.quiet,
             variance_j2=variance,
         )
+
+    def _doubt(self, time_s: float, watts: float, *, changed: bool) -> float:
+        """Return by how much the variance of the energy grows because a power that stays the same may be stuck.
+
+        Noise changes a power of milliwatts at every update. One that stands still for much longer than it ever
+        did may really be anything that it has been before: an error that grows with the time, not its root.
+        """
+        least, most = self._range_w
+        self._range_w = min(least, watts), max(most, watts)
+        if changed or math.isnan(self._changed_s):
+            if not math.isnan(self._changed_s) and not self._stuck_j2:
+                self._unchanged_s.append(time_s - self._changed_s)
+            self._changed_s, self._stuck_j2 = time_s, 0.0
+            return 0.0
+        still_s = time_s - self._changed_s
+        usual_s = max([self.period_s, self.interval_s, *self._unchanged_s])
+        if len(self._unchanged_s) < _CHANGES // 4 or still_s < _STUCK * usual_s:
+            return 0.0
+        before, self._stuck_j2 = self._stuck_j2, (max(watts - least, most - watts) * still_s / 1.96) ** 2
+        return self._stuck_j2 - before

@@ -49,6 +49,16 @@ _USUAL: dict[str, Any] = {
     "embodied_g": None,
     "meta": {},
     "aimeter_version": "0.1.0",
+    "co2e_error_g": 0.000172,
+    "intensity_lower_g_per_kwh": None,
+    "intensity_upper_g_per_kwh": None,
+    "market_g_per_kwh": None,
+    "market_co2e_g": None,
+    "embodied_lower_g": None,
+    "embodied_upper_g": None,
+    "water_site_l": None,
+    "water_grid_l": None,
+    "pue_source": "at the plug",
 }
 
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimeter.carbon import co2e_g, lookup, offline, resolve
+from aimeter.carbon import co2e_g, lookup, offline, resolve, tables
 from aimeter.carbon.intensity import describe_method, g_per_kwh_from_lb_per_mwh
 from aimeter.carbon.location import WORLD, known
 from aimeter.carbon.tables import (
@@ -245,12 +245,24 @@ def test_blocked_codecarbon_is_not_installed(monkeypatch, stub):
     assert installed.__wrapped__() is None
 
 
+def test_the_version_is_that_of_the_metadata(tmp_path):
+    """What the folder beside the package says is what its metadata say; two such folders say nothing."""
+    package = installed().folder.parent
+    assert tables._version_beside(package) in {"", metadata.version("codecarbon")}
+    assert installed().version == metadata.version("codecarbon")
+    (tmp_path / "codecarbon-1.2.3.dist-info").mkdir()
+    assert tables._version_beside(tmp_path / "codecarbon") == "1.2.3"
+    (tmp_path / "codecarbon-1.2.4.dist-info").mkdir()
+    assert tables._version_beside(tmp_path / "codecarbon") == ""
+
+
 def test_version_unknown(monkeypatch):
     """Data without metadata of the package are used, and the source says that the version is unknown."""
 
     def missing(_):
         raise metadata.PackageNotFoundError
 
+    monkeypatch.setattr(tables, "_version_beside", lambda _: "")
     monkeypatch.setattr(metadata, "version", missing)
     got = lookup("FR", find=installed.__wrapped__)
     assert got.g_per_kwh is not None

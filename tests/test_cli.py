@@ -21,6 +21,7 @@ import typer.main
 import aimeter
 from aimeter import report
 from aimeter.calibration import Calibration
+from aimeter.carbon.place import Step
 from aimeter.cli import app
 from aimeter.commands import report as reporting
 from aimeter.commands import run as running_commands
@@ -34,6 +35,7 @@ from aimeter.commands.diagnosis import (
     CostReport,
     Diagnosis,
     MeterReport,
+    ProviderReport,
     SettingReport,
 )
 from aimeter.errors import ConfigurationError
@@ -445,7 +447,7 @@ def test_help_and_version_load_little(environ):
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
     )
     assert ran.stdout.endswith("\nEND\n")
-    for name in ("doctor", "calibrate", "run", "report", "demo"):
+    for name in ("doctor", "calibrate", "run", "report", "sci", "carbon", "demo"):
         assert re.search(rf"\b{name}\b", ran.stdout)
     assert call(environ, "--version").stdout == f"aimeter {aimeter.__version__}\n"
 
@@ -460,7 +462,16 @@ def test_the_reference_has_every_command_option_and_key():
         for parameter in command.params:
             for option in (one for one in parameter.opts if one.startswith("-") and one != "--help"):
                 assert f"`{option}" in section, f"{name} {option}"
-    values = (MeterReport, CarbonReport, CostReport, SettingReport, report.Summary, report.SummaryRow)
+    values = (
+        MeterReport,
+        CarbonReport,
+        ProviderReport,
+        Step,
+        CostReport,
+        SettingReport,
+        report.Summary,
+        report.SummaryRow,
+    )
     for value in (Diagnosis, CalibrationReport, *values, Outcomes, Calibration):
         for key in value.__dataclass_fields__:
             assert f"`{key}`" in text, f"{value.__name__}.{key}"

@@ -327,3 +327,11 @@ def test_f8_memory_is_bounded():
 def test_the_row_says_its_schema():
     """Each row carries the version of its layout."""
     assert csv_fields(csv_line(make_record()))[0] == str(SCHEMA)
+
+
+def test_a_path_that_leads_in_a_circle_is_refused(tmp_path: Path):
+    """Symbolic links that name each other lead to no file: that is said before anything runs."""
+    (tmp_path / "a.csv").symlink_to(tmp_path / "b.csv")
+    (tmp_path / "b.csv").symlink_to(tmp_path / "a.csv")
+    with pytest.raises(ConfigurationError, match="symbolic links"):
+        CsvLog(tmp_path / "a.csv")

@@ -154,7 +154,7 @@ def test_the_channel_says_what_it_is(rig):
     assert (channel.id, channel.kind, channel.source) == ("gpu:0", "gpu", "nvml")
     assert (channel.method, channel.quantity, channel.window_s) == ("counter", "energy", 0.0)
     assert (channel.device, channel.name) == (gpu.uuid, "NVIDIA A100-SXM4-40GB")
-    assert (channel.max_power_w, channel.relative_error, channel.wrap_j) == (400.0, 0.12, None)
+    assert (channel.max_power_w, channel.relative_error, channel.wrap_j) == (400.0, 0.13, None)
     assert (channel.shared, channel.note) == (False, None)
     finding = finding_of(findings, "gpu:0")
     assert finding.status == "used"

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aimeter.carbon import location
 from aimeter.carbon.location import FORMS, WORLD, Zone, known, resolve
 from aimeter.carbon.regions import cloud_regions, countries, subdivisions
 from aimeter.carbon.tables import installed
@@ -257,3 +258,21 @@ def test_case_does_not_matter(data):
     zone = data.draw(st.sampled_from(known()))
     text = "".join(data.draw(st.sampled_from((sign.lower(), sign.upper()))) for sign in zone.code)
     assert resolve(text) == zone
+
+
+def test_a_malformed_row_loses_that_row_only(tmp_path, monkeypatch):
+    """Rows cut short or without a code are left out, and so is what lies in their country; the rest stays."""
+    (tmp_path / "countries.csv").write_text(
+        "alpha_2,alpha_3,name,aliases\nFR,FRA,France,\nDE,DEU\n,XXX,Nowhere,\n"
+    )
+    (tmp_path / "subdivisions.csv").write_text("code,name\nUS-VA,Virginia\nUS-XX\n")
+    (tmp_path / "cloud_regions.csv").write_text(
+        "provider,region,country,subdivision,place\naws,eu-west-3,FRA,,Paris\naws,x,DEU,,Frankfurt\naws\n"
+    )
+    tables = {
+        name: getattr(location, name)(tmp_path) for name in ("countries", "subdivisions", "cloud_regions")
+    }
+    assert [len(table) for table in tables.values()] == [1, 1, 2]
+    for name, table in tables.items():
+        monkeypatch.setattr(location, name, lambda table=table: table)
+    assert [zone.code for zone in known.__wrapped__()] == ["WORLD", "FR", "aws:eu-west-3"]

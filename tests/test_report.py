@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import subprocess
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from aimeter.errors import ConfigurationError, LogSchemaError
-from aimeter.record import Record
+from aimeter.record import FIRST_COLUMNS, SCHEMA, Record
 from aimeter.report import Summary, Tally, export_csv, read, summarise
+from aimeter.report.brief import read_briefs
+from aimeter.report.export import export_log
 from aimeter.report.summary import OTHER_NAMES
 from aimeter.report.units import quantity
 from aimeter.sinks import open_log
@@ -434,3 +437,40 @@ def test_a_log_is_what_its_name_promises(tmp_path, name):
     """A name that promises another format is refused rather than filled with CSV."""
     with pytest.raises(ConfigurationError, match="jsonl"):
         open_log(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_briefs_are_the_records_own_columns(tmp_path: Path, suffix: str):
+    """The quick way to a few columns gives what the records give, and skips the same lines."""
+    path = tmp_path / f"calls{suffix}"
+    rows = [
+        make_record(
+            name='a,"b"\n', self_j=None, intensity_g_per_kwh=None, meta={"x": 'y"z', "long": "n" * 200_000}
+        ),
+        make_record(name="=1", pue=1.5, intensity_method="average;x", meta={}),
+    ]
+    export_log(rows, path)
+    text = path.read_bytes()
+    lines = text.splitlines(keepends=True)
+    path.write_bytes(text + lines[-1][:-20] + b"\r\n" + b'torn "\r\n' + lines[-1] + b"5\r\n" + lines[-1][:-3])
+    records, briefs = read(path), read_briefs(path)
+    for record, brief in zip(records, briefs, strict=True):
+        assert brief == tuple(getattr(record, name) for name in brief._fields)
+    assert (briefs.rows, briefs.skipped, briefs.problems) == (records.rows, records.skipped, records.problems)
+    assert briefs.rows == 3
+
+
+@pytest.mark.parametrize("name", ["calls.csv", "calls.jsonl"])
+def test_a_log_of_schema_1_is_read(tmp_path, name):
+    """What schema 2 has appended is empty; all else is as it was written."""
+    old = make_record(schema=1, name="old", energy_j=12.5)
+    log = tmp_path / name
+    if name.endswith("csv"):
+        lines = [CSV_HEADER, csv_line(old)]
+        log.write_bytes(b"".join(b",".join(line.strip().split(b",")[:42]) + b"\r\n" for line in lines))
+    else:
+        kept = {key: value for key, value in json.loads(json_line(old)).items() if key in FIRST_COLUMNS}
+        log.write_text(json.dumps(kept) + "\n")
+    (found,) = read(log)
+    assert found == old._replace(schema=SCHEMA, co2e_error_g=None, pue_source="")
+    assert len(FIRST_COLUMNS) == 42

@@ -305,4 +305,4 @@ def test_depth_costs_no_more_than_width():
         call.finish("ok", None)
     ledger = meter.sampler._books()
     ledger._read_queue(clock())
-    assert len(ledger._books.edge) <= 4 * len(calls)
+    assert len(ledger._groups[0].shares._books.edge) <= 4 * len(calls)

@@ -130,3 +130,19 @@ def test_a_sampled_curve_admits_what_an_average_hides():
         energy += watts * 0.1
     joules, resolution = curve.energy(np.array([2.0]), np.array([2.03]))
     assert abs(joules[0] - (9.0 + 1.8)) <= resolution[0]
+
+
+def test_a_part_time_sensor_may_have_missed_what_keeps_step_with_it():
+    """Where a sensor that looks at a quarter of the time sees nothing of a call, all that it ever saw may be hidden."""
+    steady, swinging = (Curve(counted=False, reach_s=0.125, seen=0.25) for _ in range(2))
+    for curve, busy_w in ((steady, 70.0), (swinging, 400.0)):
+        energy = 0.0
+        for i in range(100):
+            curve.append(i * 0.1, energy, 0.0)
+            energy += (busy_w if i < 10 else 70.0) * 0.1
+    missed_j = 330.0 * 0.125
+    (nothing,), (something,) = (
+        curve.energy(np.array([8.03]), np.array([8.06]))[1] for curve in (steady, swinging)
+    )
+    assert nothing < 1e-6
+    assert something >= missed_j

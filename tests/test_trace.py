@@ -219,3 +219,44 @@ def test_a_dead_channel_that_moves_again_goes_on():
     assert trace.curve.energy_j - at == pytest.approx(90.0, abs=15.0)
     covered = trace.curve.at(np.array([0.5, 5.8])).covered_s
     assert covered[1] - covered[0] == pytest.approx(0.4 + 0.8, abs=0.15)
+
+
+# A power that stands still
+
+
+def powers(values, *, period_s=0.1, **changes):
+    """Play published powers, one a period, and return the trace and the time after them."""
+    trace = Trace(
+        channel(method="power", quantity="power", period_s=period_s, window_s=0.025, **changes), 0.05
+    )
+    for number, watts in enumerate(values):
+        read(trace, number * period_s + 0.01, watts)
+    return trace, len(values) * period_s
+
+
+def noise(watts, count):
+    return [watts + 0.013 * (number * 7919 % 101) for number in range(count)]
+
+
+def test_a_power_that_sticks_may_be_anything_it_has_been():
+    """After a power that always changed stands still, the error holds the range seen, times the whole time."""
+    trace, _ = powers([*noise(70.0, 20), *noise(400.0, 20), *[71.3] * 100])
+    start, end = np.array([8.0]), np.array([12.0])
+    joules, resolution = trace.curve.energy(start, end)
+    assert joules[0] == pytest.approx(4 * 71.3, rel=0.01)
+    assert resolution[0] >= 4 * (400 - 71.3)
+
+
+def test_a_power_that_often_stands_still_is_not_stuck():
+    """A device that reports whole watts repeats itself at rest: its history says so, and nothing is widened."""
+    steady = [70.0] * 12
+    trace, _ = powers([step for watts in range(70, 80) for step in (*steady, float(watts))] + [70.0] * 30)
+    _, resolution = trace.curve.energy(np.array([13.5]), np.array([15.5]))
+    assert resolution[0] < 10
+
+
+def test_a_power_that_moves_again_is_believed_again():
+    """What came after a power that stuck is as certain as before."""
+    trace, _ = powers([*noise(70.0, 20), *noise(400.0, 20), *[71.3] * 50, *noise(70.0, 60)])
+    _, resolution = trace.curve.energy(np.array([11.0]), np.array([13.0]))
+    assert resolution[0] < 330 * 0.125 * 2**0.5 + 10

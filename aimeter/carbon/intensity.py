@@ -7,28 +7,40 @@ Two texts travel with every number, so that a row can be judged and recomputed y
 is there only when the user named another place than the zone of the number. It is ``given by the user`` for
 the user's own number, and starts with ``none:`` when there is no number.
 
-`Intensity.method` is ``average;location-based;BASIS;FLOW;estimated=yes|no``, with
+`Intensity.method` is ``SIGNAL;ACCOUNTING;BASIS;FLOW;estimated=yes|no``, with
 
+- SIGNAL ``average``, or ``marginal``: what one more kilowatt-hour would emit;
+- ACCOUNTING ``location-based``, or ``market-based``: what contracts say;
 - BASIS ``lifecycle`` (fuel chain and construction included), ``direct`` (what the power stations emit, CO2e)
   or ``direct-co2`` (the same, CO2 alone);
-- FLOW ``production`` (what the zone generates), ``consumption`` (imports and exports accounted for) or
-  ``unstated``;
-- ``estimated=yes`` when the number is computed from shares of fuels with general factors;
-- ``;world-average`` behind it when it is not of the zone at all, and ``;assumed`` when nobody asked for that.
+- FLOW ``production`` (what the zone generates), ``consumption`` (imports and exports accounted for),
+  ``flow-traced`` (the same, traced through every neighbour) or ``unstated``;
+- ``estimated=yes`` when the number is a forecast, preliminary, or computed from shares of fuels with general
+  factors;
+- ``;world-average`` behind it when it is not of the zone at all, and ``;assumed`` when nobody asked for that;
+- ``;detected`` when nobody named the place and it was read off the machine or its environment;
+- ``;held`` when a provider's newest value was older than the call, and ``;fallback`` when the provider had no
+  value yet and this one stands in for it: ``aimeter carbon refill`` replaces both.
 
 It is ``given`` for the user's own number and ``none`` when there is no number.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+Signal = Literal["average", "marginal"]
+Accounting = Literal["location-based", "market-based"]
 Basis = Literal["lifecycle", "direct", "direct-co2"]
-Flow = Literal["production", "consumption", "unstated"]
+Flow = Literal["production", "consumption", "flow-traced", "unstated"]
 
 GIVEN = "given"
 NONE = "none"
+DETECTED = ";detected"
+HELD = ";held"
+FALLBACK = ";fallback"
 
 J_PER_KWH = 3.6e6
 KG_PER_LB = 0.45359237
@@ -48,6 +60,7 @@ class Intensity:
         zone: The zone the number belongs to: ``FR``, ``US-VA``, ``SE-SE3``, ``gcp:us-central1``, ``WORLD``;
             None for a number that the user gave without a region.
         year: Year of the data, or None if its source does not state one.
+        lower_g_per_kwh: The least that it may be, if the source says so; likewise `upper_g_per_kwh`.
     """
 
     g_per_kwh: float | None
@@ -55,11 +68,38 @@ class Intensity:
     method: str
     zone: str | None
     year: int | None
+    lower_g_per_kwh: float | None = None
+    upper_g_per_kwh: float | None = None
 
 
-def describe_method(basis: Basis, flow: Flow, *, estimated: bool) -> str:
-    """Return the method of an average, location-based intensity in the module's form."""
-    return f"average;location-based;{basis};{flow};estimated={'yes' if estimated else 'no'}"
+def describe_method(
+    basis: Basis,
+    flow: Flow,
+    *,
+    estimated: bool,
+    signal: Signal = "average",
+    accounting: Accounting = "location-based",
+) -> str:
+    """Return the method of an intensity in the module's form."""
+    return f"{signal};{accounting};{basis};{flow};estimated={'yes' if estimated else 'no'}"
+
+
+def half_width(g_per_kwh: float, lower: float | None, upper: float | None) -> float:
+    """Return the greater distance from an intensity to its bounds, in g/kWh; 0 where none are given."""
+    below = 0.0 if lower is None else g_per_kwh - lower
+    above = 0.0 if upper is None else upper - g_per_kwh
+    return max(below, above, 0.0)
+
+
+def co2e_error_g(
+    energy_j: float, error_j: float, g_per_kwh: float, intensity_half_width: float = 0.0, pue: float = 1.0
+) -> float:
+    """Return the half-width of `co2e_g` that the errors of energy and of intensity leave.
+
+    ``sqrt((error_j * g_per_kwh)**2 + (energy_j * half_width)**2) / 3.6e6 * pue``: the two are independent, and
+    a product's relative errors add in quadrature (JCGM 100:2008, 5.1.2). PUE is taken as exact.
+    """
+    return math.hypot(error_j * g_per_kwh, energy_j * intensity_half_width) / J_PER_KWH * pue
 
 
 def co2e_g(energy_j: float, g_per_kwh: float, pue: float = 1.0) -> float:

@@ -71,13 +71,17 @@ def resolve(region: str) -> Zone:
 
 @cache
 def known() -> tuple[Zone, ...]:
-    """Return every zone that `resolve` can return."""
+    """Return every zone that `resolve` can return; what lies in a country whose row is lost is lost with it."""
     alpha_2 = {country.alpha_3: country.alpha_2 for country in countries()}
     alpha_3 = {country.alpha_2: country.alpha_3 for country in countries()}
     return (
         WORLD,
         *(Zone(place.alpha_2, place.name, place.alpha_2, place.alpha_3) for place in countries()),
-        *(Zone(place.code, place.name, place.code, alpha_3[place.code[:2]]) for place in subdivisions()),
+        *(
+            Zone(place.code, place.name, place.code, alpha_3[place.code[:2]])
+            for place in subdivisions()
+            if place.code[:2] in alpha_3
+        ),
         *(
             Zone(
                 f"{place.provider}:{place.region}",
@@ -86,6 +90,7 @@ def known() -> tuple[Zone, ...]:
                 place.country,
             )
             for place in cloud_regions()
+            if place.country in alpha_2
         ),
     )
 
@@ -138,5 +143,7 @@ def _words(key: str) -> Iterator[str]:
 
 def _fold(text: str) -> str:
     """Return `text` without case, accents and surplus spaces."""
+    if text.isascii():
+        return " ".join(text.casefold().split())
     plain = "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
     return " ".join(plain.casefold().split())

@@ -47,30 +47,34 @@ class CloudRegion(NamedTuple):
     place: str
 
 
-def _rows(name: str) -> list[dict[str, str]]:
-    with (_DATA / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def _rows(path: Path, *needed: str) -> list[dict[str, str]]:
+    """Return the rows that have all that they need; a row cut short is lost, and no other."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        return [row for row in rows if None not in row.values() and all(row[key] for key in needed)]
 
 
 @cache
-def countries() -> tuple[Country, ...]:
+def countries(folder: Path = _DATA) -> tuple[Country, ...]:
     """Return every country of the table."""
     return tuple(
         Country(row["alpha_2"], row["alpha_3"], row["name"], tuple(filter(None, row["aliases"].split(";"))))
-        for row in _rows("countries.csv")
+        for row in _rows(folder / "countries.csv", "alpha_2", "alpha_3", "name")
     )
 
 
 @cache
-def subdivisions() -> tuple[Subdivision, ...]:
+def subdivisions(folder: Path = _DATA) -> tuple[Subdivision, ...]:
     """Return every state, province and bidding zone of the table."""
-    return tuple(Subdivision(row["code"], row["name"]) for row in _rows("subdivisions.csv"))
+    return tuple(
+        Subdivision(row["code"], row["name"]) for row in _rows(folder / "subdivisions.csv", "code", "name")
+    )
 
 
 @cache
-def cloud_regions() -> tuple[CloudRegion, ...]:
+def cloud_regions(folder: Path = _DATA) -> tuple[CloudRegion, ...]:
     """Return every cloud region of the table."""
     return tuple(
         CloudRegion(row["provider"], row["region"], row["country"], row["subdivision"] or None, row["place"])
-        for row in _rows("cloud_regions.csv")
+        for row in _rows(folder / "cloud_regions.csv", "provider", "region", "country")
     )

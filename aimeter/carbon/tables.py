@@ -74,8 +74,6 @@ class Table:
 @cache
 def installed() -> DataSet | None:
     """Return the installed codecarbon's data without importing it, or None if it is not installed."""
-    from importlib import metadata  # noqa: PLC0415 - takes longer to import than all the rest here
-
     try:
         # For a top-level name this runs no code of the package.
         spec = importlib.util.find_spec("codecarbon")
@@ -84,11 +82,27 @@ def installed() -> DataSet | None:
         return None
     if spec is None or not spec.submodule_search_locations:
         return None
+    package = Path(next(iter(spec.submodule_search_locations)))
+    return DataSet(package / "data", _version_beside(package) or _version_known())
+
+
+def _version_beside(package: Path) -> str:
+    """Return the version in the name of the one ``.dist-info`` folder beside a package; empty if there is not one.
+
+    The name is ``NAME-VERSION.dist-info`` (Python packaging guide, "Recording installed projects"). To find it so
+    takes a tenth of the time that importing `importlib.metadata` does.
+    """
+    found = list(package.parent.glob(f"{package.name}-*.dist-info"))
+    return found[0].name.removesuffix(".dist-info").partition("-")[2] if len(found) == 1 else ""
+
+
+def _version_known() -> str:
+    from importlib import metadata  # noqa: PLC0415 - takes longer to import than all the rest here
+
     try:
-        version = metadata.version("codecarbon")
+        return metadata.version("codecarbon")
     except metadata.PackageNotFoundError:
-        version = "of unknown version"
-    return DataSet(Path(next(iter(spec.submodule_search_locations))) / "data", version)
+        return "of unknown version"
 
 
 @cache

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from aimeter.carbon.place import Step
 from aimeter.sensors.base import Finding
 
 METERED, PARTLY, NOT_METERED = 0, 1, 2
@@ -60,6 +61,27 @@ class MeterReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderReport:
+    """What the chosen provider of intensity over time says now.
+
+    Attributes:
+        name: The provider.
+        zone: The zone as the provider names it.
+        g_per_kwh: Its value now; None if it gave none while the meters were watched.
+        source: Where it is from; likewise `method`.
+        method: What kind of intensity it is.
+        problem: Why there is none; empty if there is.
+    """
+
+    name: str
+    zone: str
+    g_per_kwh: float | None
+    source: str | None
+    method: str | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class CarbonReport:
     """Where grams would come from; see `aimeter.carbon.intensity.Intensity`.
 
@@ -73,6 +95,9 @@ class CarbonReport:
         year: Year of the data, if it is stated.
         assumed: Nobody asked for it: no region is set.
         pue: Power usage effectiveness that grams are multiplied by.
+        place: How the region was looked for, step by step: `step`, `found` and `detail` of each.
+        provider: The provider of intensity over time; None if none is chosen.
+        factors: Where the factors beyond the plug are from, by name.
     """
 
     region: str | None
@@ -84,6 +109,9 @@ class CarbonReport:
     year: int | None
     assumed: bool
     pue: float
+    place: tuple[Step, ...] = ()
+    provider: ProviderReport | None = None
+    factors: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

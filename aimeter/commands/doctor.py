@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from aimeter import settings as settings_module
 from aimeter._version import __version__
 from aimeter.calibration import Calibrations, path_of
-from aimeter.carbon.intensity import GIVEN
+from aimeter.carbon.accounting import Accounting
+from aimeter.carbon.intensity import FALLBACK, GIVEN
 from aimeter.carbon.location import resolve
 from aimeter.commands.diagnosis import (
     METERED,
@@ -28,6 +29,7 @@ from aimeter.commands.diagnosis import (
     CostReport,
     Diagnosis,
     MeterReport,
+    ProviderReport,
     SettingReport,
 )
 from aimeter.commands.watch import Watched
@@ -200,10 +202,11 @@ def nvidia_on_bus(root: Path = Path("/sys/bus/pci/devices")) -> bool:
 
 
 def _carbon(meter: Meter) -> CarbonReport:
-    intensity, region = meter.intensity, meter.settings.region
+    carbon = meter.carbon
+    intensity, region = carbon.intensity, carbon.place.region
     known = intensity.method != GIVEN and region is not None
     return CarbonReport(
-        region=region,
+        region=meter.settings.region,
         zone=intensity.zone,
         zone_name=resolve(region).name if known and region is not None else None,
         g_per_kwh=intensity.g_per_kwh,
@@ -211,7 +214,27 @@ def _carbon(meter: Meter) -> CarbonReport:
         method=intensity.method,
         year=intensity.year,
         assumed=intensity.method.endswith(";assumed"),
-        pue=meter.settings.pue,
+        pue=carbon.pue,
+        place=carbon.place.steps,
+        provider=_provider(carbon),
+        factors=carbon.sources,
+    )
+
+
+def _provider(carbon: Accounting) -> ProviderReport | None:
+    """Return what the chosen provider has answered while the meters were watched."""
+    if carbon.feed is None:
+        return None
+    now_s = time.time()
+    found = carbon.feed.over(now_s, now_s)
+    is_live = not found.intensity.method.endswith(FALLBACK)
+    return ProviderReport(
+        name=carbon.feed.provider.name,
+        zone=carbon.feed.zone,
+        g_per_kwh=found.intensity.g_per_kwh if is_live else None,
+        source=found.intensity.source if is_live else None,
+        method=found.intensity.method if is_live else None,
+        problem="" if is_live else str(found.remark["reason"]),
     )
 
 

@@ -13,7 +13,7 @@ from aimeter.report.units import printable, quantity
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from aimeter.commands.diagnosis import CarbonReport, Diagnosis, MeterReport
+    from aimeter.commands.diagnosis import CarbonReport, Diagnosis, MeterReport, ProviderReport
     from aimeter.sensors.base import Finding
 
 _COLOURS = {METERED: "green", PARTLY: "yellow"}
@@ -124,13 +124,33 @@ def _told(finding: Finding, diagnosis: Diagnosis) -> list[str | Text]:
 
 
 def _grams(carbon: CarbonReport) -> list[str | Text]:
+    steps: list[str | Text] = [
+        Text(printable(f"  - {step.step}: {step.found or 'nothing'} ({step.detail})"), style=_PASSING)
+        for step in carbon.place
+        if carbon.region is None
+    ]
+    return [*_intensity(carbon), *_provided(carbon.provider), *steps]
+
+
+def _provided(provider: ProviderReport | None) -> list[str | Text]:
+    if provider is None:
+        return []
+    head = f"  live, {provider.name} for {provider.zone}: "
+    if provider.g_per_kwh is None:
+        return [f"{head}no value now, so rows have the one above. {provider.problem}"]
+    return [f"{head}{provider.g_per_kwh:.4g} g CO2e/kWh", f"  {provider.source}", f"  {provider.method}"]
+
+
+def _intensity(carbon: CarbonReport) -> list[str | Text]:
     if carbon.g_per_kwh is None:
         return [f"  no grams: {carbon.source.removeprefix('none: ')}"]
     lines: list[str | Text] = [f"  {carbon.g_per_kwh:.4g} g CO2e/kWh, {_place(carbon)}"]
     if carbon.method != "given":
         lines += [f"  source: {carbon.source}", f"  method: {carbon.method}"]
     if carbon.pue != 1:
-        lines.append(f"  times a PUE of {carbon.pue:g}")
+        source = f" ({carbon.factors['pue']})" if "pue" in carbon.factors else ""
+        lines.append(f"  times a PUE of {carbon.pue:g}{source}")
+    lines += [f"  {name}: {source}" for name, source in carbon.factors.items() if name != "pue"]
     if carbon.assumed:
         lines.append("    to mend it: export AIMETER_REGION=FR (or US-VA, aws:us-east-1 …)")
     return lines

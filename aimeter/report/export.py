@@ -1,4 +1,4 @@
-"""Writing records to a CSV file of their own, whole or not at all."""
+"""Writing records to a file of their own, whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimeter.errors import ConfigurationError
-from aimeter.sinks.text import CSV_HEADER, csv_lines
+from aimeter.sinks.text import CSV_HEADER, csv_lines, json_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from aimeter.record import Record
 
@@ -29,6 +29,27 @@ def export_csv(records: Iterable[Record], path: str | os.PathLike[str]) -> int:
         ConfigurationError: The folder does not exist, or the path is a folder, a device or a pipe.
         OSError: The disk did not take it; the old file is untouched.
     """
+    return _export(records, path, CSV_HEADER, csv_lines)
+
+
+def export_log(records: Iterable[Record], path: str | os.PathLike[str]) -> int:
+    """Write the records as `export_csv` does, or as JSON Lines if the name ends in ``.jsonl`` or ``.ndjson``.
+
+    Raises:
+        ConfigurationError: As `export_csv`.
+        OSError: As `export_csv`.
+    """
+    if Path(path).suffix.lower() in {".jsonl", ".ndjson"}:
+        return _export(records, path, b"", json_lines)
+    return export_csv(records, path)
+
+
+def _export(
+    records: Iterable[Record],
+    path: str | os.PathLike[str],
+    header: bytes,
+    lines: Callable[[Sequence[Record]], list[bytes]],
+) -> int:
     target = Path(path).expanduser().resolve()  # through a link to the file itself
     if not target.parent.is_dir():
         message = f"The folder {target.parent} does not exist. Create it: mkdir -p '{target.parent}'."
@@ -43,10 +64,10 @@ def export_csv(records: Iterable[Record], path: str | os.PathLike[str]) -> int:
     rows = 0
     try:
         with beside.open("xb") as file:
-            file.write(CSV_HEADER)
+            file.write(header)
             remaining = iter(records)
             while block := list(islice(remaining, _BLOCK_ROWS)):
-                file.writelines(csv_lines(block))
+                file.writelines(lines(block))
                 rows += len(block)
             file.flush()
             os.fsync(file.fileno())

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import get_type_hints
 
-from aimeter.record import COLUMNS, Record
+from aimeter.record import COLUMNS, FIRST_COLUMNS, SCHEMA, Record
 from aimeter.sinks.text import unguarded
 
 MALFORMED = (TypeError, ValueError, RecursionError)
@@ -72,18 +72,19 @@ def _record(values: Sequence[object]) -> Record:
     if not record.aimeter_version:
         message = "aimeter_version is empty: the row is torn"
         raise ValueError(message)
-    return record
+    # The row's layout is the record's from now on.
+    return record if record.schema == SCHEMA else record._replace(schema=SCHEMA)
 
 
-def record_from_csv(fields: Sequence[str], places: Sequence[int]) -> Record:
-    """Build the record from a row's fields; `places` holds the place of each of `COLUMNS` among them.
+def record_from_csv(fields: Sequence[str], places: Sequence[int | None]) -> Record:
+    """Build the record from a row's fields; `places` holds the place of each of `COLUMNS` among them, if it has one.
 
     Raises:
         TypeError, ValueError, RecursionError: A field does not hold what its column should (see `MALFORMED`).
     """
     return _record(
         [
-            unguarded(fields[place]) if text else fields[place]
+            "" if place is None else unguarded(fields[place]) if text else fields[place]
             for place, text in zip(places, _GUARDED, strict=True)
         ]
     )
@@ -97,8 +98,8 @@ def record_from_json(row: object) -> Record:
     """
     if not isinstance(row, dict):
         raise TypeError(row)
-    missing = [column for column in COLUMNS if column not in row]
+    missing = [column for column in FIRST_COLUMNS if column not in row]
     if missing:
         message = f"the row has no {missing[0]}"
         raise ValueError(message)
-    return _record([row[column] for column in COLUMNS])
+    return _record([row.get(column, "") for column in COLUMNS])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from aimeter.errors import ConfigurationError, LogSchemaError, did_you_mean
-from aimeter.record import COLUMNS
+from aimeter.record import COLUMNS, FIRST_COLUMNS
 from aimeter.report.parse import MALFORMED, record_from_csv, record_from_json
 from aimeter.sinks.text import csv_fields
 
@@ -22,11 +23,14 @@ _PROBLEMS_TOLD = 10
 LogPath = str | os.PathLike[str]
 
 
-class ReadResult(Iterator["Record"]):
-    """The records of some logs, one at a time, in constant memory.
+R = TypeVar("R")
+
+
+class Rows(Iterator[R], ABC):
+    """The rows of some logs, one at a time, in constant memory.
 
     Attributes:
-        rows: Records given so far.
+        rows: Rows given so far.
         skipped: Lines so far that are no whole row: torn, glued together or foreign.
         problems: Where the first ten of them are, and what is wrong: ``calls.csv:17: 12 columns, not 42``.
     """
@@ -35,14 +39,22 @@ class ReadResult(Iterator["Record"]):
         self.rows = 0
         self.skipped = 0
         self.problems: list[str] = []
-        self._records = self._read_all(paths)
+        self._rows = self._read_all(paths)
 
-    def __next__(self) -> Record:
-        record = next(self._records)
+    @abstractmethod
+    def _of_csv(self, fields: Sequence[str], columns: list[str]) -> R:
+        """Return the row in the fields of a line, or raise one of `MALFORMED`."""
+
+    @abstractmethod
+    def _of_json(self, document: object) -> R:
+        """Return the row in a decoded line of JSON, or raise one of `MALFORMED`."""
+
+    def __next__(self) -> R:
+        row = next(self._rows)
         self.rows += 1
-        return record
+        return row
 
-    def _read_all(self, paths: Iterable[Path]) -> Iterator[Record]:
+    def _read_all(self, paths: Iterable[Path]) -> Iterator[R]:
         for path in paths:
             with path.open("rb") as log:
                 columns = _columns(path, log)
@@ -56,38 +68,55 @@ class ReadResult(Iterator["Record"]):
         if len(self.problems) < _PROBLEMS_TOLD:
             self.problems.append(f"{path}:{number}: {str(reason)[:100]}")
 
-    def _csv_rows(self, path: Path, log: BinaryIO, columns: list[str]) -> Iterator[Record]:
-        places = [columns.index(column) for column in COLUMNS]
-        version = places[-1]
-        known_version = ""
+    def _csv_rows(self, path: Path, log: BinaryIO, columns: list[str]) -> Iterator[R]:
+        known_end = ""
         for number, line in enumerate(log, 1):
-            fields = csv_fields(line.removeprefix(_BOM) if number == 1 else line)
+            fields = self._fields(line.removeprefix(_BOM) if number == 1 else line)
             if fields in ([""], columns):
                 continue  # a blank line ends a torn one; where files cannot be locked a header may come twice
             if len(fields) != len(columns):
                 self._skip(path, number, f"{len(fields)} columns, not {len(columns)}")
                 continue
-            if not line.endswith((b"\n", b"\r")) and fields[version] != known_version:
+            # Each schema ends with a column that is never empty and the same in most rows.
+            if not line.endswith((b"\n", b"\r")) and fields[-1] != known_end:
                 self._skip(path, number, "the line has no end, and its last column may be cut")
                 continue
             try:
-                record = record_from_csv(fields, places)
+                row = self._of_csv(fields, columns)
             except MALFORMED as fault:
                 self._skip(path, number, fault)
                 continue
-            known_version = record.aimeter_version
-            yield record
+            known_end = fields[-1]
+            yield row
 
-    def _json_rows(self, path: Path, log: BinaryIO) -> Iterator[Record]:
+    _fields = staticmethod(csv_fields)
+
+    def _json_rows(self, path: Path, log: BinaryIO) -> Iterator[R]:
         for number, line in enumerate(log, 1):
             if not line.strip():
                 continue
             try:
-                record = record_from_json(json.loads(line))
+                row = self._of_json(json.loads(line))
             except MALFORMED as fault:
                 self._skip(path, number, fault)
                 continue
-            yield record
+            yield row
+
+
+class ReadResult(Rows["Record"]):
+    """The records of some logs; see `Rows`."""
+
+    _places: tuple[list[str], list[int | None]] = [], []
+
+    def _of_csv(self, fields: Sequence[str], columns: list[str]) -> Record:
+        known, places = self._places
+        if known is not columns:
+            places = [columns.index(column) if column in columns else None for column in COLUMNS]
+            self._places = columns, places
+        return record_from_csv(fields, places)
+
+    def _of_json(self, document: object) -> Record:
+        return record_from_json(document)
 
 
 def _columns(path: Path, log: BinaryIO) -> list[str] | None:
@@ -107,7 +136,7 @@ def _columns(path: Path, log: BinaryIO) -> list[str] | None:
             return None
     else:
         present = csv_fields(first)
-    missing = [column for column in COLUMNS if column not in present]
+    missing = [column for column in FIRST_COLUMNS if column not in present]
     if missing:
         message = (
             f"{path} is no aimeter log that this version can read: its first line lacks {len(missing)} "
@@ -120,11 +149,22 @@ def _columns(path: Path, log: BinaryIO) -> list[str] | None:
 def read(paths: LogPath | Iterable[LogPath]) -> ReadResult:
     """Read one log or several, CSV or JSON Lines, one after another.
 
-    Rows of later schemas are read by the names of their columns; what this version does not know is left out.
+    Rows of other schemas are read by the names of their columns: of earlier ones what is missing is empty, of
+    later ones what this version does not know is left out.
 
     Raises:
         ConfigurationError: A path names no readable file.
         LogSchemaError: A file is no aimeter log. Raised at once, before any record is given.
+    """
+    return ReadResult(readable(paths))
+
+
+def readable(paths: LogPath | Iterable[LogPath]) -> list[Path]:
+    """Return the paths of logs, each looked into.
+
+    Raises:
+        ConfigurationError: As `read`.
+        LogSchemaError: As `read`.
     """
     found = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
     for path in found:
@@ -134,7 +174,7 @@ def read(paths: LogPath | Iterable[LogPath]) -> ReadResult:
         except OSError as fault:
             message = f"The log {path} cannot be read: {fault.strerror}.{_near(path)}"
             raise ConfigurationError(message) from fault
-    return ReadResult(found)
+    return found
 
 
 def _near(path: Path) -> str:

@@ -83,11 +83,13 @@ class AppendFile:
             OSError: The path cannot be written.
             LogSchemaError: The file holds something else.
         """
-        if self.path.exists():
-            self.append(deque())
-        else:
+        try:
+            self.path.stat()
+        except FileNotFoundError:
             with tempfile.TemporaryFile(dir=Path(os.path.realpath(self.path)).parent):
                 pass
+        else:
+            self.append(deque())
 
     def append(self, lines: deque[bytes]) -> None:
         """Append the lines, taking each out of `lines` once it is written.

@@ -1,6 +1,7 @@
 """The tools, each set up as its documentation says is best for calls, behind one face.
 
-A tool is imported only in the environment in which it is installed. What each is configured to do is told in words by `benchmarks.peers.tables.LABELS`.
+A tool is imported only in the environment in which it is installed. What each is configured to do is told in words by
+`benchmarks.peers.tables.LABELS`.
 """
 
 from __future__ import annotations

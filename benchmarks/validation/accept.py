@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from .loads import LOADS
 from .score import ALL, BIN_NAMES, Cell
 
 WANTED_INSIDE = 0.95
@@ -33,25 +32,7 @@ COMPARISON_LOAD = "serving"
 MOST_TIGHTNESS = 3.0
 MOST_UNBALANCED = 1e-3
 
-IN_STEP = "a sensor that looks at a part of the time only may never see what is in step with it"
 OPEN: Mapping[str, tuple[frozenset[str], str]] = {
-    "V100, no counter, power sticks": (
-        frozenset(LOADS),
-        "a power that repeats itself looks like a steady one",
-    ),
-    "H100, gain 0.9": (
-        frozenset(LOADS),
-        "no more than 12 % is allowed for calibration, of which this takes 11.1 %",
-    ),
-    **dict.fromkeys(
-        (
-            "H100, no counter",
-            "A100, no counter, 104 ms",
-            "H100, counter sticks",
-            "Two A100, one without counter, RAPL of AMD",
-        ),
-        (frozenset({"regular"}), IN_STEP),
-    ),
     "RTX 3090, 1 s average only": (
         frozenset({"regular"}),
         "the idle power learned from short pauses is too low",

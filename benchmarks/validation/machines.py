@@ -57,9 +57,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Cpu:
-    """One package, with memory behind it if that is asked for."""
+    """One package, with memory behind it if that is asked for; Intel renews its counters 1,024 times a second."""
 
     unit_j: float = INTEL_UNIT_J
+    period_s: float = 1 / 1024
     start_j: float = 12_345.678
     read_s: float = _RAPL_READ_S
     dram: bool = False
@@ -142,10 +143,10 @@ PROFILES: dict[str, Profile] = {
     ),
     "RAPL of Intel": Profile(cpus=(Cpu(),)),
     "RAPL of Intel, readings of 2 ms": Profile(cpus=(Cpu(read_s=0.002),)),
-    "RAPL of AMD, wraps": Profile(cpus=(Cpu(AMD_UNIT_J, start_j=65_300.0),)),
+    "RAPL of AMD, wraps": Profile(cpus=(Cpu(AMD_UNIT_J, 1e-3, start_j=65_300.0),)),
     "H100 and RAPL of Intel with memory": Profile((Gpu("h100"),), (Cpu(dram=True),)),
     "Two A100, one without counter, RAPL of AMD": Profile(
-        (Gpu("a100"), Gpu("a100", {}, COUNTER_ABSENT)), (Cpu(AMD_UNIT_J),)
+        (Gpu("a100"), Gpu("a100", {}, COUNTER_ABSENT)), (Cpu(AMD_UNIT_J, 1e-3),)
     ),
 }
 
@@ -238,10 +239,12 @@ def _packages(
     """Give each package a load of the same shape: 40 W when idle, a quarter of what the GPU draws above that."""
     devices = []
     for number, cpu in enumerate(profile.cpus):
-        package = tree.zone(f"package-{number}", unit_j=cpu.unit_j, start_j=cpu.start_j)
+        package = tree.zone(
+            f"package-{number}", unit_j=cpu.unit_j, start_j=cpu.start_j, period_s=cpu.period_s
+        )
         zones = [("cpu", package, shifted.scaled(0.25, 40 - 0.25 * IDLE_W))]
         if cpu.dram:
-            dram = tree.zone("dram", parent=package, unit_j=SERVER_DRAM_UNIT_J)
+            dram = tree.zone("dram", parent=package, unit_j=SERVER_DRAM_UNIT_J, period_s=cpu.period_s)
             zones.append(("dram", dram, shifted.scaled(0.03, 5 - 0.03 * IDLE_W)))
         for kind, zone, waveform in zones:
             zone._curve = waveform  # a curve that can also fade

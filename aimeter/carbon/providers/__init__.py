@@ -1,0 +1,174 @@
+"""Sources of intensity over time: one file each, chosen by name. None is asked unless the user has chosen it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, cast
+
+from aimeter.carbon.providers.base import Forecaster, Provider, ProviderFault, needs_key
+from aimeter.errors import ConfigurationError, did_you_mean
+from aimeter.secret import Secret
+
+__all__ = ["NAMES", "Forecaster", "Provider", "ProviderFault", "provider"]
+
+# ruff: noqa: PLC0415 - a provider's file is loaded when it is chosen
+
+Basis = Literal["lifecycle", "direct"]
+Signal = Literal["average", "marginal"]
+
+NAMES = ("offline", "electricitymaps", "electricitymaps-v3", "watttime", "gb", "rte", "entsoe", "eia930")
+"""What `carbon_provider` may be by name; anything with a slash or a dot in it is a file or an address."""
+
+KEYS = {
+    "electricitymaps": "ELECTRICITYMAPS_TOKEN",
+    "electricitymaps-v3": "ELECTRICITYMAPS_TOKEN",
+    "entsoe": "ENTSOE_TOKEN",
+    "eia930": "EIA_API_KEY",
+}
+"""The environment variable that has a provider's key, where `carbon_key` is not set."""
+
+_GIVES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "offline": (frozenset(), frozenset({"average"})),
+    "electricitymaps": (frozenset({"lifecycle", "direct"}), frozenset({"average"})),
+    "electricitymaps-v3": (frozenset({"lifecycle", "direct"}), frozenset({"average"})),
+    "watttime": (frozenset({"direct"}), frozenset({"average", "marginal"})),
+    "gb": (frozenset({"direct"}), frozenset({"average"})),
+    "rte": (frozenset({"direct"}), frozenset({"average"})),
+    "entsoe": (frozenset({"lifecycle"}), frozenset({"average"})),
+    "eia930": (frozenset({"lifecycle"}), frozenset({"average"})),
+}
+
+
+def provider(
+    chosen: object,
+    *,
+    key: Secret | None = None,
+    basis: Basis | None = None,
+    signal: Signal | None = None,
+    environ: Mapping[str, str],
+) -> Provider:
+    """Return the provider that a setting means.
+
+    Args:
+        chosen: A name of `NAMES`, the path or address of a CSV file, a function, or a provider.
+        key: Its key; by default that of the environment.
+        basis: What the numbers are to include; None leaves it to the provider.
+        signal: Average or marginal; None likewise.
+        environ: The environment.
+
+    Raises:
+        ConfigurationError: There is no such provider, it has no key, or it does not give what is asked for.
+    """
+    if isinstance(chosen, Secret):  # an address with a key in it
+        chosen = chosen.reveal()
+    if not isinstance(chosen, str):
+        return _own(chosen)
+    name = chosen.strip()
+    if "/" in name or "." in name or "\\" in name:
+        from aimeter.carbon.providers.file_or_url import FileOrUrl
+
+        return FileOrUrl(name)
+    name = name.lower()
+    if name not in NAMES:
+        message = (
+            f"The carbon_provider {chosen!r} is unknown.{did_you_mean(name, NAMES)} Known: {', '.join(NAMES)}; "
+            "or give the path or address of a CSV file."
+        )
+        raise ConfigurationError(message)
+    _check(name, "carbon_basis", basis, _GIVES[name][0])
+    _check(name, "carbon_signal", signal, _GIVES[name][1])
+    return _NAMED[name](name, key, basis, signal, environ)
+
+
+def _own(chosen: object) -> Provider:
+    if isinstance(chosen, Provider):
+        return chosen
+    if callable(chosen):
+        from aimeter.carbon.providers.user import UserFunction, UserProvider
+
+        return UserProvider(cast("UserFunction", chosen))
+    message = f"carbon_provider is {chosen!r}; give a name, a path, an address, a function or a provider."
+    raise ConfigurationError(message)
+
+
+def _check(name: str, setting: str, asked: str | None, given: frozenset[str]) -> None:
+    if asked is not None and asked not in given:
+        has = " or ".join(sorted(given)) or "what its tables have"
+        message = f"{setting} is {asked!r}, and {name} gives {has}: leave it out, or choose another provider."
+        raise ConfigurationError(message)
+
+
+_Maker = Callable[[str, Secret | None, Basis | None, Signal | None, Mapping[str, str]], Provider]
+
+
+def _key(name: str, key: Secret | None, environ: Mapping[str, str]) -> Secret:
+    variable = KEYS[name]
+    text = key.reveal() if key is not None else environ.get(variable, "").strip()
+    if not text:
+        raise needs_key(name, f"AIMETER_CARBON_KEY or {variable}")
+    return Secret(text)
+
+
+def _offline(*_: object) -> Provider:
+    from aimeter.carbon.providers.offline import Offline
+
+    return Offline()
+
+
+def _electricitymaps(
+    name: str, key: Secret | None, basis: Basis | None, _: object, environ: Mapping[str, str]
+) -> Provider:
+    from aimeter.carbon.providers.electricitymaps import ElectricityMaps
+
+    version: Literal["v3", "v4"] = "v3" if name.endswith("v3") else "v4"
+    return ElectricityMaps(_key(name, key, environ), basis or "lifecycle", version)
+
+
+def _watttime(
+    name: str, key: Secret | None, _: object, signal: Signal | None, environ: Mapping[str, str]
+) -> Provider:
+    from aimeter.carbon.providers.watttime import WattTime
+
+    given = key.reveal() if key is not None else ""
+    user, colon, password = given.partition(":")
+    if not colon:
+        user, password = environ.get("WATTTIME_USER", ""), given or environ.get("WATTTIME_PASSWORD", "")
+    if not user or not password:
+        raise needs_key(name, "WATTTIME_USER and WATTTIME_PASSWORD, or AIMETER_CARBON_KEY=user:password")
+    return WattTime(user, Secret(password), signal or "average")
+
+
+def _gb(*_: object) -> Provider:
+    from aimeter.carbon.providers.gb import GreatBritain
+
+    return GreatBritain()
+
+
+def _rte(*_: object) -> Provider:
+    from aimeter.carbon.providers.rte import Rte
+
+    return Rte()
+
+
+def _entsoe(name: str, key: Secret | None, _: object, __: object, environ: Mapping[str, str]) -> Provider:
+    from aimeter.carbon.providers.entsoe import Entsoe
+
+    return Entsoe(_key(name, key, environ))
+
+
+def _eia930(name: str, key: Secret | None, _: object, __: object, environ: Mapping[str, str]) -> Provider:
+    from aimeter.carbon.providers.eia930 import Eia930
+
+    return Eia930(_key(name, key, environ))
+
+
+_NAMED: dict[str, _Maker] = {
+    "offline": _offline,
+    "electricitymaps": _electricitymaps,
+    "electricitymaps-v3": _electricitymaps,
+    "watttime": _watttime,
+    "gb": _gb,
+    "rte": _rte,
+    "entsoe": _entsoe,
+    "eia930": _eia930,
+}

@@ -1,0 +1,133 @@
+"""Intensity from a file of one's own, or from the address of one: CSV in the form that the docs describe.
+
+A header names the columns. Needed are ``start`` (ISO 8601; UTC unless it says otherwise) and one of ``g_per_kwh``,
+``kg_per_mwh`` (the same number) and ``lb_per_mwh``. May be there: ``end`` (else a value holds to the next, the last
+one as long as the one before it), ``zone``, ``lower``, ``upper`` (in the same unit), ``estimated`` (yes or no).
+Lines before the header that begin with ``#`` say what the numbers are: ``# kind: average;location-based;lifecycle;
+consumption`` and ``# source: …``. A malformed row loses that row only.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from aimeter.carbon.intensity import g_per_kwh_from_lb_per_mwh
+from aimeter.carbon.location import Zone
+from aimeter.carbon.providers.base import HOUR_S, ProviderFault, answer, epoch
+from aimeter.carbon.providers.http import MAX_BYTES, Request, get
+from aimeter.carbon.series import Point, Series, kind_from
+
+_UNITS: Mapping[str, Callable[[float], float]] = {
+    "g_per_kwh": float,
+    "kg_per_mwh": float,
+    "lb_per_mwh": g_per_kwh_from_lb_per_mwh,
+}
+_YES = frozenset({"yes", "true", "1"})
+
+
+@dataclass(frozen=True, slots=True)
+class FileOrUrl:
+    """A CSV file, local or behind ``http://`` or ``https://``.
+
+    Args:
+        place: Path or address. What is behind a ``?`` in an address is taken for secret.
+        period_s: How often it is looked at anew.
+    """
+
+    place: str = field(repr=False)
+    period_s: float = HOUR_S
+    name: str = "file"
+
+    @property
+    def cache_key(self) -> str | None:
+        """The address; a file on this machine is read itself."""
+        return self.place if self.place.startswith(("http://", "https://")) else None
+
+    def zone_of(self, zone: Zone) -> str:
+        """Return the code of the grid that a place draws from, for the column ``zone``."""
+        return zone.grid
+
+    def series(self, zone: str, start_s: float, end_s: float) -> Series:
+        """Return what the file holds of a zone; times outside the interval are there too."""
+        del start_s, end_s  # one file is read whole
+        return read(self._text(), zone, Path(self.place.partition("?")[0]).name)
+
+    forecast = series
+
+    def _text(self) -> str:
+        if self.place.startswith(("http://", "https://")):
+            url, _, query = self.place.partition("?")
+            pairs = parse_qsl(query, keep_blank_values=True)
+            secrets = tuple(value for _, value in pairs if value)
+            body = get(Request(url, pairs, secrets=secrets))
+        else:
+            body = _read_file(Path(self.place).expanduser())
+        try:
+            return body.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            pass
+        message = "file: it is not UTF-8"
+        raise ProviderFault(message)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            body = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        message = f"file: {path.name} cannot be read ({error.strerror})"
+        raise ProviderFault(message) from None
+    if len(body) > MAX_BYTES:
+        message = f"file: {path.name} is longer than {MAX_BYTES:,} bytes"
+        raise ProviderFault(message)
+    return body
+
+
+def read(text: str, zone: str, name: str) -> Series:
+    """Return the series of a zone from the text of a file.
+
+    Raises:
+        ProviderFault: It is no such file, or has no usable row.
+    """
+    lines = text.splitlines()
+    notes: dict[str, str] = {}
+    while lines and (lines[0].startswith("#") or not lines[0].strip()):
+        key, _, value = lines.pop(0).lstrip("# ").partition(":")
+        notes[key.strip().lower()] = value.strip()
+    rows = csv.DictReader(lines)
+    columns = list(rows.fieldnames or ())
+    units = [unit for unit in _UNITS if unit in columns]
+    if "start" not in columns or len(units) != 1:
+        message = f"file: {name} is not in the documented form: its header needs start and one of {', '.join(_UNITS)}"
+        raise ProviderFault(message)
+    kind = kind_from(notes.get("kind", ""))
+    wanted = [row for row in rows if "zone" not in columns or row["zone"] == zone]
+    source = f"{name}; {notes['source']}" if notes.get("source") else name
+    return answer(zone, kind, source, _points(wanted, units[0]))
+
+
+def _points(rows: Sequence[Mapping[str, str]], unit: str) -> list[Point]:
+    convert = _UNITS[unit]
+    begun: list[Point] = []
+    for row in rows:
+        try:
+            start_s = epoch(row["start"])
+            end_s = epoch(row["end"]) if row.get("end") else 0.0
+            value = convert(float(row[unit]))
+            lower, upper = (convert(float(row[key])) if row.get(key) else None for key in ("lower", "upper"))
+        except (ValueError, TypeError, OverflowError):
+            continue
+        estimated = (row.get("estimated") or "").strip().lower() in _YES
+        begun.append(Point(start_s, end_s, value, estimated, lower, upper))
+    begun.sort(key=lambda point: point.start_s)
+    made = []
+    width_s = HOUR_S
+    for place, point in enumerate(begun):
+        following_s = begun[place + 1].start_s if place + 1 < len(begun) else point.start_s + width_s
+        width_s = following_s - point.start_s or width_s
+        made.append(point._replace(end_s=point.end_s or following_s))
+    return made

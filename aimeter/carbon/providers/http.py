@@ -1,0 +1,228 @@
+"""Asking a provider over HTTP: a small answer, soon, or a fault that gives no secret away.
+
+Whatever the other side does (refuse, hang, drip, send 50 MB or a log-in page), the outcome is bytes within the
+limits or one `ProviderFault` whose text is made here. `requests` names the whole address in its exceptions, keys
+included, so those are never passed on, not even as the cause.
+
+This module is loaded when a provider that needs it is chosen, and not in the thread that asks: a fork in the middle of an
+import would leave the child with half a module.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, quote_plus, urlsplit
+
+import requests
+
+from aimeter._version import __version__
+from aimeter.carbon.providers.base import ProviderFault
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+
+CONNECT_S = 2.0
+READ_S = 2.0
+"""The longest silence, as advised for data that nobody should wait for."""
+TOTAL_S = 15.0
+"""The longest answer in time: a server that drips a byte a second never falls silent."""
+MAX_BYTES = 4 * 1024 * 1024
+"""The longest answer in size. Ten days of five-minute values are some 300 kB."""
+
+_BLOCK = 65536
+_EXCERPT = 120
+_TOO_MANY = 429
+_OK, _ERRORS, _SERVER = 200, 400, 500
+
+
+class Request(NamedTuple):
+    """One request.
+
+    Attributes:
+        url: Address without query.
+        params: The query.
+        headers: Besides our own.
+        login: User and password for HTTP Basic.
+        secrets: Texts that must not appear anywhere.
+    """
+
+    url: str
+    params: Mapping[str, str] | Iterable[tuple[str, str]] = ()
+    headers: Mapping[str, str] = {}
+    login: tuple[str, str] | None = None
+    secrets: tuple[str, ...] = ()
+
+
+def get(request: Request, *, total_s: float = TOTAL_S, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the body of a successful answer.
+
+    Raises:
+        ProviderFault: There was none within the limits.
+    """
+    host = urlsplit(request.url).hostname or "?"
+    _keep_secret(request.secrets)
+    # Raised out here, so that no exception of requests hangs on it as its context.
+    status, headers, body, trouble = _exchange(request, total_s, max_bytes)
+    if trouble:
+        message = f"{host}: {trouble}"
+        raise ProviderFault(message)
+    if status != _OK:
+        raise _refusal(host, status, headers, _told(body, request.secrets))
+    return body
+
+
+def get_json(request: Request) -> Any:  # noqa: ANN401 - foreign JSON
+    """Return the decoded JSON of a successful answer.
+
+    Raises:
+        ProviderFault: There was none, or it is no JSON: a page of HTML, garbage, a document without end.
+    """
+    body = get(request)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        pass
+    host = urlsplit(request.url).hostname
+    what = "a page of HTML" if body.lstrip()[:1] == b"<" else "no JSON"
+    message = f"{host}: the answer is {what}"
+    raise ProviderFault(message)
+
+
+class _Exchange(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    trouble: str
+
+
+def _exchange(request: Request, total_s: float, max_bytes: int) -> _Exchange:
+    until_s = time.monotonic() + total_s
+    try:
+        with (
+            requests.Session() as session,
+            session.get(
+                request.url,
+                params=request.params,
+                # Not compressed: a few bytes may unfold to gigabytes.
+                headers={
+                    "User-Agent": f"aimeter/{__version__}",
+                    "Accept-Encoding": "identity",
+                    **request.headers,
+                },
+                auth=request.login or _no_login,
+                timeout=(CONNECT_S, READ_S),
+                stream=True,
+                # A redirection would carry the keys to another host.
+                allow_redirects=not request.secrets,
+            ) as response,
+        ):
+            body, trouble = _body(response, until_s, max_bytes)
+            return _Exchange(response.status_code, dict(response.headers), body, trouble)
+    except requests.exceptions.Timeout:
+        trouble = f"no answer within {READ_S:g} s"
+    except requests.exceptions.ConnectionError:
+        trouble = "it cannot be reached, or broke off"
+    except (requests.exceptions.RequestException, OSError, ValueError) as error:
+        trouble = f"the exchange failed ({type(error).__name__})"
+    except Exception as error:  # noqa: BLE001 - urllib3's own, such as a broken chunk, come through a stream
+        trouble = f"the exchange failed ({type(error).__name__})"
+    return _Exchange(0, {}, b"", trouble)
+
+
+def _no_login(request: PreparedRequest) -> PreparedRequest:
+    """Add nothing. Without it requests would send what the user's ~/.netrc has for the host."""
+    return request
+
+
+def _body(response: Response, until_s: float, max_bytes: int) -> tuple[bytes, str]:
+    declared = response.headers.get("Content-Length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        return b"", f"the answer is too long ({int(declared):,} bytes)"
+    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        return b"", "the answer is compressed, and was not asked to be"
+    # One read of the socket at a time, where urllib3 (2.0 and later) has that: a full block may take for ever.
+    read = getattr(response.raw, "read1", None) or response.raw.read
+    blocks, size = [], 0
+    while block := read(_BLOCK, decode_content=False):
+        size += len(block)
+        if size > max_bytes:
+            return b"", f"the answer is too long (more than {max_bytes:,} bytes)"
+        if time.monotonic() > until_s:
+            return b"", "the answer takes too long"
+        blocks.append(block)
+    return b"".join(blocks), ""
+
+
+def _refusal(host: str, status: int, headers: Mapping[str, str], told: str) -> ProviderFault:
+    wait_s = next(
+        (_retry_after_s(text) for name, text in headers.items() if name.lower() == "retry-after"), None
+    )
+    refused = _ERRORS <= status < _SERVER and status != _TOO_MANY
+    return ProviderFault(f"{host}: HTTP {status}{told}", refused=refused, retry_after_s=wait_s)
+
+
+def _retry_after_s(text: str) -> float | None:
+    """Return the seconds of a Retry-After, which is a number or a date (RFC 9110, 10.2.3)."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _told(body: bytes, secrets: tuple[str, ...]) -> str:
+    """Return what an error's body says about itself: 401 may mean a wrong key or a plan without the zone."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    for key in ("message", "error", "detail", "error_message"):
+        found = document.get(key) if isinstance(document, dict) else None
+        if isinstance(found, dict):
+            found = found.get("message")
+        if isinstance(found, str) and found.strip():
+            plain = "".join(sign for sign in " ".join(found.split()) if sign.isprintable())
+            return f" ({masked(plain, secrets)[:_EXCERPT]})"
+    return ""
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Return `text` with every secret in it as three asterisks."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    return text
+
+
+class _Mask(logging.Filter):
+    """Takes our keys out of what urllib3 logs: at level DEBUG it logs the query of every request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secrets: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        clean = masked(text, self.secrets)
+        if clean != text:
+            record.msg, record.args = clean, ()
+        return True
+
+
+_mask = _Mask()
+
+
+def _keep_secret(secrets: Iterable[str]) -> None:
+    found = [form for secret in secrets if secret for form in (secret, quote(secret, ""), quote_plus(secret))]
+    if found:
+        _mask.secrets.update(found)
+        logging.getLogger("urllib3.connectionpool").addFilter(_mask)  # adding it again changes nothing

@@ -1,0 +1,95 @@
+"""The few columns of a log that grams need, several times as fast as whole records."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from aimeter.report.read import LogPath, Rows, readable
+from aimeter.sinks.text import csv_fields
+
+_NEEDED = (
+    "start",
+    "duration_s",
+    "self_j",
+    "pue",
+    "intensity_g_per_kwh",
+    "intensity_method",
+    "aimeter_version",
+)
+
+
+class Brief(NamedTuple):
+    """What is needed of a row; see `aimeter.record.Record`."""
+
+    start: str
+    duration_s: float
+    self_j: float | None
+    pue: float
+    intensity_g_per_kwh: float | None
+    intensity_method: str
+
+
+class BriefResult(Rows[Brief]):
+    """The briefs of some logs. What is malformed in other columns than these goes unseen."""
+
+    _places: tuple[list[str], list[int]] = [], []
+
+    @staticmethod
+    def _fields(line: bytes) -> list[str]:
+        """Split a line as `csv_fields` does, by the csv module, which is faster and stricter."""
+        text = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
+        try:
+            return next(csv.reader((text,), strict=True), [""])
+        except csv.Error:  # perhaps only a field longer than it takes
+            return csv_fields(line)
+
+    def _of_csv(self, fields: Sequence[str], columns: list[str]) -> Brief:
+        known, places = self._places
+        if known is not columns:
+            places = [columns.index(column) for column in _NEEDED]
+            self._places = columns, places
+        return _brief(*[fields[place] for place in places])
+
+    def _of_json(self, document: object) -> Brief:
+        if not isinstance(document, dict):
+            raise TypeError(document)
+        missing = [column for column in _NEEDED if column not in document]
+        if missing:
+            message = f"the row has no {missing[0]}"
+            raise ValueError(message)
+        given = (document[column] for column in _NEEDED)
+        return _brief(*["" if value is None else str(value) for value in given])
+
+
+def _brief(
+    start: str, duration_s: str, self_j: str, pue: str, intensity: str, method: str, version: str
+) -> Brief:
+    if not version:
+        message = "aimeter_version is empty: the row is torn"
+        raise ValueError(message)
+    return Brief(start, _number(duration_s), _known(self_j), _number(pue), _known(intensity), method)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _known(text: str) -> float | None:
+    number = float(text) if text else math.nan
+    return number if math.isfinite(number) else None
+
+
+def read_briefs(paths: LogPath | Iterable[LogPath]) -> BriefResult:
+    """Read logs as `aimeter.report.read` does, a few columns of each row.
+
+    Raises:
+        ConfigurationError: A path names no readable file.
+        LogSchemaError: A file is no aimeter log.
+    """
+    return BriefResult(readable(paths))

@@ -1,0 +1,578 @@
+"""Providers of intensity over time, through the real HTTP client, against a server that plays them and their faults."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+import traceback
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from aimeter.carbon.location import resolve
+from aimeter.carbon.providers import KEYS, NAMES, Forecaster, Provider, ProviderFault, provider
+from aimeter.carbon.providers.eia930 import Eia930
+from aimeter.carbon.providers.electricitymaps import ElectricityMaps
+from aimeter.carbon.providers.entsoe import Entsoe
+from aimeter.carbon.providers.file_or_url import FileOrUrl
+from aimeter.carbon.providers.gb import GreatBritain
+from aimeter.carbon.providers.offline import Offline
+from aimeter.carbon.providers.rte import Rte
+from aimeter.carbon.providers.user import UserProvider
+from aimeter.carbon.providers.watttime import WattTime
+from aimeter.carbon.series import Kind, Point, Series
+from aimeter.errors import ConfigurationError
+from aimeter.secret import Secret
+from tests.carbon_server import FAULTS, Answer, CarbonServer, at, hurry
+
+KEY = "SECRET-KEY"
+HOUR = 3600.0
+NOW = time.time() // HOUR * HOUR
+
+
+@pytest.fixture
+def server():
+    made = CarbonServer()
+    yield made
+    made.close()
+
+
+def all_of(server):
+    """Every provider that asks over HTTP, with a zone it knows."""
+    return {
+        "electricitymaps": (ElectricityMaps(Secret(KEY), base=server.url), "FR"),
+        "electricitymaps-v3": (ElectricityMaps(Secret(KEY), version="v3", base=server.url), "FR"),
+        "watttime": (WattTime("me", Secret(KEY), base=server.url), "CAISO_NORTH"),
+        "gb": (GreatBritain(server.url), "GB"),
+        "rte": (Rte(server.url), "FR"),
+        "entsoe": (Entsoe(Secret(KEY), server.url), "10YFR-RTE------C"),
+        "eia930": (Eia930(Secret(KEY), server.url), "CISO"),
+        "file": (FileOrUrl(f"{server.url}/grid.csv?key={KEY}"), "FR"),
+    }
+
+
+PROVIDERS = ("electricitymaps", "electricitymaps-v3", "watttime", "gb", "rte", "entsoe", "eia930", "file")
+
+
+def values(series):
+    return [(point.start_s, point.end_s, pytest.approx(point.g_per_kwh)) for point in series.points]
+
+
+# What each says, in the shape that it documents
+
+
+def test_electricity_maps_history(server):
+    """v4: hourly values with their own estimated flag; the zone, the basis and no look-up of the caller are asked for."""
+    server.answer = lambda seen: Answer(
+        {
+            "zone": "FR",
+            "data": [
+                {"zone": "FR", "carbonIntensity": 30, "datetime": at(NOW - HOUR), "updatedAt": at(NOW),
+                 "emissionFactorType": "lifecycle", "isEstimated": False, "estimationMethod": None},
+                {"zone": "FR", "carbonIntensity": 42, "datetime": at(NOW), "updatedAt": at(NOW),
+                 "emissionFactorType": "lifecycle", "isEstimated": True, "estimationMethod": "TIME_SLICER_AVERAGE"},
+            ],
+            "temporalGranularity": "hourly",
+        }
+    )  # fmt: skip
+    series = ElectricityMaps(Secret(KEY), base=server.url).series("FR", NOW, NOW + 60)
+    assert values(series) == [(NOW - HOUR, NOW, 30), (NOW, NOW + HOUR, 42)]
+    assert [point.estimated for point in series.points] == [False, True]
+    assert series.kind == Kind("lifecycle", "flow-traced")
+    (seen,) = server.seen
+    assert seen.path == "/v4/carbon-intensity/history"
+    assert seen.query == {"zone": "FR", "emissionFactorType": "lifecycle", "disableCallerLookup": "true"}
+    assert seen.headers["auth-token"] == KEY
+
+
+def test_electricity_maps_past_data_centre_and_forecast(server):
+    """v4: the past by range, a cloud region by name, a forecast whose fields may be absent; v3 by its own path."""
+    asked = ElectricityMaps(Secret(KEY), "direct", base=server.url)
+    server.answer = lambda seen: Answer(
+        {"zone": "DE", "data": [
+            {"zone": "DE", "carbonIntensity": 300, "datetime": "2026-01-01T00:00:00.000Z",
+             "emissionFactorType": "direct", "flowTraced": False, "temporalGranularity": "15_minutes"}]}
+    )  # fmt: skip
+    long_ago = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    series = asked.series("gcp:europe-west3", long_ago, long_ago + 600)
+    assert values(series) == [(long_ago, long_ago + 900, 300)]
+    assert series.kind == Kind("direct", "production")
+    assert server.seen[0].path == "/v4/carbon-intensity/past-range"
+    assert server.seen[0].query["dataCenterProvider"] == "gcp"
+    assert server.seen[0].query["dataCenterRegion"] == "europe-west3"
+    server.answer = lambda seen: Answer(
+        {
+            "zone": "DE",
+            "forecast": [{"datetime": at(NOW)}, {"carbonIntensity": 200, "datetime": at(NOW + HOUR)}],
+        }
+    )
+    series = asked.forecast("DE", NOW, NOW + 20 * HOUR)
+    assert values(series) == [(NOW + HOUR, NOW + 2 * HOUR, 200)]
+    assert series.points[0].estimated
+    assert server.seen[1].query["horizonHours"] == "24"
+    old = ElectricityMaps(Secret(KEY), version="v3", base=server.url)
+    server.answer = lambda seen: Answer(
+        {"zone": "FR", "history": [], "carbonIntensity": 33, "datetime": at(NOW), "updatedAt": at(NOW)}
+    )
+    assert values(old.series("FR", NOW, NOW)) == [(NOW, NOW + HOUR, 33)]
+    assert server.seen[2].path.startswith("/v3/")
+
+
+def test_watttime(server):
+    """v3: logs in once, converts pounds for a megawatt-hour, names the model; marginal on request."""
+
+    def play(seen):
+        if seen.path == "/login":
+            return Answer({"token": "TOKEN"})
+        signal = seen.query["signal_type"]
+        return Answer(
+            {
+                "data": [{"point_time": at(NOW + 300 * k, "%Y-%m-%dT%H:%M:%S+00:00"), "value": 1000.0 + k} for k in (0, 1)],
+                "meta": {"data_point_period_seconds": 300, "region": "CAISO_NORTH", "signal_type": signal,
+                         "units": "lbs_co2_per_mwh", "model": {"date": "2026-03-01"}, "warnings": []},
+            }
+        )  # fmt: skip
+
+    server.answer = play
+    asked = WattTime("me", Secret(KEY), base=server.url)
+    series = asked.series("CAISO_NORTH", NOW, NOW + 600)
+    assert values(series) == [(NOW, NOW + 300, 453.59237), (NOW + 300, NOW + 600, 454.04596237)]
+    assert series.kind.signal == "average"
+    assert "2026-03-01" in series.source
+    asked.signal = "marginal"
+    assert asked.forecast("CAISO_NORTH", NOW, NOW + HOUR).kind.signal == "marginal"
+    assert [seen.path for seen in server.seen] == ["/login", "/v3/historical", "/v3/forecast"]
+    assert server.seen[0].headers["Authorization"].startswith("Basic ")
+    assert server.seen[1].headers["Authorization"] == "Bearer TOKEN"
+    assert server.seen[2].query["signal_type"] == "co2_moer"
+
+
+def test_great_britain(server):
+    """National: actual where it is out, else the forecast, marked estimated."""
+    half = 1800.0
+    server.answer = lambda seen: Answer(
+        {"data": [
+            {"from": at(NOW - half, "%Y-%m-%dT%H:%MZ"), "to": at(NOW, "%Y-%m-%dT%H:%MZ"),
+             "intensity": {"forecast": 266, "actual": 263, "index": "moderate"}},
+            {"from": at(NOW, "%Y-%m-%dT%H:%MZ"), "to": at(NOW + half, "%Y-%m-%dT%H:%MZ"),
+             "intensity": {"forecast": 250, "actual": None, "index": "moderate"}},
+        ]}
+    )  # fmt: skip
+    series = GreatBritain(server.url).series("GB", NOW - half, NOW + 60)
+    assert values(series) == [(NOW - half, NOW, 263), (NOW, NOW + half, 250)]
+    assert [point.estimated for point in series.points] == [False, True]
+    assert series.kind == Kind("direct-co2", "consumption")
+    assert server.seen[0].path.startswith("/intensity/")
+
+
+@pytest.mark.parametrize(("zone", "end"), [("13", "regionid/13"), ("rg10", "postcode/RG10")])
+def test_great_britain_by_region(server, zone, end):
+    """Regional: by number or outward postcode; forecasts only; ahead as well."""
+    server.answer = lambda seen: Answer(
+        {"data": {"regionid": 13, "dnoregion": "UKPN London", "shortname": "London", "data": [
+            {"from": at(NOW, "%Y-%m-%dT%H:%MZ"), "to": at(NOW + 1800, "%Y-%m-%dT%H:%MZ"),
+             "intensity": {"forecast": 180, "index": "moderate"}, "generationmix": []}]}}
+    )  # fmt: skip
+    series = GreatBritain(server.url).forecast(zone, NOW, NOW + 24 * HOUR)
+    assert values(series) == [(NOW, NOW + 1800, 180)]
+    assert series.points[0].estimated
+    assert "London" in series.source
+    assert server.seen[0].path.endswith(f"fw24h/{end}")
+
+
+def test_rte_live_and_consolidated(server):
+    """Quarters of an hour from the live data set, half hours from the consolidated one, page by page."""
+
+    def play(seen):
+        offset = int(seen.query["offset"])
+        count = 100 if offset == 0 else 3
+        return Answer(
+            {"total_count": 103, "results": [
+                {"date_heure": at(NOW - 900 * (offset + k), "%Y-%m-%dT%H:%M:%S+00:00"), "taux_co2": 20 + k}
+                for k in range(count)]}
+        )  # fmt: skip
+
+    server.answer = play
+    series = Rte(server.url).series("FR", NOW - 100 * 900, NOW)
+    assert len(series.points) == 103
+    assert values(series)[-1] == (NOW, NOW + 900, 20)
+    assert series.points[-1].estimated
+    assert series.kind == Kind("direct-co2", "production")
+    assert "eco2mix-national-tr" in server.seen[0].path
+    assert "taux_co2 IS NOT NULL" in server.seen[0].query["where"]
+    server.answer = lambda seen: Answer(
+        {"results": [{"date_heure": "2025-01-01T00:00:00+00:00", "taux_co2": 31}]}
+    )
+    old = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
+    series = Rte(server.url).series("FR", old, old + HOUR)
+    assert values(series) == [(old, old + 1800, 31)]
+    assert not series.points[0].estimated
+    assert "eco2mix-national-cons-def" in server.seen[-1].path
+
+
+def entsoe_document(*series):
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<GL_MarketDocument xmlns="urn:iec62325.351:tc57wg16:451-6:generationloaddocument:3:0">'
+        f"<mRID>x</mRID>{''.join(series)}</GL_MarketDocument>"
+    )
+
+
+def entsoe_series(code, points, *, storage=False, start=NOW, hours=2, resolution="PT60M"):
+    domain = "out" if storage else "in"
+    steps = "".join(
+        f"<Point><position>{position}</position><quantity>{amount}</quantity></Point>"
+        for position, amount in points
+    )
+    return (
+        f"<TimeSeries><mRID>1</mRID><{domain}BiddingZone_Domain.mRID>10YFR</{domain}BiddingZone_Domain.mRID>"
+        f"<curveType>A03</curveType><MktPSRType><psrType>{code}</psrType></MktPSRType>"
+        f"<Period><timeInterval><start>{at(start, '%Y-%m-%dT%H:%MZ')}</start>"
+        f"<end>{at(start + hours * HOUR, '%Y-%m-%dT%H:%MZ')}</end></timeInterval>"
+        f"<resolution>{resolution}</resolution>{steps}</Period></TimeSeries>"
+    )
+
+
+def test_entsoe_is_its_mix_times_the_factors(server):
+    """Nuclear 12 and gas 490 g/kWh by share; storage is no generation; a missing position repeats the one before."""
+    server.answer = lambda seen: Answer(
+        entsoe_document(
+            entsoe_series("B14", [(1, 900)]),
+            entsoe_series("B04", [(1, 100), (2, 300)]),
+            entsoe_series("B10", [(1, 5000)]),
+            entsoe_series("B10", [(1, 5000)], storage=True),
+        )
+    )
+    series = Entsoe(Secret(KEY), server.url).series("10YFR-RTE------C", NOW, NOW + 2 * HOUR)
+    assert values(series) == [
+        (NOW, NOW + HOUR, (900 * 12 + 100 * 490) / 1000),
+        (NOW + HOUR, NOW + 2 * HOUR, (900 * 12 + 300 * 490) / 1200),
+    ]
+    first = series.points[0]
+    assert (first.lower, first.upper) == (
+        pytest.approx((900 * 3.7 + 100 * 410) / 1000),
+        pytest.approx((900 * 110 + 100 * 650) / 1000),
+    )
+    assert first.estimated
+    assert server.seen[0].query["documentType"] == "A75"
+
+
+def test_entsoe_says_that_it_has_no_data(server):
+    """An acknowledgement is a fault with the platform's own words, and never the token in them."""
+    server.answer = lambda seen: Answer(
+        '<?xml version="1.0"?><Acknowledgement_MarketDocument xmlns="urn:x"><Reason><code>999</code>'
+        f"<text>No matching data found for {KEY}</text></Reason></Acknowledgement_MarketDocument>"
+    )
+    with pytest.raises(ProviderFault, match="No matching data found for"):
+        Entsoe(Secret(KEY), server.url).series("10YFR-RTE------C", NOW, NOW)
+
+
+def eia_rows(hours, mix, **changes):
+    return {
+        "response": {
+            "total": "4",
+            "data": [
+                {"period": at(NOW - HOUR * k, "%Y-%m-%dT%H"), "respondent": "CISO", "fueltype": fuel,
+                 "value": str(amount), "value-units": "megawatthours", **changes}
+                for k in range(hours) for fuel, amount in mix.items()
+            ],
+        }
+    }  # fmt: skip
+
+
+def test_eia_is_its_mix_times_the_factors(server):
+    """Coal 820 and wind 11 g/kWh by share, for the hour that ends at the period; storage and negatives left out."""
+    server.answer = lambda seen: Answer(eia_rows(2, {"COL": 250, "WND": 750, "BAT": 400, "SUN": -3}))
+    series = Eia930(Secret(KEY), server.url).series("CISO", NOW - HOUR, NOW)
+    assert values(series) == [
+        (NOW - 2 * HOUR, NOW - HOUR, 0.25 * 820 + 0.75 * 11),
+        (NOW - HOUR, NOW, 0.25 * 820 + 0.75 * 11),
+    ]
+    assert server.seen[0].query["facets[respondent][]"] == "CISO"
+
+
+def test_too_much_without_a_factor_is_no_value(server):
+    """Up to a tenth of other generation widens the bounds; more of it leaves no value."""
+    server.answer = lambda seen: Answer(eia_rows(1, {"COL": 90, "OTH": 10}))
+    point = Eia930(Secret(KEY), server.url).series("CISO", NOW - HOUR, NOW).points[0]
+    assert point.g_per_kwh == pytest.approx(820)
+    assert (point.lower, point.upper) == (pytest.approx(0.9 * 740), pytest.approx(0.9 * 910 + 0.1 * 1100))
+    server.answer = lambda seen: Answer(eia_rows(1, {"COL": 80, "OTH": 20}))
+    with pytest.raises(ProviderFault, match="no usable value"):
+        Eia930(Secret(KEY), server.url).series("CISO", NOW - HOUR, NOW)
+
+
+CSV = """# kind: average;location-based;lifecycle;consumption
+# source: my utility, 2026
+start,lb_per_mwh,zone,lower,estimated
+2026-01-01T00:00Z,100,FR,50,no
+2026-01-01T01:00Z,200,FR,,yes
+2026-01-01T01:00Z,900,DE,,no
+yesterday,300,FR,,no
+2026-01-01T02:00Z,many,FR,,no
+2026-01-01T03:00Z,-5,FR,,no
+2026-01-01T04:00Z,300
+"""
+
+
+def test_a_file_in_the_documented_form(tmp_path):
+    """Units, zone, bounds and notes are read; a value holds to the next; a malformed row loses that row only."""
+    path = tmp_path / "grid.csv"
+    path.write_text(CSV, encoding="utf-8-sig")
+    series = FileOrUrl(str(path)).series("FR", 0, 0)
+    begin = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    assert [(point.start_s - begin, point.g_per_kwh) for point in series.points] == [
+        (0.0, pytest.approx(45.359237)),
+        (HOUR, pytest.approx(90.718474)),
+    ]
+    assert series.points[0].end_s == begin + HOUR
+    assert series.points[0].lower == pytest.approx(22.6796185)
+    assert [point.estimated for point in series.points] == [False, True]
+    assert series.kind == Kind("lifecycle", "consumption")
+    assert series.source == "grid.csv; my utility, 2026"
+
+
+@pytest.mark.parametrize("unit", ["g_per_kwh", "kg_per_mwh", "lb_per_mwh"])
+def test_the_units_of_a_file(server, unit):
+    """A gram for a kilowatt-hour is a kilogram for a megawatt-hour, and 1 lb/MWh is 0.45359237 g/kWh."""
+    server.answer = lambda seen: Answer(f"start,{unit}\n2026-01-01T00:00Z,100\n")
+    (point,) = FileOrUrl(f"{server.url}/a.csv").series("FR", 0, 0).points
+    assert point.g_per_kwh == pytest.approx(45.359237 if unit.startswith("lb") else 100)
+    assert point.end_s - point.start_s == HOUR
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n1,2\n", "start,g_per_kwh,lb_per_mwh\n", "start,g_per_kwh\n", "\0\0"]
+)
+def test_a_file_of_another_form_is_a_fault(tmp_path, text):
+    """What is not in the form is a fault that says so, and so is a file that is not there."""
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    with pytest.raises(ProviderFault):
+        FileOrUrl(str(path)).series("FR", 0, 0)
+    with pytest.raises(ProviderFault, match="cannot be read"):
+        FileOrUrl(str(tmp_path / "none.csv")).series("FR", 0, 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda zone, start, end: 100,
+        lambda zone, start, end: [(start, 50.0), (start + (end - start) / 2, 150.0)],
+        lambda zone, start, end: Series(zone, Kind("direct", "production"), "mine", (Point(0, 10, 100),)),
+    ],
+)
+def test_a_function_of_the_users_own(answer):
+    """A number for the whole, pairs of time and number, or a series."""
+    series = UserProvider(answer).series("FR", 0.0, 10.0)
+    assert sum(p.g_per_kwh * (p.end_s - p.start_s) for p in series.points) >= 1000
+
+
+@pytest.mark.parametrize("wrong", [None, "x", [1, 2], [("a", 1)], [], -5, 5000, float("nan")])
+def test_a_function_that_gives_something_else(wrong):
+    """Whatever it gives or raises is a fault, without what it raised."""
+    with pytest.raises(ProviderFault):
+        UserProvider(lambda *_: wrong).series("FR", 0.0, 10.0)
+
+    def leaky(*_):
+        raise RuntimeError(KEY)
+
+    with pytest.raises(ProviderFault) as caught:
+        UserProvider(leaky).series("FR", 0.0, 10.0)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_the_offline_tables_are_a_provider():
+    """One value, of a year, for every time; no network."""
+    series = Offline().series("FR", 0.0, 10.0)
+    assert (series.points[0].start_s, series.points[0].end_s) == (0.0, 10.0)
+    assert series.kind == Kind("lifecycle", "production")
+    assert series.year == 2023
+    with pytest.raises(ProviderFault):
+        Offline().series("AQ", 0.0, 10.0)
+
+
+def test_every_provider_keeps_to_the_protocol(server):
+    """All have the protocol's attributes and methods; those that look ahead are forecasters."""
+    own = (Offline(), UserProvider(lambda *_: 1.0))
+    every = [one for one, _ in all_of(server).values()] + list(own)
+    assert all(isinstance(one, Provider) for one in every)
+    ahead = {one.name for one in every if isinstance(one, Forecaster)}
+    assert ahead == {"electricitymaps", "electricitymaps-v3", "watttime", "gb", "file", "function <lambda>"}
+
+
+# Faults
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_of_every_provider(server, monkeypatch, caplog, name, fault):
+    """Whatever it does: one ProviderFault, soon, within memory, and nothing anywhere that shows the key."""
+    hurry(monkeypatch, fault)
+    caplog.set_level(logging.DEBUG)
+
+    def play(seen):
+        if seen.path == "/login" and fault not in {"wrong key", "black hole", "html"}:
+            return Answer({"token": "TOKEN"})
+        return FAULTS[fault]()
+
+    server.answer = play
+    asked, zone = all_of(server)[name]
+    with pytest.raises(ProviderFault) as caught:
+        asked.series(zone, NOW - HOUR, NOW)
+    shown = "".join(traceback.format_exception(caught.value)) + repr(asked) + repr(caught.value) + caplog.text
+    chained = caught.value.__context__
+    while chained is not None:
+        shown += repr(chained) + str(chained)
+        chained = chained.__context__
+    if name not in {"gb", "rte"}:  # which have no key, so that the word is nobody's secret
+        assert KEY not in shown
+    assert 0 < len(str(caught.value)) < 400
+    assert caught.value.refused == (fault in {"wrong key", "not in the plan", "wrong zone"})
+    assert caught.value.retry_after_s == (120 if fault == "too often" else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("electricitymaps", {"zone": "DE", "data": [{"carbonIntensity": 1, "datetime": at(NOW)}]}),
+        ("electricitymaps", {"zone": "FR", "emissionFactorType": "direct",
+                             "data": [{"carbonIntensity": 1, "datetime": at(NOW)}]}),
+        ("watttime", {"token": "T", "data": [], "meta": {"units": "percent", "region": "CAISO_NORTH"}}),
+        ("watttime", {"token": "T", "data": [], "meta": {"units": "lbs_co2_per_mwh", "region": "PJM_DC"}}),
+        ("eia930", eia_rows(1, {"COL": 1}, **{"value-units": "gigajoules"})),
+        ("eia930", eia_rows(1, {"COL": 1}, respondent="PJM")),
+    ],
+)  # fmt: skip
+def test_another_zone_unit_or_basis_is_refused(server, name, document):
+    """An answer about something else than was asked for is a refusal, however well-formed."""
+    server.answer = lambda seen: Answer(document)
+    asked, zone = all_of(server)[name]
+    with pytest.raises(ProviderFault) as caught:
+        asked.series(zone, NOW - HOUR, NOW)
+    assert caught.value.refused
+
+
+@pytest.mark.parametrize("value", [-1, 2001, 56039, True, "56", None, 1e400])
+def test_values_that_no_grid_has_are_missing(server, value):
+    """0 to 2000 g/kWh: what lies outside, such as grams taken for kilograms, is no value."""
+    server.answer = lambda seen: Answer(
+        {"zone": "FR", "data": [{"carbonIntensity": value, "datetime": at(NOW)}]}
+    )
+    with pytest.raises(ProviderFault):
+        ElectricityMaps(Secret(KEY), base=server.url).series("FR", NOW, NOW)
+
+
+def test_zero_is_a_value_only_where_it_can_be_true(server):
+    """Exactly 0 counts at the power station and by contract, and is a gap in a life cycle."""
+    document = {"zone": "FR", "data": [{"carbonIntensity": 0, "datetime": at(NOW)}]}
+    server.answer = lambda seen: Answer(document)
+    assert (
+        ElectricityMaps(Secret(KEY), "direct", base=server.url).series("FR", NOW, NOW).points[0].g_per_kwh
+        == 0
+    )
+    with pytest.raises(ProviderFault, match="no usable value"):
+        ElectricityMaps(Secret(KEY), base=server.url).series("FR", NOW, NOW)
+
+
+def test_the_netrc_is_not_sent(server, monkeypatch, tmp_path):
+    """What the user's ~/.netrc has for a host is not sent to it."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hidden\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(ProviderFault):
+        GreatBritain(server.url).series("GB", NOW, NOW)
+    assert "Authorization" not in server.seen[0].headers
+
+
+# Choosing
+
+
+def test_choosing_by_name():
+    """Each name gives its provider, with the key of the settings or of its own variable."""
+    environ = dict.fromkeys(KEYS.values(), KEY) | {
+        "WATTTIME_USER": "me",
+        "WATTTIME_PASSWORD": KEY,
+    }
+    for name in NAMES:
+        chosen = provider(name, environ=environ)
+        assert chosen.name == name
+        assert KEY not in repr(chosen)
+    assert provider("watttime", key=Secret(f"you:{KEY}"), environ={}).user == "you"
+    assert provider("grid.csv", environ={}).name == "file"
+    assert provider("https://example.org/x", environ={}).name == "file"
+    own = Offline()
+    assert provider(own, environ={}) is own
+    assert provider(lambda *_: 5.0, environ={}).name == "function <lambda>"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "options", "hint"),
+    [
+        ("gbr", {}, "'gb'"),
+        ("electricitymaps", {}, "ELECTRICITYMAPS_TOKEN"),
+        ("watttime", {"key": Secret(KEY)}, "WATTTIME_USER"),
+        ("entsoe", {}, "ENTSOE_TOKEN"),
+        ("eia930", {}, "EIA_API_KEY"),
+        ("gb", {"basis": "lifecycle"}, "direct"),
+        ("rte", {"signal": "marginal"}, "average"),
+        (17, {}, "a path"),
+    ],
+)
+def test_a_provider_that_cannot_be_used_as_it_is_set(chosen, options, hint):
+    """An unknown name, a missing key, a kind it does not give: an error at once that says what to do."""
+    with pytest.raises(ConfigurationError, match=hint):
+        provider(chosen, environ={}, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "region", "zone"),
+    [
+        ("electricitymaps", "FR", "FR"),
+        ("electricitymaps", "SE3", "SE-SE3"),
+        ("electricitymaps", "aws:eu-west-3", "aws:eu-west-3"),
+        ("electricitymaps-v3", "aws:eu-west-3", "FR"),
+        ("gb", "aws:eu-west-2", "GB"),
+        ("rte", "azure:francecentral", "FR"),
+        ("entsoe", "FR", "10YFR-RTE------C"),
+        ("entsoe", "NO1", "10YNO-1--------2"),
+        ("eia930", "US", "US48"),
+        ("gb", "FR", None),
+        ("rte", "DE", None),
+        ("entsoe", "SE", None),
+        ("eia930", "US-VA", None),
+        ("electricitymaps", "US-VA", None),
+        ("watttime", "US-CA", None),
+    ],
+)
+def test_zones(server, name, region, zone):
+    """A region has the provider's own name for it, or an error asks for carbon_zone."""
+    asked, _ = all_of(server)[name]
+    if zone is None:
+        with pytest.raises(ConfigurationError, match="carbon_zone"):
+            asked.zone_of(resolve(region))
+    else:
+        assert asked.zone_of(resolve(region)) == zone
+
+
+def test_choosing_no_provider_loads_none():
+    """Without a provider neither requests nor a provider's file is loaded by metering."""
+    code = (
+        "import sys, aimeter\n"
+        "with aimeter.Meter(log=None, region='FR') as meter:\n"
+        "    with meter.track('x'): pass\n"
+        "print(*[m for m in sys.modules if m.split('.')[0] in ('requests', 'urllib3') or 'providers' in m], 'END')"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "END"
+
+
+def test_a_retry_after_may_be_a_date(server):
+    """Retry-After is a number of seconds or a date (RFC 9110); anything else is ignored."""
+    later = (datetime.now(UTC) + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    for text, wanted in ((later, pytest.approx(90, abs=3)), ("soon", None), ("nan", None), ("-5", 0.0)):
+        server.answer = lambda seen, text=text: Answer(b"", 429, {"Retry-After": text})
+        with pytest.raises(ProviderFault) as caught:
+            GreatBritain(server.url).series("GB", NOW, NOW)
+        assert caught.value.retry_after_s == wanted
