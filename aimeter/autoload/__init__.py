@@ -10,23 +10,22 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from aimeter.settings import PREFIX, Settings
+from aimeter.settings import PREFIX
 
 FOLDER = Path(__file__).parent
 
 
-def environment(inherited: Mapping[str, str], settings: Settings) -> dict[str, str]:
+def environment(inherited: Mapping[str, str], settings: Mapping[str, object]) -> dict[str, str]:
     """Return an environment for a command that is to be instrumented.
 
     Args:
         inherited: The environment to start from.
-        settings: Settings of ours that the command is to have: where its rows go, and where the power is from.
+        settings: Settings that were given as options, and are to hold for the command's own calls.
     """
     paths = [str(FOLDER), *filter(None, [inherited.get("PYTHONPATH")])]
-    told = {"LOG": settings.log, "REGION": settings.region, "PUE": settings.pue}
     return {
         **inherited,
-        **{PREFIX + key: str(value) for key, value in told.items() if value is not None},
+        **{PREFIX + key.upper(): str(value) for key, value in settings.items()},
         "PYTHONPATH": os.pathsep.join(paths),
         f"{PREFIX}INSTRUMENT": "1",
     }

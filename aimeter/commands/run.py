@@ -75,7 +75,8 @@ def run(
     program = _find(command[0])
     label = Path(command[0]).name
     given = load(settings)
-    environment = autoload.environment(os.environ, given) if instrument else os.environ
+    told = {key: getattr(given, key) for key in settings}  # checked, and a relative path made absolute
+    environment = autoload.environment(os.environ, told) if instrument else os.environ
     ours = {**settings, "log": None} if instrument else settings
     with _signals_held() as mask, Meter(**ours) as meter:  # type: ignore[arg-type]
         # What came while the meters were looked for is meant for aimeter: there is no command yet.
