@@ -12,15 +12,18 @@ from __future__ import annotations
 import atexit
 import importlib
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .attachment import attach, detach
     from .call import Call, current_call
     from .default import configure, default_meter, export_csv, flush, records, summary, track
     from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
+    from .instrumentation import instrument, uninstrument
     from .meter import Meter
     from .record import Record
     from .repeat import Measurement, measure
@@ -35,15 +38,19 @@ __all__ = [
     "Record",
     "UnknownRegionError",
     "__version__",
+    "attach",
     "configure",
     "current_call",
     "default_meter",
+    "detach",
     "export_csv",
     "flush",
+    "instrument",
     "measure",
     "records",
     "summary",
     "track",
+    "uninstrument",
 ]
 
 _HOME = {
@@ -55,15 +62,19 @@ _HOME = {
     "Meter": "meter",
     "Record": "record",
     "UnknownRegionError": "errors",
+    "attach": "attachment",
     "configure": "default",
     "current_call": "call",
     "default_meter": "default",
+    "detach": "attachment",
     "export_csv": "default",
     "flush": "default",
+    "instrument": "instrumentation",
     "measure": "repeat",
     "records": "default",
     "summary": "default",
     "track": "default",
+    "uninstrument": "instrumentation",
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -89,3 +100,9 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if os.environ.get("AIMETER_INSTRUMENT"):
+    from .instrumentation import instrument_if_wanted
+
+    instrument_if_wanted()

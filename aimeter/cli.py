@@ -161,6 +161,10 @@ def run(
     ] = None,
     region: RegionOption = None,
     pue: PueOption = None,
+    instrument: Annotated[
+        bool,
+        typer.Option("--instrument", metavar="", help="Meter each model call of a Python command instead."),
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", metavar="", help="Print nothing about the run.")
     ] = False,
@@ -179,7 +183,11 @@ def run(
         logging.getLogger("aimeter").setLevel(logging.ERROR)
     try:
         status = running.run(
-            command, name=name, quiet=quiet, settings=_given(log=log, region=region, pue=pue)
+            command,
+            name=name,
+            quiet=quiet,
+            settings=_given(log=log, region=region, pue=pue),
+            instrument=instrument,
         )
     except running.CannotRunError as error:
         _complain(str(error))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 FLUSH_TIMEOUT_S = 2.0
 """How long flushing, and asking a finished call for its joules, waits for the sensors."""
@@ -210,6 +211,21 @@ class Meter:
     ) -> Call:
         """Return a new call, for decorators and integrations."""
         return self.kind(self, name, dict(counts) if counts else None, notes or None)
+
+    def attach(
+        self,
+        subject: T,
+        /,
+        name: str | None = None,
+        *,
+        model: str | None = None,
+        parts: bool = True,
+        steps: bool = False,
+    ) -> T:
+        """Meter every call of a pipeline or model with this meter; see `aimeter.attach`."""
+        from .attachment import attach  # noqa: PLC0415 - only attached objects need it
+
+        return attach(subject, name, model=model, parts=parts, steps=steps, meter=self)
 
     # Reading back
 

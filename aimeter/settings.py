@@ -26,6 +26,9 @@ PREFIX = "AIMETER_"
 TEST_PREFIX = "AIMETER_TEST_"
 """Variables for aimeter's own tests; they are not settings."""
 
+NO_SETTINGS = frozenset({"AIMETER_INSTRUMENT"})
+"""Variables that are no settings of a meter, see `aimeter.instrumentation`."""
+
 MIN_INTERVAL_S = 0.001
 MAX_INTERVAL_S = 60.0
 
@@ -175,7 +178,10 @@ def _environment(environ: Mapping[str, str], folder: Path) -> _Layer:
     values = {
         name.removeprefix(PREFIX).lower(): text
         for name, text in environ.items()
-        if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and text.strip()
+        if name.startswith(PREFIX)
+        and not name.startswith(TEST_PREFIX)
+        and name not in NO_SETTINGS
+        and text.strip()
     }
     return _Layer(values, lambda key: f"environment variable {PREFIX}{key.upper()}", folder)
 

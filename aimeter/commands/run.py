@@ -16,9 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from aimeter import autoload
 from aimeter.errors import ConfigurationError
 from aimeter.meter import Meter
 from aimeter.report.units import quantity
+from aimeter.settings import load
 
 if TYPE_CHECKING:
     from aimeter.record import Record
@@ -45,7 +47,14 @@ class CannotRunError(Exception):
         self.status = status
 
 
-def run(command: list[str], *, name: str | None, quiet: bool, settings: Mapping[str, object]) -> int:
+def run(
+    command: list[str],
+    *,
+    name: str | None,
+    quiet: bool,
+    settings: Mapping[str, object],
+    instrument: bool = False,
+) -> int:
     """Run `command` as one call and return how it ended: its exit status, or minus the signal that killed it.
 
     Args:
@@ -53,6 +62,8 @@ def run(command: list[str], *, name: str | None, quiet: bool, settings: Mapping[
         name: What the call is called in the log; by default the program's base name.
         quiet: Do not print the line that sums the call up.
         settings: Settings given as options; they go before all other layers.
+        instrument: Have a Python command meter its own model calls. The log is then that of those calls, and holds
+            no row of the command: the same joules would be in it twice.
 
     Raises:
         CannotRunError: There is no such program, or it cannot be executed.
@@ -63,13 +74,17 @@ def run(command: list[str], *, name: str | None, quiet: bool, settings: Mapping[
         raise ConfigurationError(message)
     program = _find(command[0])
     label = Path(command[0]).name
-    with _signals_held() as mask, Meter(**settings) as meter:  # type: ignore[arg-type]
+    given = load(settings)
+    told = {key: getattr(given, key) for key in settings}  # checked, and a relative path made absolute
+    environment = autoload.environment(os.environ, told) if instrument else os.environ
+    ours = {**settings, "log": None} if instrument else settings
+    with _signals_held() as mask, Meter(**ours) as meter:  # type: ignore[arg-type]
         # What came while the meters were looked for is meant for aimeter: there is no command yet.
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.pthread_sigmask(signal.SIG_BLOCK, _watched())
         with meter.track(name or label) as call:
             try:
-                status = _wait_for(_spawn(program, command, mask))
+                status = _wait_for(_spawn(program, command, mask, environment))
             except OSError as error:
                 raise CannotRunError(command[0], error.strerror or str(error), NOT_EXECUTABLE) from error
             call.note(command=label, exit_status=status if status >= 0 else SIGNALLED - status)
@@ -77,7 +92,7 @@ def run(command: list[str], *, name: str | None, quiet: bool, settings: Mapping[
                 call.finish("error", f"ExitStatus{status}" if status > 0 else _signal_name(-status))
         record = call.record
     if not quiet:
-        _say(sum_up(name or label, record, meter))
+        _say(sum_up(name or label, record, given.log, "rows" if instrument else "row"))
     return status
 
 
@@ -99,12 +114,12 @@ def end_like(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def sum_up(name: str, record: Record | None, meter: Meter) -> str:
+def sum_up(name: str, record: Record | None, log_file: Path | None, what: str = "row") -> str:
     """Return what the command took, in one line."""
     if record is None:
         return f"aimeter: {name}: not metered, because the setting `enabled` is false"
     seconds = quantity(record.duration_s, "s", largest=0)
-    log = "" if meter.settings.log is None else f", row in {meter.settings.log}"
+    log = "" if log_file is None else f", {what} in {log_file}"
     if record.energy_j is None:
         return f"aimeter: {name}: energy unknown, no meter works here (see `aimeter doctor`), {seconds}{log}"
     methods = {"gpu": record.gpu_method, "cpu": record.cpu_method, "dram": record.dram_method}
@@ -150,10 +165,10 @@ def _signals_held() -> Iterator[set[int]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _spawn(program: str, command: list[str], mask: set[int]) -> int:
+def _spawn(program: str, command: list[str], mask: set[int], environment: Mapping[str, str]) -> int:
     """Start the command as if no aimeter were between it and its parent; return its process id."""
     return os.posix_spawn(
-        program, command, os.environ, setsigmask=mask, setsigdef=_numbers(_IGNORED_BY_PYTHON)
+        program, command, environment, setsigmask=mask, setsigdef=_numbers(_IGNORED_BY_PYTHON)
     )
 
 

@@ -104,11 +104,6 @@ def embed(encoder: SentenceTransformer, sentences: Sequence[str]) -> torch.Tenso
     return vectors
 
 
-def count_tokens(encoder: SentenceTransformer, sentences: Sequence[str]) -> int:
-    """Return the number of tokens that the model reads, padding left out."""
-    return sum(len(ids) for ids in encoder.tokenizer(list(sentences))["input_ids"])
-
-
 def nearest_pair(vectors: torch.Tensor) -> tuple[int, int, float]:
     """Return the two different vectors that are nearest to each other, and the cosine between them."""
     cosines = vectors @ vectors.T

@@ -12,7 +12,6 @@ from .models import (
     ENCODER,
     PAINTER,
     contact_sheet,
-    count_tokens,
     draw,
     embed,
     load_encoder,
@@ -52,8 +51,10 @@ def show(meter: Meter, log: Path, console: Console) -> None:
         with meter.track("warm-up"):  # first calls allocate memory and choose kernels, which others do not
             draw(painter, "zero", images=IMAGES_A_CALL, steps=2, seed=0)
             embed(encoder, sentences[:SENTENCES_A_CALL])
-        columns = draw_digits(meter, painter)
-        vectors = embed_sentences(meter, encoder, sentences)
+        meter.attach(painter, "draw-digits", model=PAINTER, parts=False)
+        meter.attach(encoder, "embed-sentences", model=ENCODER)
+        columns = draw_digits(painter)
+        vectors = embed_sentences(encoder, sentences)
     took_s = time.perf_counter() - start_s
 
     picture = log.with_name("digits.png")
@@ -79,23 +80,13 @@ def show(meter: Meter, log: Path, console: Console) -> None:
         console.print(f"{what}: {path.resolve()}", markup=False, highlight=False, soft_wrap=True)
 
 
-def draw_digits(meter: Meter, painter: DiTPipeline) -> list[list[Image]]:
+def draw_digits(painter: DiTPipeline) -> list[list[Image]]:
     """Draw every digit a few times; a call for each digit."""
-    columns = []
-    for name, digit in sorted(painter.labels.items(), key=lambda label: label[1]):
-        with meter.track("draw-digits", images=IMAGES_A_CALL) as call:
-            columns.append(draw(painter, name, images=IMAGES_A_CALL, steps=STEPS, seed=digit))
-            call.count(steps=len(painter.scheduler.timesteps))
-            call.note(model=PAINTER)
-    return columns
+    labels = sorted(painter.labels.items(), key=lambda label: label[1])
+    return [draw(painter, name, images=IMAGES_A_CALL, steps=STEPS, seed=digit) for name, digit in labels]
 
 
-def embed_sentences(meter: Meter, encoder: SentenceTransformer, sentences: list[str]) -> torch.Tensor:
+def embed_sentences(encoder: SentenceTransformer, sentences: list[str]) -> torch.Tensor:
     """Embed the sentences, a few at a call."""
-    vectors = []
-    for start in range(0, len(sentences), SENTENCES_A_CALL):
-        batch = sentences[start : start + SENTENCES_A_CALL]
-        with meter.track("embed-sentences", items=len(batch), model=ENCODER) as call:
-            vectors.append(embed(encoder, batch))
-            call.count(tokens_in=count_tokens(encoder, batch))
-    return torch.cat(vectors)
+    starts = range(0, len(sentences), SENTENCES_A_CALL)
+    return torch.cat([embed(encoder, sentences[start : start + SENTENCES_A_CALL]) for start in starts])

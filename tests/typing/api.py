@@ -55,6 +55,12 @@ def use() -> None:
     wrapped: Callable[[int], str] = meter.track("y")(str)
     assert_type(wrapped(1), str)
     assert_type(meter.records(), list[aimeter.Record])
+    assert_type(aimeter.attach(Pipeline(), "mine", steps=True), Pipeline)
+    assert_type(meter.attach(Pipeline(), model="m", parts=False), Pipeline)
+    assert_type(aimeter.detach(Pipeline()), Pipeline)
+    aimeter.attach(Pipeline(), stepps=True)  # type: ignore[call-arg]
+    aimeter.instrument(parts=False, meter=meter)
+    aimeter.uninstrument()
 
 
 async def use_async() -> None:

@@ -1,0 +1,209 @@
+"""diffusers: pipelines of every class, with encoder, denoiser and decoder told apart.
+
+`DiffusionPipeline` has no ``__call__``; each class defines its own. The parts are told by what nearly all of them do:
+they open a progress bar when the denoising loop begins, and have a VAE decode the result after it. Schedulers and
+autoencoders are hooked by the class that a pipeline really has, when it is called.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from . import note_undo, patching
+from .base import Adapter, Hook
+from .labels import first_weight, name_of, plain, revision_of, size_of, version_of
+from .scope import Scope, begin, current_scope
+
+Original = Callable[..., Any]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+_DENOISERS = ("transformer", "unet", "prior", "denoiser")
+_DECODERS = ("vae", "vqvae", "movq", "vqgan")
+_RESULTS = ("images", "image_embeds", "frames", "audios", "image", "video", "audio")
+
+
+def _call(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
+    scope = begin(self, type(self).__name__)
+    if scope is None:
+        return original(self, *args, **kwargs)
+    with scope.guard("labels"):
+        scope.note(framework=version_of("diffusers"), **_labels(self))
+    with scope.guard("parts"):
+        _listen(self, steps=scope.session.steps)
+    with scope:
+        with scope.guard("parts"):
+            if scope.session.parts and _has_progress_bar(type(self)):
+                scope.part("encode")
+        result = original(self, *args, **kwargs)
+        with scope.guard("counts"):
+            _count(scope, result, kwargs)
+        if scope.part_is("encode"):
+            scope.rename_part("whole")  # no progress bar after all
+        return result
+
+
+def _has_progress_bar(cls: type) -> bool:
+    """Return whether a pipeline opens a progress bar; without one nothing would tell the end of the first part."""
+    calls = (vars(base)["__call__"] for base in cls.__mro__ if "__call__" in vars(base))
+    codes = (getattr(inspect.unwrap(call), "__code__", None) for call in calls)
+    return any(code is not None and "progress_bar" in code.co_names for code in codes)
+
+
+def _progress_bar(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
+    bar = original(self, *args, **kwargs)
+    scope = current_scope()
+    if scope is not None:
+        with scope.guard("steps"):
+            total = getattr(bar, "total", None)
+            if total:
+                scope.call.count(steps=total)
+            if scope.divided:
+                denoise = scope.part("denoise")
+                if total:
+                    denoise.count(steps=total)
+            if scope.session.steps and total:
+                scope.begin_steps(int(total))
+    return bar
+
+
+def _decode(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
+    """Notice that a VAE begins to decode: the first time after a denoising loop the next part begins."""
+    if not sys.modules["torch"].compiler.is_compiling():
+        scope = current_scope()
+        if scope is not None:
+            with scope.guard("parts"):
+                scope.end_steps()
+                if scope.part_is("denoise"):
+                    scope.part("decode")
+    return original(self, *args, **kwargs)
+
+
+def _step(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
+    """Notice that a scheduler has done a step: the next one begins."""
+    result = original(self, *args, **kwargs)
+    scope = current_scope()
+    if scope is not None:
+        with scope.guard("steps"):
+            scope.next_step()
+    return result
+
+
+def _listen(pipe: Any, *, steps: bool) -> None:  # noqa: ANN401 - a pipeline
+    """Listen to the decoder and, on request, the scheduler that a pipeline has."""
+    for part in _DECODERS:
+        _hook(getattr(pipe, part, None), "decode", _decode)
+    if steps:
+        _hook(getattr(pipe, "scheduler", None), "step", _step)
+
+
+def _hook(component: object, method: str, handler: Callable[..., Any]) -> None:
+    for cls in type(component).__mro__:
+        if method in vars(cls):
+            undo = patching.replace(cls, method, handler)
+            if undo is not None:
+                note_undo(ADAPTER, undo)
+            return
+
+
+def _labels(pipe: Any) -> dict[str, object]:  # noqa: ANN401 - a pipeline
+    config = getattr(pipe, "config", {})
+    parts = [part for part in vars(pipe).values() if hasattr(part, "parameters")]
+    denoiser = next((part for name in _DENOISERS if (part := getattr(pipe, name, None)) is not None), None)
+    denoiser = denoiser if denoiser is not None else next(iter(parts), None)
+    weight = first_weight(denoiser)
+    # With offloading, weights wait elsewhere than where they are used; a hook of accelerate's knows.
+    hook = getattr(denoiser, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None) or getattr(weight, "device", None)
+    path = config.get("_name_or_path")
+    of_denoiser = getattr(denoiser, "config", {})
+    return {
+        "model": name_of(path) or type(pipe).__name__,
+        "revision": revision_of(path) or revision_of(of_denoiser.get("_name_or_path")),
+        "parameters": size_of(pipe, parts),
+        "dtype": None if weight is None else plain(weight.dtype),
+        "device": None if device is None else str(device),
+    }
+
+
+def _count(scope: Scope, result: Any, kwargs: Kwargs) -> None:  # noqa: ANN401 - a pipeline's result
+    """Count what was made; ``return_dict=False`` gives it as the first of a tuple."""
+    kind, made = "images", None
+    if isinstance(result, tuple):
+        made = result[0]
+    else:
+        for name in _RESULTS:
+            if getattr(result, name, None) is not None:
+                kind, made = name, getattr(result, name)
+                break
+    if made is None:
+        return
+    number = len(made) if hasattr(made, "__len__") else 1
+    if kind == "images":
+        scope.call.count(images=number)
+    elif kind == "frames":
+        scope.call.count(items=number)
+        scope.note(frames=_frames(made))
+    else:
+        scope.call.count(items=number)
+    scope.note(batch_size=number, size=_size(made, kwargs))
+
+
+def _frames(videos: Any) -> int | None:  # noqa: ANN401 - lists of pictures, or an array
+    shape = getattr(videos, "shape", None)
+    if shape is not None:
+        return int(shape[0] * shape[1])
+    return sum(len(video) for video in videos)
+
+
+def _size(made: Any, kwargs: Kwargs) -> str | None:  # noqa: ANN401 - pictures, videos or an array
+    """Return width by height of what was made; of latents that is what was asked for, if anything was."""
+    first = made[0] if hasattr(made, "__getitem__") and len(made) else None
+    first = first[0] if isinstance(first, list | tuple) and first else first  # a video's first frame
+    if isinstance(getattr(first, "size", None), tuple):
+        width, height = first.size  # type: ignore[union-attr]  # a PIL picture
+        return f"{width}x{height}"
+    if kwargs.get("output_type") in ("latent", "latents"):
+        width, height = kwargs.get("width"), kwargs.get("height")
+        return f"{width}x{height}" if width and height else None
+    shape = tuple(getattr(first, "shape", ()))[-3:]
+    if len(shape) == 3:  # noqa: PLR2004 - channels first in torch, last in NumPy
+        height, width = (shape[1], shape[2]) if shape[0] in (1, 3, 4) else (shape[0], shape[1])
+        return f"{width}x{height}"
+    return None
+
+
+def _modular(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
+    """Meter a modular pipeline, whose result is its state or any part of that."""
+    scope = begin(self, type(self).__name__)
+    if scope is None:
+        return original(self, *args, **kwargs)
+    with scope.guard("labels"):
+        scope.note(framework=version_of("diffusers"), **_labels(self))
+    with scope.guard("parts"):
+        _listen(self, steps=scope.session.steps)
+    with scope:
+        result = original(self, *args, **kwargs)
+        with scope.guard("counts"):
+            made = result.get("images") if hasattr(result, "get") else result
+            if isinstance(made, list):
+                scope.call.count(images=len(made))
+                scope.note(batch_size=len(made), size=_size(made, kwargs))
+        return result
+
+
+_PIPELINES = "diffusers.pipelines.pipeline_utils"
+_MODULAR = "diffusers.modular_pipelines.modular_pipeline"
+
+ADAPTER = Adapter(
+    "diffusers pipelines",
+    (
+        Hook(_PIPELINES, "DiffusionPipeline", "__call__", _call, family=True),
+        Hook(_PIPELINES, "DiffusionPipeline", "progress_bar", _progress_bar, attachable=False),
+        Hook(_MODULAR, "ModularPipeline", "__call__", _modular),
+        Hook(_MODULAR, "LoopSequentialPipelineBlocks", "progress_bar", _progress_bar, attachable=False),
+    ),
+)

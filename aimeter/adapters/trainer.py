@@ -1,0 +1,118 @@
+"""transformers' Trainer: joules of a run, and on request of each step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .base import Adapter, Hook
+from .labels import describe, version_of
+from .scope import begin
+from .sessions import default_meter
+
+if TYPE_CHECKING:
+    from aimeter.call import Call
+    from aimeter.meter import Meter
+
+Original = Callable[..., Any]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+def callback(name: str = "train", *, steps: bool = False, meter: Meter | None = None) -> Any:  # noqa: ANN401 - a TrainerCallback
+    """Return a callback for ``Trainer(callbacks=[...])``: a row for each run of training.
+
+    Args:
+        name: Name of the row.
+        steps: Add a child row for each optimizer step.
+        meter: Meter of the calls; by default the default meter.
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+    from transformers.trainer_callback import TrainerCallback  # noqa: PLC0415 - who asks for it uses it
+
+    source = default_meter if meter is None else meter.source
+    return _kind(TrainerCallback)(source, name, run=True, steps=steps)
+
+
+def _kind(base: Any) -> Any:  # noqa: ANN401 - a class of a framework that cannot be imported here
+    class Aimeter(base):  # type: ignore[misc]
+        """Meters runs and steps; a run that raises leaves its row to the end of the process, with status open."""
+
+        def __init__(self, source: Callable[[], Meter], name: str, *, run: bool, steps: bool) -> None:
+            self._source, self._name = source, name
+            self._run, self._steps = run, steps
+            self._call: Call | None = None
+            self._step: Call | None = None
+            self.steps_done = 0
+            """Counted one by one: a run that goes on from a checkpoint begins with the steps it finds there."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - transformers' own
+            if self._run:
+                call = self._source().call(self._name)
+                if kwargs.get("model") is not None:
+                    call.note(framework=version_of("transformers"), **_known(describe(kwargs["model"])))
+                call.__enter__()
+                self._call, self.steps_done = call, 0
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - as above
+            if self._steps:
+                self._step = self._source().call(f"{self._name}.step", {"steps": 1})
+                self._step.__enter__()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - as above
+            self.steps_done += 1
+            step, self._step = self._step, None
+            if step is not None:
+                step.__exit__(None, None, None)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - as above
+            call, self._call = self._call, None
+            if call is not None:
+                call.count(steps=self.steps_done)
+                call.__exit__(None, None, None)
+
+    return Aimeter
+
+
+def _known(labels: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in labels.items() if value is not None}
+
+
+def _work(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
+    """Meter a run of training, evaluation or prediction; those inside a run are parts of it."""
+    scope = begin(self, f"{type(self).__name__}.{original.__name__}")
+    if scope is None:
+        return original(self, *args, **kwargs)
+    stepper = None
+    training = original.__name__ == "train"
+    with scope.guard("labels"):
+        settings = self.args
+        size = settings.per_device_train_batch_size if training else settings.per_device_eval_batch_size
+        scope.note(batch_size=size, framework=version_of("transformers"), **describe(self.model))
+    with scope.guard("steps"):
+        if training:
+            base = sys.modules["transformers.trainer_callback"].TrainerCallback
+            stepper = _kind(base)(scope.session.source, scope.call.name, run=False, steps=scope.session.steps)
+            self.add_callback(stepper)
+    try:
+        with scope:
+            try:
+                return original(self, *args, **kwargs)
+            finally:
+                with scope.guard("steps"):
+                    if stepper is not None:
+                        scope.call.count(steps=stepper.steps_done)
+    finally:
+        if stepper is not None:
+            self.remove_callback(stepper)
+
+
+_TRAINER = "transformers.trainer"
+
+ADAPTER = Adapter(
+    "transformers trainers",
+    tuple(Hook(_TRAINER, "Trainer", method, _work) for method in ("train", "evaluate", "predict")),
+)

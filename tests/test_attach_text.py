@@ -1,0 +1,506 @@
+"""Text pipelines and `generate`, attached: counts, prefill and decode, streams, lazy inputs, on an exact meter."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import threading
+
+import pytest
+
+import aimeter
+from aimeter.testing import FakeClock, FakeSensor
+
+pytestmark = pytest.mark.models
+
+WATT = 100.0
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=f"{package} is not installed; it comes with the extra demo")
+    return importlib.import_module("tests.tiny_models")
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def meter(clock):
+    with aimeter.Meter(sensors=[FakeSensor(clock, WATT)], clock=clock, region="FR") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny):
+    return tiny.text_pipeline()
+
+
+@contextlib.contextmanager
+def taking_time(clock, model, a_token_s=1.0):
+    """Let each forward pass take a second a token: a prompt of seven takes seven, a new token one."""
+
+    def pause(module, args, kwargs):
+        given = kwargs.get("input_ids")
+        given = args[0] if given is None else given
+        clock.sleep(a_token_s * given.shape[1])
+
+    handle = model.register_forward_pre_hook(pause, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def attached(meter, subject, **options):
+    meter.attach(subject, **options)
+    try:
+        yield subject
+    finally:
+        aimeter.detach(subject)
+
+
+def by_name(meter):
+    rows = {}
+    for row in meter.records():
+        rows.setdefault(row.name.rpartition(".")[2], []).append(row)
+    return rows
+
+
+def total(rows, column):
+    return sum(getattr(row, column) for row in rows)
+
+
+def test_a_pipeline_call_is_metered_counted_and_labelled(pipe, meter, clock):
+    """One attach: joules, items, tokens in and out, and what the model is, in one row."""
+    prompt = "two trains leave"
+    length = len(pipe.tokenizer(prompt)["input_ids"])
+    with attached(meter, pipe), taking_time(clock, pipe.model):
+        pipe(prompt, max_new_tokens=5, min_new_tokens=5, do_sample=False)
+    (row,) = by_name(meter)["text-generation"]
+    assert (row.status, row.items, row.tokens_in, row.tokens_out) == ("ok", 1, length, 5)
+    # The last new token is chosen, but never read again.
+    assert row.energy_j == pytest.approx(WATT * (length + 4))
+    assert row.model == "LlamaForCausalLM"
+    assert row.meta["parameters"] == sum(p.numel() for p in pipe.model.parameters())
+    assert row.meta["dtype"] == "float32"
+    assert row.meta["device"] == "cpu"
+    assert row.meta["batch_size"] == 1
+    assert row.meta["framework"].startswith("transformers ")
+
+
+def test_prefill_and_decode_are_told_apart_exactly(pipe, meter, clock):
+    """The prefill's joules are those of the prompt's pass, the decode's those of the others; together all."""
+    prompt = "snow on the roof keeps"
+    length = len(pipe.tokenizer(prompt)["input_ids"])
+    with attached(meter, pipe), taking_time(clock, pipe.model):
+        pipe(prompt, max_new_tokens=6, min_new_tokens=6, do_sample=False)
+    rows = by_name(meter)
+    (whole,), (prefill,), (decode,) = rows["text-generation"], rows["prefill"], rows["decode"]
+    assert prefill.parent_id == decode.parent_id == whole.call_id
+    assert prefill.energy_j == pytest.approx(WATT * length)
+    assert decode.energy_j == pytest.approx(WATT * 5)
+    assert prefill.energy_j + decode.energy_j == pytest.approx(whole.energy_j)
+    assert (prefill.tokens_in, prefill.tokens_out, decode.tokens_out) == (length, 1, 5)
+    assert decode.model == whole.model
+
+
+def test_parts_only_if_wanted(pipe, meter):
+    """parts=False gives one row a call."""
+    with attached(meter, pipe, parts=False, name="chat", model="mine"):
+        pipe("snow", max_new_tokens=3)
+    (row,) = meter.records()
+    assert (row.name, row.model, row.parent_id) == ("chat", "mine", None)
+    assert row.tokens_out <= 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"do_sample": True},
+        {"num_beams": 3},
+        {"do_sample": True, "num_return_sequences": 3},
+        {"use_cache": False},
+        {"cache_implementation": "static"},
+        {"prefill_chunk_size": 2},
+        {"prompt_lookup_num_tokens": 2},
+        {"return_dict_in_generate": True, "output_scores": True},
+    ],
+    ids=lambda options: "+".join(options) or "greedy",
+)
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
+def test_every_decoding_mode_counts_and_changes_no_token(tiny, meter, family, options):
+    """In all modes of generate: the same tokens as without, counted to the end token, and two parts."""
+    if family == "t5" and {"prefill_chunk_size", "prompt_lookup_num_tokens"} & set(options):
+        pytest.skip("for decoders only")
+    torch = importlib.import_module("torch")
+    tokenizer = tiny.byte_bpe()
+    tiny.seeded()
+    model = getattr(tiny, family)(len(tokenizer))
+    rows = 1 if "prompt_lookup_num_tokens" in options else 2
+    batch = tokenizer(["the kettle boils in", "snow"][:rows], return_tensors="pt", padding=True)
+    settings = {"max_new_tokens": 7, **options}
+
+    def run():
+        tiny.seeded(1)
+        return model.generate(**batch, **settings)
+
+    plain = run()
+    with attached(meter, model):
+        metered = run()
+    after = run()
+    sequences = [getattr(result, "sequences", result) for result in (plain, metered, after)]
+    assert torch.equal(sequences[0], sequences[1])
+    assert torch.equal(sequences[0], sequences[2])
+    prompt = 1 if family == "t5" else batch["input_ids"].shape[1]
+    new = [row.tolist()[prompt:] for row in sequences[0]]
+    expected = sum(row.index(tiny.EOS) + 1 if tiny.EOS in row else len(row) for row in new)
+    found = by_name(meter)
+    (row,) = found["generate"]
+    assert row.name == f"{type(model).__name__}.generate"
+    assert (row.items, row.tokens_in, row.tokens_out) == (rows, int(batch["attention_mask"].sum()), expected)
+    assert [len(found[part]) for part in ("prefill", "decode")] == [1, 1]
+    assert found["prefill"][0].tokens_out + found["decode"][0].tokens_out == expected
+
+
+def test_a_draft_model_is_part_of_the_decode(tiny, meter, clock):
+    """Assisted generation calls generate of the draft: one row, the same tokens, all joules in it."""
+    tokenizer = tiny.byte_bpe()
+    tiny.seeded()
+    model, draft = tiny.llama(len(tokenizer)), tiny.llama(len(tokenizer), width=16)
+    batch = tokenizer("two trains leave", return_tensors="pt")
+    options = {"max_new_tokens": 6, "eos_token_id": -1, "do_sample": False, "assistant_model": draft}
+    plain = model.generate(**batch, **options)
+    aimeter.instrument(meter=meter)
+    try:
+        with taking_time(clock, model), taking_time(clock, draft, a_token_s=0.25):
+            start = clock.now_s
+            out = model.generate(**batch, **options)
+            spent = clock.now_s - start
+    finally:
+        aimeter.uninstrument()
+    assert plain.tolist() == out.tolist()
+    rows = by_name(meter)
+    (whole,) = rows["generate"]
+    assert sorted(rows) == ["decode", "generate", "prefill"]
+    assert whole.energy_j == pytest.approx(WATT * spent)
+    assert whole.tokens_out == 6
+    assert total(rows["prefill"] + rows["decode"], "energy_j") == pytest.approx(whole.energy_j)
+
+
+def test_an_end_token_that_is_the_padding_is_counted(tiny, meter):
+    """GPT-2 pads with its end token: each row counts up to its first one."""
+    torch = importlib.import_module("torch")
+    tiny.seeded()
+    model = tiny.gpt2(400)
+    model.generation_config.pad_token_id = tiny.EOS
+
+    def end_of_first_row(ids, scores):
+        scores = torch.full_like(scores, -1e9)
+        scores[:, 50] = 0
+        if ids.shape[1] >= 5:
+            scores[0, 50], scores[0, tiny.EOS] = -1e9, 0
+        return scores
+
+    with attached(meter, model):
+        out = model.generate(
+            torch.full((2, 3), 40), max_new_tokens=6, logits_processor=[end_of_first_row], do_sample=False
+        )
+    assert out.shape == (2, 9)
+    row = by_name(meter)["generate"][0]
+    assert (row.tokens_in, row.tokens_out) == (6, 3 + 6)
+
+
+def test_a_list_in_batches(pipe, meter, clock):
+    """A list is one call: its items, and tokens without padding, over all batches."""
+    prompts = ["two trains", "snow on the roof keeps the house", "the kettle"]
+    lengths = [len(pipe.tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    with attached(meter, pipe), taking_time(clock, pipe.model):
+        results = pipe(prompts, batch_size=2, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    rows = by_name(meter)
+    (row,) = rows["text-generation"]
+    assert len(results) == row.items == 3
+    assert (row.tokens_in, row.tokens_out) == (sum(lengths), 12)
+    assert row.meta["batch_size"] == 2
+    assert len(rows["prefill"]) == len(rows["decode"]) == 2
+    assert total(rows["prefill"] + rows["decode"], "energy_j") == pytest.approx(row.energy_j)
+    assert total(rows["decode"], "tokens_out") == 9
+
+
+def test_chats_are_items(pipe, meter):
+    """A conversation is one item, a list of them as many."""
+    chat = [{"role": "user", "content": "snow"}, {"role": "assistant", "content": "roof"}]
+    with attached(meter, pipe):
+        pipe(chat, max_new_tokens=2)
+        pipe([chat, chat], max_new_tokens=2)
+    assert [row.items for row in by_name(meter)["text-generation"]] == [1, 2]
+
+
+def test_a_generator_is_metered_while_it_is_consumed(pipe, meter, clock):
+    """The call returns at once and the energy is spent later: it is charged, the consumer's own is not."""
+    lengths = [len(pipe.tokenizer(text)["input_ids"]) for text in ("two trains", "snow", "the kettle boils")]
+    with attached(meter, pipe), taking_time(clock, pipe.model):
+        lazy = pipe(
+            (text for text in ("two trains", "snow", "the kettle boils")),
+            max_new_tokens=2,
+            min_new_tokens=2,
+            do_sample=False,
+        )
+        assert type(lazy).__name__ == "PipelineIterator"
+        assert aimeter.current_call() is None
+        for _ in lazy:
+            clock.sleep(50.0)  # the consumer's own business
+            assert aimeter.current_call() is None
+    rows = by_name(meter)
+    (row,) = rows["text-generation"]
+    assert (row.status, row.items) == ("ok", 3)
+    assert (row.tokens_in, row.tokens_out) == (sum(lengths), 6)
+    assert row.energy_j == pytest.approx(WATT * (sum(lengths) + 3))
+    assert total(rows["prefill"] + rows["decode"], "energy_j") == pytest.approx(row.energy_j)
+    assert row.meta["aimeter"]["suspended_s"] == pytest.approx(150.0)
+
+
+def test_a_dataset_is_metered_while_it_is_consumed(pipe, meter):
+    """So is a torch Dataset, which keeps its length."""
+    torch = importlib.import_module("torch")
+
+    class Prompts(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, place):
+            return ["two", "trains", "leave", "snow"][place]
+
+    with attached(meter, pipe):
+        lazy = pipe(Prompts(), max_new_tokens=2)
+        assert len(lazy) == 4
+        assert len(list(lazy)) == 4
+    assert by_name(meter)["text-generation"][0].items == 4
+
+
+def test_a_lazy_result_that_is_given_up_ends_its_row(pipe, meter):
+    """A consumer that stops early leaves a closed row with what was done."""
+    with attached(meter, pipe):
+        lazy = pipe((text for text in ("two", "trains", "leave")), max_new_tokens=2)
+        next(iter(lazy))
+        del lazy
+        gc.collect()
+    (row,) = by_name(meter)["text-generation"]
+    assert (row.status, row.items) == ("closed", 1)
+
+
+def test_an_error_in_a_lazy_result_is_the_callers(pipe, meter):
+    """The input's own exception arrives, and the row says so."""
+
+    def inputs():
+        yield "two"
+        message = "no more"
+        raise OSError(message)
+
+    with attached(meter, pipe):
+        lazy = pipe(inputs(), max_new_tokens=2)
+        with pytest.raises(OSError, match="no more"):
+            list(lazy)
+    (row,) = by_name(meter)["text-generation"]
+    assert (row.status, row.error_type, row.items) == ("error", "OSError", 1)
+
+
+def test_streaming_in_a_thread(tiny, meter, pipe):
+    """The usual pattern of servers: generate in a thread; tokens are counted, not pieces."""
+    transformers = importlib.import_module("transformers")
+    streamer = transformers.TextIteratorStreamer(pipe.tokenizer, skip_prompt=True)
+    batch = pipe.tokenizer("two trains", return_tensors="pt")
+    options = {**batch, "streamer": streamer, "max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+    with attached(meter, pipe.model):
+        thread = threading.Thread(target=pipe.model.generate, kwargs=options, name="server")
+        thread.start()
+        pieces = list(streamer)
+        thread.join()
+    rows = by_name(meter)
+    assert pieces
+    assert (rows["generate"][0].tokens_out, rows["generate"][0].thread) == (8, "server")
+    assert len(rows["decode"]) == 1
+
+
+def test_a_call_that_raises_keeps_its_exception(pipe, meter, clock):
+    """Its own exception, a row with status error, and the energy spent until then."""
+
+    def broken(ids, scores):
+        message = "broken"
+        raise ZeroDivisionError(message)
+
+    with (
+        attached(meter, pipe),
+        taking_time(clock, pipe.model),
+        pytest.raises(ZeroDivisionError, match="broken"),
+    ):
+        pipe("two trains", max_new_tokens=3, logits_processor=[broken])
+    rows = by_name(meter)
+    (row,), (prefill,) = rows["text-generation"], rows["prefill"]
+    assert (row.status, row.error_type) == ("error", "ZeroDivisionError")
+    assert prefill.status == "error"
+    assert row.energy_j > 0
+    assert aimeter.current_call() is None
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "text"),
+    [
+        ("text-classification", "BertForSequenceClassification", "the kettle boils"),
+        ("fill-mask", "BertForMaskedLM", "the [MASK] boils"),
+        ("feature-extraction", "BertModel", "the kettle boils"),
+        ("token-classification", "BertForTokenClassification", "the kettle boils"),
+    ],
+)
+def test_tasks_without_generation(tiny, meter, clock, task, kind, text):
+    """An encoder's pipeline counts items and the tokens that it reads, padding left out."""
+    transformers = importlib.import_module("transformers")
+    tokenizer = tiny.wordpiece()
+    pipe = transformers.pipeline(task, model=tiny.bert(kind, len(tokenizer)), tokenizer=tokenizer)
+    texts = [text, f"{text} in three minutes"]
+    lengths = [len(tokenizer(one)["input_ids"]) for one in texts]
+    plain = pipe(texts, batch_size=2)
+    with attached(meter, pipe), taking_time(clock, pipe.model):
+        assert str(pipe(texts, batch_size=2)) == str(plain)
+    (row,) = meter.records()
+    assert (row.name, row.items, row.tokens_in, row.tokens_out) == (task, 2, sum(lengths), None)
+    assert row.model == kind
+    assert row.energy_j > 0
+
+
+def test_pictures(tiny, meter):
+    """Image classification counts pictures."""
+    numpy = importlib.import_module("numpy")
+    image = importlib.import_module("PIL.Image")
+    pipe = tiny.vit_pipeline()
+    picture = image.fromarray(numpy.zeros((48, 64, 3), dtype=numpy.uint8))
+    with attached(meter, pipe):
+        pipe([picture] * 3, batch_size=2)
+    (row,) = meter.records()
+    assert (row.name, row.items, row.images) == ("image-classification", 3, 3)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "whisper"])
+def test_seconds_of_audio(tiny, meter, kind):
+    """Speech recognition counts the seconds that go in, once, also where chunks overlap."""
+    pipe = getattr(tiny, f"{kind}_pipeline")()
+    options = (
+        {"generate_kwargs": {"max_new_tokens": 4, "language": "en", "task": "transcribe"}}
+        if kind == "whisper"
+        else {}
+    )
+
+    def clip(seconds):
+        return {"raw": tiny.tone(seconds), "sampling_rate": tiny.RATE}
+
+    with attached(meter, pipe):
+        pipe(clip(2), **options)
+        pipe([clip(1), tiny.tone(3)], **options)
+        if kind == "whisper":
+            pipe(clip(40), chunk_length_s=10, batch_size=2, **options)
+    rows = by_name(meter)["automatic-speech-recognition"]
+    assert [row.audio_s for row in rows[:2]] == [2, 4]
+    assert [row.items for row in rows] == [1, 2, 1][: len(rows)]
+    if kind == "whisper":
+        assert rows[2].audio_s == 40
+        assert all(row.tokens_out > 0 for row in rows)
+        assert all(row.tokens_in is None for row in rows)
+        children = [row for row in meter.records() if row.parent_id == rows[0].call_id]
+        assert {row.name.rpartition(".")[2] for row in children} == {"prefill", "decode"}
+        assert sum(row.energy_j for row in children) <= rows[0].energy_j * (1 + 1e-9)
+
+
+def test_a_class_with_its_own_generate(tiny, meter):
+    """Whisper's generate calls the inner one several times: one row, with the parts of each."""
+    torch = importlib.import_module("torch")
+    model = tiny.whisper_pipeline().model
+    with attached(meter, model):
+        model.generate(torch.zeros(1, 80, 3000), max_new_tokens=4, language="en", task="transcribe")
+    rows = by_name(meter)
+    (row,) = rows["generate"]
+    assert row.name == "WhisperForConditionalGeneration.generate"
+    assert row.tokens_out > 0
+    assert {part.parent_id for part in rows["prefill"] + rows["decode"]} == {row.call_id}
+
+
+def test_embeddings_as_prompt(tiny, meter):
+    """Without token ids the prompt's length is that of its embeddings."""
+    model = tiny.llama(400)
+    torch = importlib.import_module("torch")
+    with attached(meter, model):
+        model.generate(
+            inputs_embeds=torch.zeros(2, 5, 32), max_new_tokens=3, min_new_tokens=3, do_sample=False
+        )
+    (row,) = by_name(meter)["generate"]
+    assert (row.items, row.tokens_in, row.tokens_out) == (2, 10, 6)
+
+
+def test_a_decoding_loop_that_never_asks(tiny, meter):
+    """A loop of one's own that has no stopping criteria: its parts cannot be told, and are not made up."""
+    torch = importlib.import_module("torch")
+    model = tiny.llama(400)
+    ids = torch.full((2, 3), 40)
+
+    def loop(model, input_ids, **_):
+        return torch.cat([input_ids, input_ids], dim=1)
+
+    with attached(meter, model):
+        model.generate(ids, custom_generate=loop, max_new_tokens=3)
+    rows = {row.name: row.tokens_out for row in meter.records()}
+    assert rows == {"LlamaForCausalLM.generate": 6, "LlamaForCausalLM.generate.whole": 6}
+
+
+def test_a_generate_that_is_all_ones_own(tiny, meter):
+    """A class whose generate never leads to transformers' own is metered whole."""
+    transformers = importlib.import_module("transformers")
+    torch = importlib.import_module("torch")
+
+    class Mine(transformers.LlamaForCausalLM):
+        def generate(self, input_ids):
+            """Answer at once."""
+            return input_ids
+
+    model = Mine(tiny.llama(400).config)
+    with attached(meter, model):
+        model.generate(torch.full((2, 3), 40))
+        assert Mine.generate.__doc__ == "Answer at once."
+    assert not hasattr(Mine.generate, "__wrapped__")
+    (row,) = meter.records()
+    assert (row.name, row.items, row.tokens_out) == ("Mine.generate", 2, None)
+
+
+def test_a_pipeline_of_ones_own_that_makes_audio(tiny, meter):
+    """A class of the program's own is metered like any other; seconds of audio come from its result."""
+    transformers = importlib.import_module("transformers")
+    torch = importlib.import_module("torch")
+
+    class Speak(transformers.Pipeline):
+        def _sanitize_parameters(self, **_):
+            return {}, {}, {}
+
+        def preprocess(self, text):
+            return {"length": torch.tensor([len(text)])}
+
+        def _forward(self, inputs):
+            return inputs
+
+        def postprocess(self, outputs):
+            return {"audio": tiny.tone(float(outputs["length"])), "sampling_rate": tiny.RATE}
+
+    pipe = Speak(model=tiny.llama(400), tokenizer=tiny.byte_bpe(), task="speak")
+    with attached(meter, pipe):
+        pipe("abc")
+        pipe(["a", "ab"])
+        list(pipe(text for text in ["abcd"]))
+    rows = meter.records()
+    assert [(row.name, row.items, row.audio_s) for row in rows] == [
+        ("speak", 1, 3),
+        ("speak", 2, 3),
+        ("speak", 1, 4),
+    ]

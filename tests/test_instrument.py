@@ -1,0 +1,340 @@
+"""`instrument`: hooks that wait for imports, plug-ins, the environment variable and `aimeter run --instrument`.
+
+The framework is one of our own making, in a folder of the test, so that nothing needs torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import aimeter
+from aimeter import adapters
+from aimeter.testing import FakeClock, FakeSensor
+from tests import programs
+
+FRAMEWORK = '''
+"""A framework."""
+
+class Model:
+    """A model."""
+
+    def run(self, number: int) -> int:
+        """Double it."""
+        if number < 0:
+            raise ValueError("negative")
+        return 2 * number
+
+class Special(Model):
+    def run(self, number):
+        return 1 + super().run(number)
+'''
+
+PLUGIN = """
+from aimeter.adapters import Adapter, Hook
+from aimeter.adapters.scope import begin
+
+def run(original, self, args, kwargs):
+    scope = begin(self, f"{type(self).__name__}.run")
+    if scope is None:
+        return original(self, *args, **kwargs)
+    with scope.guard("labels"):
+        scope.note(model="toy", batch_size=1)
+    with scope:
+        result = original(self, *args, **kwargs)
+        with scope.guard("counts"):
+            scope.call.count(items=args[0])
+        return result
+
+ADAPTER = Adapter("toy models", (Hook("toyframework.models", "Model", "run", run, family=True),))
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Install a framework, and beside it a package with an adapter for it."""
+    (tmp_path / "toyframework").mkdir()
+    (tmp_path / "toyframework" / "__init__.py").touch()
+    (tmp_path / "toyframework" / "models.py").write_text(FRAMEWORK)
+    (tmp_path / "toyplugin.py").write_text(PLUGIN)
+    info = tmp_path / "toyplugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toyplugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[aimeter.adapters]\ntoyframework = toyplugin:ADAPTER\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    forget()
+    yield tmp_path
+    aimeter.uninstrument()
+    forget()
+
+
+def forget():
+    """Forget what was found and imported."""
+    adapters.entries.cache_clear()
+    adapters._load.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("toy")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def meter():
+    clock = FakeClock()
+    with aimeter.Meter(sensors=[FakeSensor(clock)], clock=clock, region="FR") as made:
+        yield made
+
+
+def test_our_adapters_use_the_same_door():
+    """The entry points that pyproject.toml declares are those of a tree that is not installed."""
+    project = tomllib.loads((programs.ROOT / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["aimeter.adapters"] == adapters.OURS
+    for entry in adapters.entries():
+        assert entry.load() is not None
+
+
+def test_an_adapter_of_another_package(plugin, meter):
+    """attach() knows what a plug-in teaches it."""
+    models = importlib.import_module("toyframework.models")
+    model = meter.attach(models.Special())
+    assert model.run(3) == 7
+    models.Special().run(1)
+    aimeter.detach(model)
+    (row,) = meter.records()
+    assert (row.name, row.items, row.model, row.meta["batch_size"]) == ("Special.run", 3, "toy", 1)
+
+
+def test_hooks_wait_for_the_import(plugin, meter):
+    """A framework that is not imported is not imported by us, and hooked when the program does."""
+    finders = list(sys.meta_path)
+    aimeter.instrument(meter=meter)
+    assert "toyframework" not in sys.modules
+    assert "toyplugin" not in sys.modules
+    models = importlib.import_module("toyframework.models")
+
+    class Later(models.Model):
+        def run(self, number):
+            """Do it later."""
+            return number
+
+    assert [models.Model().run(1), models.Special().run(2), Later().run(3)] == [2, 5, 3]
+    assert [row.name for row in meter.records()] == ["Model.run", "Special.run", "Later.run"]
+    assert type(models.__loader__).__name__ == type(models.__spec__.loader).__name__ == "SourceFileLoader"
+    assert "Double it" in inspect.getsource(models)
+    aimeter.uninstrument()
+    assert sys.meta_path == finders
+    assert not hasattr(models.Model.run, "__wrapped__")
+    assert not hasattr(Later.run, "__wrapped__")
+    assert "__init_subclass__" not in vars(models.Model)
+    models.Model().run(1)
+    assert len(meter.records()) == 3
+
+
+def test_instrumented_and_attached(plugin, meter):
+    """An object that is attached in an instrumented program has one row a call, its own; each undo leaves the other."""
+    models = importlib.import_module("toyframework.models")
+    aimeter.instrument(meter=meter)
+    model = meter.attach(models.Model(), name="mine")
+    model.run(1)
+    aimeter.uninstrument()
+    model.run(1)
+    models.Model().run(1)
+    aimeter.detach(model)
+    model.run(1)
+    assert [row.name for row in meter.records()] == ["mine", "mine"]
+
+
+def test_a_row_with_status_error(plugin, meter):
+    """A call that raises keeps its exception."""
+    models = importlib.import_module("toyframework.models")
+    model = meter.attach(models.Model())
+    with pytest.raises(ValueError, match="negative"):
+        model.run(-1)
+    aimeter.detach(model)
+    (row,) = meter.records()
+    assert (row.status, row.error_type) == ("error", "ValueError")
+
+
+def test_somebody_wraps_our_method(plugin, meter):
+    """A wrapper put around ours stays when we go, and the method works."""
+    models = importlib.import_module("toyframework.models")
+    model = meter.attach(models.Model())
+    ours = models.Model.run
+    models.Model.run = lambda self, number: ours(self, number) + 100
+    aimeter.detach(model)
+    assert model.run(1) == 102
+    assert meter.records() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("1/0", "ZeroDivisionError"), ("ADAPTER = 3", "is no aimeter.adapters.Adapter"), ("", "AttributeError")],
+)
+def test_a_broken_plug_in_is_one_warning(plugin, meter, caplog, text, complaint):
+    """It is told by name, and everything else goes on."""
+    (plugin / "toyplugin.py").write_text(text)
+    with caplog.at_level(logging.WARNING, logger="aimeter"):
+        aimeter.instrument(meter=meter)
+        models = importlib.import_module("toyframework.models")
+        assert models.Model().run(1) == 2
+        with pytest.raises(TypeError, match=r"toyframework\.models\.Model"):
+            aimeter.attach(models.Model())
+    assert [complaint in text and "toyplugin" in text for text in caplog.messages] == [True]
+
+
+def test_a_moved_hook_is_one_warning(plugin, meter, caplog):
+    """A version of the framework without the method: one warning, and it works."""
+    path = plugin / "toyframework" / "models.py"
+    path.write_text(FRAMEWORK.replace("class Model", "class Modell").replace("(Model)", "(Modell)"))
+    with caplog.at_level(logging.WARNING, logger="aimeter"):
+        aimeter.instrument(meter=meter)
+        models = importlib.import_module("toyframework.models")
+        assert models.Modell().run(1) == 2
+    assert ["toyframework.models.Model.run" in text for text in caplog.messages] == [True]
+
+
+def test_bad_settings_are_told_at_once(monkeypatch):
+    """attach() and instrument() raise where the program can still be mended."""
+    monkeypatch.setenv("AIMETER_PUE", "much")
+    with pytest.raises(aimeter.ConfigurationError):
+        aimeter.instrument()
+    with pytest.raises(aimeter.ConfigurationError):
+        aimeter.attach(object())
+    assert not hasattr(sys.meta_path[0], "_begin")
+
+
+# Programs
+
+
+APP = """
+import sys
+from toyframework.models import Model
+print(Model().run(int(sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def app(plugin):
+    path = plugin / "app.py"
+    path.write_text(APP)
+    return path
+
+
+def run(*arguments, plugin, environ=None):
+    """Run Python with the framework, its plug-in and aimeter on the path."""
+    given = programs.environment(environ)
+    given["PYTHONPATH"] = os.pathsep.join([str(plugin), given["PYTHONPATH"]])
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=given,
+        cwd=plugin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_run_instrument(app, plugin):
+    """A program that knows nothing of aimeter is metered call by call; the log holds its calls only."""
+    log = plugin / "calls.csv"
+    command = ("-m", "aimeter", "run", "--instrument", "--log", str(log), "--region", "FR", "--")
+    done = run(*command, sys.executable, str(app), "4", plugin=plugin)
+    assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr
+    assert "rows in" in done.stderr
+    (row,) = programs.rows(log)
+    assert (row["name"], float(row["items"]), row["intensity_g_per_kwh"] != "") == ("Model.run", 4, True)
+
+
+def test_run_instrument_passes_the_exit_status(app, plugin):
+    """The command's own status, its traceback and its row."""
+    log = plugin / "calls.csv"
+    command = ("-m", "aimeter", "run", "-q", "--instrument", "--log", str(log), "--")
+    done = run(*command, sys.executable, str(app), "-1", plugin=plugin)
+    assert done.returncode == 1
+    assert "ValueError: negative" in done.stderr
+    (row,) = programs.rows(log)
+    assert (row["status"], row["error_type"]) == ("error", "ValueError")
+
+
+def test_run_instrument_passes_signals(plugin):
+    """A signal sent to aimeter reaches the instrumented command, and aimeter ends by it."""
+    (plugin / "app.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
+    given = programs.environment()
+    given["PYTHONPATH"] = os.pathsep.join([str(plugin), given["PYTHONPATH"]])
+    command = [sys.executable, "-m", "aimeter", "run", "-q", "--instrument", "--", sys.executable, "app.py"]
+    with subprocess.Popen(command, env=given, cwd=plugin, stdout=subprocess.PIPE) as program:
+        assert program.stdout.readline() == b"ready\n"
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(timeout=30) == -signal.SIGTERM
+
+
+def test_the_users_own_sitecustomize_still_runs(app, plugin):
+    """Ours stands before it on the path, and runs it."""
+    (plugin / "sitecustomize.py").write_text("import builtins\nbuiltins.MINE = 'mine'\n")
+    app.write_text(APP + "print(MINE, __import__('sitecustomize').__file__)\n")
+    done = run(
+        "-m", "aimeter", "run", "-q", "--instrument", "--", sys.executable, str(app), "4", plugin=plugin
+    )
+    assert done.stdout.split() == ["8", "mine", str(plugin / "sitecustomize.py")], done.stderr
+
+
+def test_an_interpreter_without_aimeter(app, plugin, tmp_path):
+    """A command of another environment runs as if it were not instrumented."""
+    folder = os.fspath(programs.ROOT / "aimeter" / "autoload")
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; print('aimeter' in sys.modules)"],
+        env={"PYTHONPATH": folder, "AIMETER_INSTRUMENT": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_environment_variable(app, plugin):
+    """AIMETER_INSTRUMENT=1 works as soon as the program imports aimeter; 0 does not."""
+    app.write_text("import aimeter\n" + APP + "print([row.name for row in aimeter.records()])\n")
+    on = run(str(app), "4", plugin=plugin, environ={"AIMETER_INSTRUMENT": "1"})
+    assert on.stdout == "8\n['Model.run']\n", on.stderr
+    off = run(str(app), "4", plugin=plugin, environ={"AIMETER_INSTRUMENT": "0"})
+    assert off.stdout == "8\n[]\n", off.stderr
+
+
+def test_bad_settings_never_break_an_instrumented_program(app, plugin):
+    """Nobody asked for anything in its code: a warning, and it runs."""
+    app.write_text("import logging; logging.basicConfig()\nimport aimeter\n" + APP)
+    done = run(str(app), "4", plugin=plugin, environ={"AIMETER_INSTRUMENT": "1", "AIMETER_PUE": "much"})
+    assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr
+    assert "not instrumented" in done.stderr
+
+
+def test_instrument_loads_the_standard_library_only(plugin):
+    """Nothing of a framework, nor NumPy, is loaded for it."""
+    code = (
+        "import sys, aimeter; aimeter.instrument();"
+        "print(*{m.partition('.')[0] for m in sys.modules} - set(sys.stdlib_module_names))"
+    )
+    done = run("-S", "-c", code, plugin=plugin)
+    assert set(done.stdout.split()) - {"aimeter", "__main__", "__mp_main__"} == set(), done.stderr
+
+
+def test_a_forked_child_goes_on(plugin, meter):
+    """After fork the child's attached objects are metered by the child."""
+    models = importlib.import_module("toyframework.models")
+    model = meter.attach(models.Model())
+    child = os.fork()
+    if child == 0:
+        model.run(2)
+        aimeter.detach(model)
+        os._exit(0 if [row.items for row in meter.records()] == [2] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    aimeter.detach(model)
