@@ -9,10 +9,12 @@ import importlib
 import inspect
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -307,6 +309,25 @@ def test_the_environment_variable(app, plugin):
     assert on.stdout == "8\n['Model.run']\n", on.stderr
     off = run(str(app), "4", plugin=plugin, environ={"AIMETER_INSTRUMENT": "0"})
     assert off.stdout == "8\n[]\n", off.stderr
+
+
+def test_the_environment_variable_alone(app, plugin):
+    """What is installed beside the package has a program instrumented that does not know of aimeter."""
+    site = plugin / "site-packages"
+    site.mkdir()
+    shutil.copy(Path(aimeter.__file__).parent / "autoload" / "aimeter_energy.pth", site)
+    project = tomllib.loads((programs.ROOT / "pyproject.toml").read_text())
+    installed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert installed == {"aimeter/autoload/aimeter_energy.pth": "aimeter_energy.pth"}
+    log = plugin / "calls.csv"
+    # site.addsitedir() does what Python does at its start with the folder that packages are in.
+    start = f"import site, sys, runpy; site.addsitedir({str(site)!r}); loaded = 'aimeter' in sys.modules;"
+    code = f"{start} sys.argv[1:] = ['4']; runpy.run_path({str(app)!r}); print(loaded)"
+    on = run("-c", code, plugin=plugin, environ={"AIMETER_INSTRUMENT": "1", "AIMETER_LOG": str(log)})
+    assert on.stdout == "8\nTrue\n", on.stderr
+    assert [row["name"] for row in programs.rows(log)] == ["Model.run"]
+    off = run("-c", code, plugin=plugin)
+    assert off.stdout == "8\nFalse\n", off.stderr
 
 
 def test_bad_settings_never_break_an_instrumented_program(app, plugin):
