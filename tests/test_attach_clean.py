@@ -193,7 +193,9 @@ def test_no_prompt_output_or_tensor_is_kept(tiny, meter):
     aimeter.detach(model)
 
 
-@pytest.mark.parametrize("subject", [object(), 3, "pipe", print, object, {}.keys()], ids=repr)
+@pytest.mark.parametrize(
+    "subject", [object(), 3, "pipe", print, object, {}.keys()], ids=lambda one: type(one).__name__
+)
 def test_an_unknown_object_is_refused(tiny, subject):
     """A TypeError that names the object's class and what is known."""
     with pytest.raises(
