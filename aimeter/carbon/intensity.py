@@ -38,6 +38,7 @@ Flow = Literal["production", "consumption", "flow-traced", "unstated"]
 
 GIVEN = "given"
 NONE = "none"
+ASSUMED = ";assumed"
 DETECTED = ";detected"
 HELD = ";held"
 FALLBACK = ";fallback"

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from functools import cache, lru_cache
 
-from aimeter.carbon.intensity import GIVEN, MAX_G_PER_KWH, NONE, Intensity, describe_method
+from aimeter.carbon.intensity import ASSUMED, GIVEN, MAX_G_PER_KWH, NONE, Intensity, describe_method
 from aimeter.carbon.location import WORLD, Zone, resolve
 from aimeter.carbon.tables import CLOUD, COUNTRIES, SUBDIVIDED, WORLD_AVERAGE, DataSet, Table, installed, load
 from aimeter.errors import ConfigurationError, UnknownRegionError
@@ -56,7 +56,7 @@ def _lookup(region: str | None, given: float | None, find: Callable[[], DataSet 
         "range from below 30 to above 1,000. Set region= or AIMETER_REGION (FR, US-VA, aws:us-east-1 …), or "
         "your own number with intensity_g_per_kwh= or AIMETER_INTENSITY_G_PER_KWH."
     )
-    return Intensity(world.g_per_kwh, world.source, f"{world.method};assumed", world.zone, world.year)
+    return Intensity(world.g_per_kwh, world.source, world.method + ASSUMED, world.zone, world.year)
 
 
 def _given(region: str | None, g_per_kwh: float) -> Intensity:

@@ -18,7 +18,7 @@ from aimeter import settings as settings_module
 from aimeter._version import __version__
 from aimeter.calibration import Calibrations, path_of
 from aimeter.carbon.accounting import Accounting
-from aimeter.carbon.intensity import FALLBACK, GIVEN
+from aimeter.carbon.intensity import ASSUMED, FALLBACK, GIVEN
 from aimeter.carbon.location import resolve
 from aimeter.commands.diagnosis import (
     METERED,
@@ -219,7 +219,7 @@ def _carbon(meter: Meter) -> CarbonReport:
         source=intensity.source,
         method=intensity.method,
         year=intensity.year,
-        assumed=intensity.method.endswith(";assumed"),
+        assumed=intensity.method.endswith(ASSUMED),
         pue=carbon.pue,
         place=carbon.place.steps,
         provider=_provider(carbon),

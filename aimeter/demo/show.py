@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from aimeter.carbon.intensity import ASSUMED
+
 from .models import (
     ENCODER,
     PAINTER,
@@ -72,7 +74,7 @@ def show(meter: Meter, log: Path, console: Console) -> None:
     say(f"Nearest in meaning (cosine {cosine:.2f}): {sentences[first]} / {sentences[second]}\n")
     console.print(meter.summary())
     say(f"\n{trust_sentence(records)}\n")
-    if meter.settings.region is None and meter.settings.intensity_g_per_kwh is None:
+    if meter.carbon.intensity.method.endswith(ASSUMED):
         say(
             "The grams are those of the world's average electricity: --region FR (or US-VA …) makes them yours.\n"
         )
