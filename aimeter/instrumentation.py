@@ -87,7 +87,14 @@ def instrument_if_wanted() -> None:
         try:
             instrument()
         except AimeterError as error:
-            _log.warning("The program is not instrumented: %s", error)
+            _say_at_start(f"The program is not instrumented: {error}")
+
+
+def _say_at_start(message: str) -> None:
+    """Log a warning, and let it be seen if the program has not come to set up its logging yet."""
+    _log.warning("%s", message)
+    if logging.lastResort is not None and not logging.getLogger().handlers:
+        logging.lastResort.handle(logging.makeLogRecord({"msg": message, "levelno": logging.WARNING}))
 
 
 def _start(entry: adapters.Entry) -> None:
