@@ -504,3 +504,72 @@ def test_a_pipeline_of_ones_own_that_makes_audio(tiny, meter):
         ("speak", 2, 3),
         ("speak", 1, 4),
     ]
+
+
+def test_an_end_token_that_is_switched_off_ends_no_count(tiny, meter):
+    """``eos_token_id=None`` has `generate` go on to the full length, whatever the model's configuration says."""
+    torch = importlib.import_module("torch")
+    tiny.seeded()
+    model = tiny.gpt2(400)
+    prompt = torch.full((1, 3), 40)
+    first = int(model.generate(prompt, max_new_tokens=1, do_sample=False)[0, -1])
+    model.generation_config.eos_token_id = first
+    with attached(meter, model):
+        out = model.generate(prompt, max_new_tokens=8, do_sample=False, eos_token_id=None)
+    assert out.shape == (1, 11)
+    assert by_name(meter)["generate"][0].tokens_out == 8
+
+
+def test_padding_without_a_mask_is_not_read(tiny, meter):
+    """`generate` makes the mask itself where padding stands in the prompt: so does the count."""
+    torch = importlib.import_module("torch")
+    model = tiny.gpt2(400)
+    model.generation_config.pad_token_id = tiny.PAD
+    with attached(meter, model):
+        model.generate(
+            torch.tensor([[tiny.PAD, tiny.PAD, 5, 6], [5, 6, 7, 8]]), max_new_tokens=2, do_sample=False
+        )
+    assert by_name(meter)["generate"][0].tokens_in == 6
+
+
+def test_what_a_cache_holds_is_not_read_again(tiny, meter):
+    """With the keys and values of a prompt's head given, only its tail is read."""
+    torch = importlib.import_module("torch")
+    tiny.seeded()
+    model = tiny.gpt2(400)
+    ids = torch.randint(4, 400, (2, 8))
+    cache = model(ids[:, :7], use_cache=True).past_key_values
+    with attached(meter, model):
+        model.generate(
+            ids,
+            past_key_values=cache,
+            attention_mask=torch.ones(2, 8, dtype=torch.long),
+            max_new_tokens=2,
+            do_sample=False,
+        )
+    assert by_name(meter)["generate"][0].tokens_in == 2
+
+
+def test_a_pipeline_class_with_its_own_call(pipe, meter, clock):
+    """What it does before and after its base's `__call__` is in the row, and a call without its base's has one."""
+
+    class Own(type(pipe)):
+        def __call__(self, inputs, **options):
+            clock.sleep(3.0)
+            return super().__call__([inputs] if isinstance(inputs, str) else inputs, **options)
+
+    class Alone(type(pipe)):
+        def __call__(self, inputs, **options):
+            clock.sleep(2.0)
+            return inputs
+
+    own = Own(model=pipe.model, tokenizer=pipe.tokenizer)
+    alone = Alone(model=pipe.model, tokenizer=pipe.tokenizer)
+    with attached(meter, own), attached(meter, alone):
+        own(["two trains", "the kettle"], max_new_tokens=2, do_sample=False)
+        alone("unused")
+    rows = by_name(meter)
+    (first,), (second,) = rows["Own"], rows["Alone"]
+    assert (first.items, first.parent_id) == (2, None)
+    assert first.energy_j == pytest.approx(3 * WATT)
+    assert second.energy_j == pytest.approx(2 * WATT)

@@ -75,8 +75,10 @@ class Scope:
         "_step",
         "_steps_left",
         "call",
+        "counted",
         "generated",
         "meter",
+        "pictures",
         "session",
         "subject",
     )  # fmt: skip
@@ -88,6 +90,10 @@ class Scope:
         self.call: Call = meter.call(session.name or name)
         self.generated = 0
         """How often tokens were generated, and counted, in this call."""
+        self.counted = False
+        """Whether items have been counted."""
+        self.pictures = False
+        """Whether each item is a picture that the model reads in several passes."""
         self._part: Call | None = None
         self._step: Call | None = None
         self._steps_left = 0

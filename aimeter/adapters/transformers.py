@@ -29,7 +29,12 @@ Kwargs = dict[str, Any]
 def _pipeline(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
     scope = begin(self, getattr(self, "task", None) or type(self).__name__)
     if scope is None:
-        return original(self, *args, **kwargs)
+        result = original(self, *args, **kwargs)
+        around = current_scope()
+        if around is not None and around.subject == id(self):  # a class's own `__call__` leads to its base's
+            with around.guard("counts"):
+                _count_results(around, args, kwargs, result)
+        return result
     with scope.guard("labels"):
         size = kwargs.get("batch_size") or getattr(self, "_batch_size", None) or 1
         labels = {**describe(self.model), "batch_size": size, "framework": version_of("transformers")}
@@ -44,14 +49,25 @@ def _pipeline(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:
                 # Given up in the middle: the call ends with the iterator.
                 weakref.finalize(result, _give_up, id(result)).atexit = False
                 return result
-            inputs = args[0] if args else kwargs.get("inputs")
-            scope.call.count(items=_items(inputs))
-            _count_audio_made(scope, result)
+            _count_results(scope, args, kwargs, result)
     except BaseException as error:
         scope.__exit__(type(error), error, None)
         raise
     scope.__exit__(None, None, None)
     return result
+
+
+def _count_results(scope: Scope, args: Args, kwargs: Kwargs, result: Any) -> None:  # noqa: ANN401 - what a pipeline gives
+    """Count what a pipeline was given and gave, once: by the innermost `__call__`, whose inputs are put in order."""
+    if scope.counted or _is_lazy(result):
+        return
+    scope.counted = True
+    _count_item(scope, _items(args[0] if args else kwargs.get("inputs")))
+    _count_audio_made(scope, result)
+
+
+def _count_item(scope: Scope, items: int = 1) -> None:
+    scope.call.count(items=items, images=items if scope.pictures else None)
 
 
 def _items(inputs: Any) -> int:  # noqa: ANN401 - what a pipeline takes
@@ -92,7 +108,7 @@ def _next(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # 
             scope.finish("error", error)
         raise
     with scope.guard("counts"):
-        scope.call.count(items=1)
+        _count_item(scope)
         _count_audio_made(scope, item)
     scope.suspend()
     return item
@@ -282,6 +298,8 @@ def _inputs(model: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a 
 
 def _rows(model: Any, args: Args, kwargs: Kwargs) -> int | None:  # noqa: ANN401 - a model
     inputs = _inputs(model, args, kwargs)
+    if inputs is None and kwargs.get("encoder_outputs") is not None:
+        inputs = kwargs["encoder_outputs"][0]
     return int(inputs.shape[0]) if hasattr(inputs, "shape") else None
 
 
@@ -301,9 +319,20 @@ def _tokens_read(model: Any, args: Args, kwargs: Kwargs) -> int | None:  # noqa:
     if not hasattr(inputs, "shape"):
         return None
     if inputs.ndim == 2 and not inputs.is_floating_point():  # noqa: PLR2004 - rows of token ids
-        return tokens_in(inputs, mask)
+        if mask is None:
+            mask = _mask_inferred(model, args, kwargs, inputs)
+        cached = getattr(kwargs.get("past_key_values"), "get_seq_length", int)()
+        return tokens_in(inputs, mask) - int(inputs.shape[0]) * min(cached, int(inputs.shape[1]) - 1)
     embedded: Any = kwargs.get("inputs_embeds")
     return tokens_in(embedded[..., 0], mask) if inputs is embedded else None
+
+
+def _mask_inferred(model: Any, args: Args, kwargs: Kwargs, ids: Any) -> Any:  # noqa: ANN401 - tensors
+    """Return the mask that `generate` makes for itself if it is given none; see `_prepare_attention_mask_for_generation`."""
+    configs = (kwargs.get("generation_config"), *args[1:2], model.generation_config)
+    asked = (kwargs.get("pad_token_id"), *(getattr(config, "pad_token_id", None) for config in configs))
+    pad = next((int(one) for one in asked if one is not None), None)
+    return None if pad is None or pad in _end_tokens(model, args, kwargs) else ids.ne(pad)
 
 
 def _tokens_made(model: Any, loop: _Decoding, args: Args, kwargs: Kwargs, result: Any) -> int:  # noqa: ANN401 - a model
@@ -337,6 +366,8 @@ def _prompt_length(model: Any, loop: _Decoding, args: Args, kwargs: Kwargs) -> i
 
 
 def _end_tokens(model: Any, args: Args, kwargs: Kwargs) -> Collection[int]:  # noqa: ANN401 - a model
+    if "eos_token_id" in kwargs and kwargs["eos_token_id"] is None:
+        return ()  # to go on to the full length is asked for
     given = (kwargs.get("generation_config"), *args[1:2], model.generation_config)
     asked = (kwargs.get("eos_token_id"), *(getattr(config, "eos_token_id", None) for config in given))
     ends: Any = next((ends for ends in asked if ends is not None), ())
@@ -354,7 +385,7 @@ _AUDIO = {
 ADAPTER = Adapter(
     "transformers pipelines and models that generate",
     (
-        Hook(_BASE, "Pipeline", "__call__", _pipeline),
+        Hook(_BASE, "Pipeline", "__call__", _pipeline, family=True),
         Hook(_BASE, "Pipeline", "forward", _forward, attachable=False),
         Hook(
             "transformers.pipelines.pt_utils",
