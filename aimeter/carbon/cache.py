@@ -80,7 +80,7 @@ class Cache:
             if document["schema"] != SCHEMA:
                 return Known()
             return _known(document)
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        except (OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return Known()
 
     @staticmethod
