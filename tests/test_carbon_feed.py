@@ -358,6 +358,17 @@ def test_a_spoilt_cache_is_no_cache(tmp_path, text):
     assert Cache.load(tmp_path) == Known()
 
 
+@pytest.mark.parametrize("bound", ["NaN", "Infinity", '"x"', "1" + "0" * 400])
+def test_a_bound_on_disk_that_is_no_number_loses_itself_alone(tmp_path, bound):
+    """The value stays, without the bound."""
+    path = tmp_path / "x.json"
+    path.write_text(
+        '{"schema":1,"expires_s":9,"rest_until_s":0,"delay_s":0,"problem":"","series":{"zone":"FR",'
+        '"kind":"direct","source":"s","points":[[1,2,3,false,' + bound + ",4]]}}"
+    )
+    assert Cache.load(path).series.points == (Point(1, 2, 3, False, None, 4),)
+
+
 def test_a_cache_that_cannot_be_written_is_no_fault(tmp_path):
     """A folder that cannot be made leaves everything working from memory."""
     (tmp_path / "file").write_text("")

@@ -10,6 +10,7 @@ consumption`` and ``# source: …``. A malformed row loses that row only.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,14 @@ def read(text: str, zone: str, name: str) -> Series:
     Raises:
         ProviderFault: It is no such file, or has no usable row.
     """
+    try:
+        return _read(text, zone, name)
+    except csv.Error as error:
+        message = f"file: {name} cannot be read as CSV ({error})"
+    raise ProviderFault(message)
+
+
+def _read(text: str, zone: str, name: str) -> Series:
     lines = text.splitlines()
     notes: dict[str, str] = {}
     while lines and (lines[0].startswith("#") or not lines[0].strip()):
@@ -105,29 +114,47 @@ def read(text: str, zone: str, name: str) -> Series:
         message = f"file: {name} is not in the documented form: its header needs start and one of {', '.join(_UNITS)}"
         raise ProviderFault(message)
     kind = kind_from(notes.get("kind", ""))
-    wanted = [row for row in rows if "zone" not in columns or row["zone"] == zone]
+    # A row that breaks off before its zone may be of this one.
+    wanted = [row for row in rows if "zone" not in columns or (row["zone"] or zone).strip() == zone]
     source = f"{name}; {notes['source']}" if notes.get("source") else name
     return answer(zone, kind, source, _points(wanted, units[0]))
 
 
-def _points(rows: Sequence[Mapping[str, str]], unit: str) -> list[Point]:
-    convert = _UNITS[unit]
+def _points(rows: Sequence[Mapping[str, str | None]], unit: str) -> list[Point]:
+    """Return a point for each row; a malformed one has no value, and ends what holds to the next all the same."""
     begun: list[Point] = []
+    cut: set[float] = set()
     for row in rows:
         try:
             start_s = epoch(row["start"])
-            end_s = epoch(row["end"]) if row.get("end") else 0.0
-            value = convert(float(row[unit]))
-            lower, upper = (convert(float(row[key])) if row.get(key) else None for key in ("lower", "upper"))
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, OverflowError):
+            cut.update(point.start_s for point in begun[-1:])  # where this one begins is not known
             continue
-        estimated = (row.get("estimated") or "").strip().lower() in _YES
-        begun.append(Point(start_s, end_s, value, estimated, lower, upper))
+        begun.append(_point(row, start_s, unit))
+    usable = {point.start_s for point in begun if not math.isnan(point.g_per_kwh)}
+    begun = [point for point in begun if point.start_s not in usable or not math.isnan(point.g_per_kwh)]
     begun.sort(key=lambda point: point.start_s)
     made = []
     width_s = HOUR_S
     for place, point in enumerate(begun):
         following_s = begun[place + 1].start_s if place + 1 < len(begun) else point.start_s + width_s
+        if point.start_s in cut:
+            following_s = min(following_s, point.start_s + width_s)
         width_s = following_s - point.start_s or width_s
         made.append(point._replace(end_s=point.end_s or following_s))
     return made
+
+
+def _point(row: Mapping[str, str | None], start_s: float, unit: str) -> Point:
+    """Return what a row says from its start on; its end is 0 if it has none, its value NaN if it is malformed."""
+    convert = _UNITS[unit]
+    try:
+        end_text, *numbers = (row.get(key) or "" for key in ("end", unit, "lower", "upper"))
+        end_s = epoch(end_text) if end_text else 0.0
+        value = convert(float(numbers[0]))
+        lower, upper = (convert(float(text)) if text else None for text in numbers[1:])
+    except (ValueError, OverflowError):
+        return Point(start_s, 0.0, math.nan)
+    if row.get("zone", "") is None:
+        return Point(start_s, 0.0, math.nan)
+    return Point(start_s, end_s, value, (row.get("estimated") or "").strip().lower() in _YES, lower, upper)
