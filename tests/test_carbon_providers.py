@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import traceback
+from base64 import b64encode
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -562,6 +563,78 @@ def test_the_netrc_is_not_sent(server, monkeypatch, tmp_path):
     with pytest.raises(ProviderFault):
         GreatBritain(server.url).series("GB", NOW, NOW)
     assert "Authorization" not in server.seen[0].headers
+
+
+def test_a_password_in_an_address_is_sent_and_not_shown(server, caplog):
+    """user:password@ in an address is a log-in by HTTP Basic, and is in no text."""
+    caplog.set_level(logging.DEBUG)
+    server.answer = lambda seen: Answer({"error": "no access for me with pass/word, pass%2Fword"}, 403)
+    place = server.url.replace("//", "//me:pass%2Fword@")
+    for address in (f"{place}/x.csv", place):
+        with pytest.raises(ProviderFault) as caught:
+            FileOrUrl(address).series("FR", 0, 0)
+        shown = "".join(traceback.format_exception(caught.value)) + caplog.text
+        assert "pass/word" not in shown
+        assert "pass%2Fword" not in shown
+        assert server.seen[-1].headers["Authorization"] == f"Basic {b64encode(b'me:pass/word').decode()}"
+    server.answer = lambda seen: Answer("start,g_per_kwh\n2026-01-01T00:00Z,100\n")
+    assert "word" not in FileOrUrl(place).series("FR", 0, 0).source
+
+
+@pytest.mark.parametrize(
+    "query", ["SECRET+KEY", "key=SECRET+KEY", "v=1&SECRET%20KEY", "v=1&key=SECRET%20KEY"]
+)
+def test_a_key_in_an_address_is_never_shown(server, caplog, query):
+    """With a name or without, and however the server echoes it; a short value such as v=1 masks nothing."""
+    caplog.set_level(logging.DEBUG)
+    echo = "SECRET KEY, SECRET+KEY, SECRET%20KEY, v1"
+    server.answer = lambda seen: Answer({"error": echo}, 403)
+    with pytest.raises(ProviderFault) as caught:
+        FileOrUrl(f"{server.url}/x.csv?{query}").series("FR", 0, 0)
+    assert "(***, ***, ***, v1)" in str(caught.value)
+    assert "SECRET" not in caplog.text
+    assert "HTTP/1.1" in caplog.text
+
+
+@pytest.mark.parametrize("failing", [SystemExit, ValueError])
+def test_a_function_that_ends_the_program_is_a_fault(failing):
+    """SystemExit in a function of the user's own is a failure like any other."""
+
+    def leave(*_):
+        raise failing(KEY)
+
+    with pytest.raises(ProviderFault, match=f"it raised {failing.__name__}"):
+        UserProvider(leave).series("FR", 0.0, 10.0)
+
+
+def test_watttime_logs_in_anew_where_its_token_is_withdrawn(server):
+    """A 401 for a token that was good is answered with one log-in, and counts as a refusal after that."""
+    good = ["TOKEN-1"]
+    document = {
+        "data": [{"point_time": at(NOW), "value": 1000.0}],
+        "meta": {"region": "CAISO_NORTH", "units": "lbs_co2_per_mwh"},
+    }
+
+    def play(seen):
+        if seen.path == "/login":
+            return Answer({"token": good[-1]})
+        granted = seen.headers["Authorization"] == f"Bearer {good[-1]}" and len(good) < 3
+        return Answer(document) if granted else Answer({"error": "token"}, 401)
+
+    server.answer = play
+    asked = WattTime("me", Secret(KEY), base=server.url)
+    asked.series("CAISO_NORTH", NOW, NOW)
+    good.append("TOKEN-2")
+    assert len(asked.series("CAISO_NORTH", NOW, NOW).points) == 1
+    assert [seen.path for seen in server.seen[2:]] == ["/v3/historical", "/login", "/v3/historical"]
+    good.append("TOKEN-3")
+    with pytest.raises(ProviderFault) as caught:
+        asked.series("CAISO_NORTH", NOW, NOW)
+    assert caught.value.refused
+    assert len(server.seen) == 8
+    with pytest.raises(ProviderFault):
+        asked.series("CAISO_NORTH", NOW, NOW)
+    assert len(server.seen) == 10
 
 
 # Choosing

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 from aimeter.carbon.intensity import g_per_kwh_from_lb_per_mwh
 from aimeter.carbon.location import Zone
@@ -35,7 +35,8 @@ class FileOrUrl:
     """A CSV file, local or behind ``http://`` or ``https://``.
 
     Args:
-        place: Path or address. What is behind a ``?`` in an address is taken for secret.
+        place: Path or address. What is behind a ``?`` in an address is taken for secret, and so is a password in it,
+            which is sent by HTTP Basic.
         period_s: How often it is looked at anew.
     """
 
@@ -55,16 +56,16 @@ class FileOrUrl:
     def series(self, zone: str, start_s: float, end_s: float) -> Series:
         """Return what the file holds of a zone; times outside the interval are there too."""
         del start_s, end_s  # one file is read whole
-        return read(self._text(), zone, Path(self.place.partition("?")[0]).name)
+        path = self.place
+        if self.cache_key is not None:
+            path = urlsplit(path).path or "/"
+        return read(self._text(), zone, Path(path).name or self.name)
 
     forecast = series
 
     def _text(self) -> str:
-        if self.place.startswith(("http://", "https://")):
-            url, _, query = self.place.partition("?")
-            pairs = parse_qsl(query, keep_blank_values=True)
-            secrets = tuple(value for _, value in pairs if value)
-            body = get(Request(url, pairs, secrets=secrets))
+        if self.cache_key is not None:
+            body = get(_request(self.place))
         else:
             body = _read_file(Path(self.place).expanduser())
         try:
@@ -73,6 +74,23 @@ class FileOrUrl:
             pass
         message = "file: it is not UTF-8"
         raise ProviderFault(message)
+
+
+def _request(address: str) -> Request:
+    """Return the request that an address means: user and password in it are a log-in, and no part of the name."""
+    split = urlsplit(address)
+    who, at, host = split.netloc.rpartition("@")
+    user, _, password = who.partition(":")
+    raw = [password or user]
+    for piece in split.query.split("&"):
+        name, _, value = piece.partition("=")
+        raw.append(value or name)
+    secrets = dict.fromkeys(
+        form for text in raw if text for form in (text, unquote(text), unquote_plus(text))
+    )
+    url = urlunsplit((split.scheme, host, split.path, split.query, ""))
+    login = (unquote(user), unquote(password)) if at else None
+    return Request(url, login=login, secrets=tuple(secrets))
 
 
 def _read_file(path: Path) -> bytes:
