@@ -361,6 +361,23 @@ def test_the_total_of_a_refill_counts_each_joule_once(tmp_path):
     assert sum("1 line of the log could not be read" in text for text in told) == 2
 
 
+def test_a_refilled_row_keeps_what_else_was_said_of_it(tmp_path):
+    """A detected place stays detected; a row of schema 1, without a source of its PUE, has one in the new file."""
+    start = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    row = kilowatt_hour(
+        start="2026-01-01T00:00:00.000000Z",
+        intensity_method=FALLBACK.replace(";fallback", ";detected;fallback"),
+        pue=1.2,
+        pue_source="",
+    )
+    log = log_of(tmp_path / "old.jsonl", row)
+    place = grid(tmp_path / "grid.csv", start, [70])
+    refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
+    (new,) = read(tmp_path / "new.csv")
+    assert new.intensity_method.endswith(";detected")
+    assert new.pue_source == "given"
+
+
 def test_refill_takes_no_market_based_values(tmp_path):
     """A market-based series never becomes co2e_g."""
     kind = Kind("lifecycle", "production", "average", "market-based")

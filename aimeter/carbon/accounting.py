@@ -236,7 +236,12 @@ def _feed(settings: Settings, place: Place, intensity: Intensity, environ: Mappi
             raise ConfigurationError(message)
         zone = chosen.zone_of(resolve(place.region))
     return Feed(
-        chosen, zone, intensity, cache=Cache(cache_folder(settings)), max_age_s=settings.carbon_max_age_s
+        chosen,
+        zone,
+        intensity,
+        cache=Cache(cache_folder(settings)),
+        max_age_s=settings.carbon_max_age_s,
+        detected=settings.carbon_zone is None and settings.region is None,
     )
 
 

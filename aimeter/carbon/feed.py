@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from aimeter.carbon.cache import Cache, Known
-from aimeter.carbon.intensity import FALLBACK, HELD, Intensity
+from aimeter.carbon.intensity import DETECTED, FALLBACK, HELD, Intensity
 from aimeter.carbon.providers.base import DAY_S, HOUR_S, Provider, ProviderFault, checked, utc
 from aimeter.carbon.series import Mean, Point, Series, mean, seconds_in, within
 
@@ -64,6 +64,7 @@ class Feed:
         fallback: What rows have until there is a value.
         cache: Answers on disk.
         max_age_s: How long after its end the newest value may stand in for one that is not out yet.
+        detected: Whether the zone is of a place that was found and not given; rows say so.
         now: Returns the seconds since 1970.
     """
 
@@ -75,12 +76,14 @@ class Feed:
         *,
         cache: Cache,
         max_age_s: float,
+        detected: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.provider = provider
         self.zone = zone
         self._instead = replace(fallback, method=fallback.method + FALLBACK)
         self._max_age_s = max_age_s
+        self._found = DETECTED if detected else ""
         self._now = now
         self._path = cache.path(provider.name, zone, provider.cache_key)
         self._known = Cache.load(self._path)
@@ -109,14 +112,18 @@ class Feed:
         if series is not None:
             found = mean(series.points, start_s, end_s)
             if found is not None and found.covered >= _WHOLE:
-                result = Found(_intensity(series, found, ""), common | _values(found, start_s, end_s))
+                result = Found(
+                    _intensity(series, found, self._found), common | _values(found, start_s, end_s)
+                )
                 if len(found.parts) == 1:
                     self._within_one = _Within(known, found.parts[0].start_s, found.parts[0].end_s, result)
                 return result
             points = self._extended(series, end_s)
             held = mean(points, start_s, end_s)
             if held is not None and held.covered >= _WHOLE:
-                result = Found(_intensity(series, held, HELD), common | _values(held, start_s, end_s))
+                result = Found(
+                    _intensity(series, held, self._found + HELD), common | _values(held, start_s, end_s)
+                )
                 begun_s = series.points[len(points) - 1].end_s
                 if start_s >= begun_s:
                     self._within_one = _Within(known, begun_s, begun_s + self._max_age_s, result)

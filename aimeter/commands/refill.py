@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aimeter.carbon.intensity import co2e_g
+from aimeter.carbon.intensity import DETECTED, co2e_g
 from aimeter.carbon.providers.base import utc
 from aimeter.carbon.recompute import again, is_provisional, times
 from aimeter.commands.asking import Answers, chosen
@@ -104,8 +104,14 @@ def _complete(record: Record, known: Answers) -> Record | None:
     intensity = known.over(start_s, end_s)
     if intensity is None:
         return None
+    if DETECTED in (record.intensity_method or ""):
+        intensity = replace(intensity, method=intensity.method + DETECTED)
     remark = {"provider": known.provider.name, "zone": known.zone, "refilled": utc(time.time())}
-    return again([record], intensity, remark)[0]
+    complete = again([record], intensity, remark)[0]
+    if complete.pue_source:
+        return complete
+    # A row of schema 1 has none, and its PUE is a setting's or the default.
+    return complete._replace(pue_source="at the plug" if complete.pue == 1 else "given")
 
 
 def _waits_for(record: Record) -> tuple[str | None, str | None]:
