@@ -223,6 +223,14 @@ def test_best_finds_the_lowest_hours_ahead(tmp_path):
     assert ran.exit_code == 0
 
 
+def test_best_tries_the_window_at_the_end_of_what_was_asked_for(tmp_path):
+    """From 00:30 for 2.5 hours, falling: the lowest hour is the last one, between two edges of the values."""
+    now = time.time() // HOUR * HOUR
+    place = grid(tmp_path / "grid.csv", now, [400, 300, 200, 100, 50])
+    found = best(3, 1.0, now=lambda: now + HOUR / 2, carbon_provider=place, region="FR")
+    assert found.windows[0].g_per_kwh == pytest.approx(150)
+
+
 def test_best_needs_a_forecast(tmp_path):
     """Without a provider, with one that has no forecast, or with an empty one: what to do, in one line."""
     with pytest.raises(ConfigurationError, match="--provider"):
@@ -370,12 +378,12 @@ def test_a_refilled_row_keeps_what_else_was_said_of_it(tmp_path):
         pue=1.2,
         pue_source="",
     )
-    log = log_of(tmp_path / "old.jsonl", row)
+    log = log_of(tmp_path / "old.jsonl", row, row._replace(intensity_method="average", pue=1.0))
     place = grid(tmp_path / "grid.csv", start, [70])
     refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
-    (new,) = read(tmp_path / "new.csv")
+    new, settled = read(tmp_path / "new.csv")
     assert new.intensity_method.endswith(";detected")
-    assert new.pue_source == "given"
+    assert (new.pue_source, settled.pue_source) == ("given", "at the plug")
 
 
 def test_refill_takes_no_market_based_values(tmp_path):
@@ -521,6 +529,16 @@ def test_equivalents_on_the_command_line():
     assert "522 x full charge" in energy
     assert "4.09 x mile" in grams
     assert "car" not in energy
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--kwh", "inf"), ("--grams", "nan"), ("--kwh", "1", "--year", "1800")]
+)
+def test_equivalents_of_nothing_are_an_error(options):
+    """No amount, one that is not finite, or a year before all constants: an error, and not silence."""
+    ran = run("carbon", "equivalents", *options)
+    assert ran.exit_code != 0
+    assert ran.stdout == ""
 
 
 def test_the_reference_has_every_subcommand_and_option():

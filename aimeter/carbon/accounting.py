@@ -177,7 +177,7 @@ def accounting(
 ) -> Accounting:
     """Return how a meter with these settings turns joules into grams; nothing is asked over the network yet.
 
-    The metadata service is the exception, if `cloud_metadata` asks for it: for at most 0.3 s each request.
+    The metadata service is the exception, if `cloud_metadata` asks for it: a silence of 0.3 s ends that.
 
     Args:
         settings: The settings.

@@ -27,7 +27,8 @@ FIRST_DELAY_S = 30.0
 REFUSED_DELAY_S = 3600.0
 LONGEST_DELAY_S = 86400.0
 """After a failure the provider is left alone for half a minute, after a refusal (401, 403, 404 …) for an hour; each
-further one doubles that, up to an hour and a day. What the provider itself asks for (Retry-After) comes first."""
+further one doubles that, up to an hour and a day. Where the provider itself asks for longer (Retry-After) it has that,
+up to a day."""
 
 _LONGEST_PAST_S = 22 * HOUR_S
 """With the hour before, within the day that some contracts have as the recent past, and none other."""

@@ -118,7 +118,7 @@ def _(result: Refill) -> Iterator[str]:
     yield f"{result.path}: {result.rows} rows; {result.filled} of {result.waiting} that waited are complete"
     if result.filled:
         before, after = (quantity(grams, "g", largest=3) for grams in (result.before_g, result.after_g))
-        yield f"  their grams, each joule counted once: {before} before, {after} now"
+        yield f"  their grams: {before} before, {after} now"
     if result.skipped:
         yield f"  {unread(result.skipped)}, and are not in the new file"
     for problem in result.problems:

@@ -66,7 +66,7 @@ def refill(log: str, new: Path, **given: object) -> Refill:
     fresh: list[Record] = []
     waiting = filled = 0
     before_g = after_g = 0.0
-    for record in records:
+    for record in map(_of_this_schema, records):
         if not is_provisional(record):
             fresh.append(record)
             continue
@@ -107,11 +107,14 @@ def _complete(record: Record, known: Answers) -> Record | None:
     if DETECTED in (record.intensity_method or ""):
         intensity = replace(intensity, method=intensity.method + DETECTED)
     remark = {"provider": known.provider.name, "zone": known.zone, "refilled": utc(time.time())}
-    complete = again([record], intensity, remark)[0]
-    if complete.pue_source:
-        return complete
-    # A row of schema 1 has none, and its PUE is a setting's or the default.
-    return complete._replace(pue_source="at the plug" if complete.pue == 1 else "given")
+    return again([record], intensity, remark)[0]
+
+
+def _of_this_schema(record: Record) -> Record:
+    """Return a row with what schema 1 did not have, the source of its PUE: a setting's number or the default."""
+    if record.pue_source:
+        return record
+    return record._replace(pue_source="at the plug" if record.pue == 1 else "given")
 
 
 def _waits_for(record: Record) -> tuple[str | None, str | None]:
