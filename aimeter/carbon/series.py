@@ -9,6 +9,7 @@ spans two values the shares of its time in each say what each contributes.
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def _bounded(point: Point) -> Point:
     """Return a point without those bounds that are no numbers, or not on their own side of the value."""
     lower, value, upper = point.lower, point.g_per_kwh, point.upper
     lower_holds = lower is None or (_is_number(lower) and 0 <= lower <= value)
-    upper_holds = upper is None or (_is_number(upper) and value <= upper < math.inf)
+    upper_holds = upper is None or (_is_number(upper) and value <= upper <= sys.float_info.max)
     if lower_holds and upper_holds:
         return point
     return point._replace(lower=lower if lower_holds else None, upper=upper if upper_holds else None)
