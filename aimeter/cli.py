@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aimeter._version import __version__
-from aimeter.errors import AimeterError
+from aimeter.errors import AimeterError, ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -330,6 +330,9 @@ def equivalents(
     from aimeter.carbon.equivalents import of_co2e, of_energy
     from aimeter.commands.carbon_text import compared
 
+    if kwh is None and grams is None:
+        message = "Give --kwh, --grams or both."
+        raise ConfigurationError(message)
     energy = [] if kwh is None else of_energy(kwh * 3.6e6, year=year)
     for line in compared(energy, [] if grams is None else of_co2e(grams, year=year)):
         _print(line)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,22 @@ def test_a_detected_place_is_marked(tmp_path):
         accounting(Settings(region="FR"), environ={"AWS_REGION": "us-east-1"}, root=root).intensity.zone
         == "FR"
     )
+
+
+@pytest.mark.parametrize(
+    ("named", "found"), [({}, True), ({"region": "FR"}, False), ({"carbon_zone": "FR"}, False)]
+)
+def test_a_detected_place_is_marked_on_live_rows(tmp_path, named, found):
+    """With a provider as well: its values and those held say that nobody named the place."""
+    now = time.time()
+    own = lambda zone, start, end: [(datetime.fromtimestamp(now - 900, UTC), 80.0)]  # noqa: E731 - in a line
+    settings = Settings(carbon_provider=own, carbon_cache="off", carbon_max_age_s=1e6, **named)
+    root = machine(tmp_path, "Amazon EC2")
+    feed = accounting(settings, environ={"AWS_REGION": "eu-west-3"}, root=root).feed
+    feed._busy.acquire()  # so that no thread is started
+    feed.refresh()
+    assert feed.over(now - 9, now).intensity.method.endswith(";detected") == found
+    assert feed.over(now, now + 9e4).intensity.method.endswith(";detected;held") == found
 
 
 # Beyond the plug

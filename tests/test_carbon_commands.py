@@ -159,6 +159,40 @@ def test_at_another_hour(tmp_path, monkeypatch):
     }
 
 
+def test_a_gap_in_the_providers_values_is_not_ranked(tmp_path, monkeypatch):
+    """Values for one of two rows are told as that, and have no grams to rank against all of the energy."""
+    start = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    monkeypatch.setenv("AIMETER_CARBON_PROVIDER", grid(tmp_path / "grid.csv", start, [100, 300]))
+    monkeypatch.setenv("AIMETER_REGION", "FR")
+    log = log_of(
+        tmp_path / "a.csv",
+        kilowatt_hour(start="2026-01-01T00:00:00.000000Z"),
+        kilowatt_hour(start="2026-01-01T01:00:00.000000Z"),
+    )
+    found = compare([log], [], shift_h=1.0)
+    partial = next(one for one in found.places if one.place.startswith("+1 h"))
+    assert partial.place.endswith("(1 of 2 rows)")
+    assert (partial.co2e_g, partial.ratio) == (None, None)
+    assert any("1 of 2 rows" in text for text in found.warnings)
+    whole = next(one for one in found.places if one.place == "when it ran, by the provider")
+    assert whole.co2e_g == pytest.approx(400)
+
+
+@pytest.mark.parametrize("shift_h", [float("nan"), float("inf"), 1e300])
+def test_a_shift_that_is_no_time_is_refused(tmp_path, shift_h):
+    """A shift of nan hours is a bad option, not a traceback."""
+    with pytest.raises(ConfigurationError, match="--shift"):
+        compare([log_of(tmp_path / "a.csv", kilowatt_hour())], [], shift_h=shift_h)
+
+
+def test_average_and_marginal_are_not_ranked(tmp_path):
+    """A marginal rate as logged next to an average elsewhere: the comparison says so."""
+    log = log_of(
+        tmp_path / "a.csv", kilowatt_hour(intensity_method="marginal;location-based;lifecycle;production")
+    )
+    assert "average, marginal" in compare([log], ["FR"]).warnings[0]
+
+
 # show, best
 
 
@@ -187,6 +221,14 @@ def test_best_finds_the_lowest_hours_ahead(tmp_path):
     assert found.windows[0].ratio == pytest.approx(55 / 400)
     ran = run("carbon", "best", "--provider", place, "--region", "FR", "--hours", "3")
     assert ran.exit_code == 0
+
+
+def test_best_tries_the_window_at_the_end_of_what_was_asked_for(tmp_path):
+    """From 00:30 for 2.5 hours, falling: the lowest hour is the last one, between two edges of the values."""
+    now = time.time() // HOUR * HOUR
+    place = grid(tmp_path / "grid.csv", now, [400, 300, 200, 100, 50])
+    found = best(3, 1.0, now=lambda: now + HOUR / 2, carbon_provider=place, region="FR")
+    assert found.windows[0].g_per_kwh == pytest.approx(150)
 
 
 def test_best_needs_a_forecast(tmp_path):
@@ -281,6 +323,69 @@ def test_refill_across_two_answers_and_past_a_week_without_values(tmp_path):
     assert next(read(tmp_path / "b.csv")).intensity_g_per_kwh == pytest.approx((4 * 100 + 20 * 300) / 24)
 
 
+def waiting_for(name, zone):
+    return {"aimeter": {"carbon": {"provider": name, "zone": zone}}}
+
+
+def test_a_row_that_waits_for_another_provider_stays_waiting(tmp_path):
+    """Another provider's zone is never answered with this one's: the row stays, with the reason, exit status 1."""
+    start = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    at_once = {"start": "2026-01-01T00:00:00.000000Z", "intensity_method": FALLBACK}
+    rows = [
+        kilowatt_hour(meta=waiting_for("eia930", "US48"), **at_once),
+        kilowatt_hour(meta=waiting_for("file", "FR"), **at_once),
+    ]
+    log = log_of(tmp_path / "old.csv", *rows)
+    place = grid(tmp_path / "grid.csv", start, [70])
+    result = refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
+    assert (result.waiting, result.filled) == (2, 1)
+    assert next(read(tmp_path / "new.csv")).co2e_g == 100
+    assert "eia930 for US48" in result.problems[0]
+    ran = run("carbon", "refill", log, "-o", str(tmp_path / "x.csv"), "--provider", place, "--region", "FR")
+    assert ran.exit_code == 1
+    assert "eia930 for US48" in ran.stdout
+
+
+def test_the_total_of_a_refill_counts_each_joule_once(tmp_path):
+    """A parent of 3 kWh with a child of 2 is 300 g before and 210 g now; lines that were no rows are told."""
+    start = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    at_once = {"start": "2026-01-01T00:00:00.000000Z", "intensity_method": FALLBACK}
+    rows = [
+        kilowatt_hour(call_id="p", energy_j=3 * 3.6e6, co2e_g=300.0, **at_once),
+        kilowatt_hour(
+            call_id="c", parent_id="p", energy_j=2 * 3.6e6, self_j=2 * 3.6e6, co2e_g=200.0, **at_once
+        ),
+    ]
+    log = log_of(tmp_path / "old.csv", *rows)
+    with Path(log).open("a") as file:
+        file.write("torn,line\n")
+    place = grid(tmp_path / "grid.csv", start, [70])
+    result = refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
+    assert (result.before_g, result.after_g) == (pytest.approx(300), pytest.approx(210))
+    assert (result.filled, result.skipped) == (2, 1)
+    ran = run("carbon", "refill", log, "-o", str(tmp_path / "x.csv"), "--provider", place, "--region", "FR")
+    assert "1 line" in ran.stdout
+    told = [*score([log], "images").warnings, *compare([log], ["FR"]).warnings]
+    assert sum("1 line of the log could not be read" in text for text in told) == 2
+
+
+def test_a_refilled_row_keeps_what_else_was_said_of_it(tmp_path):
+    """A detected place stays detected; a row of schema 1, without a source of its PUE, has one in the new file."""
+    start = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    row = kilowatt_hour(
+        start="2026-01-01T00:00:00.000000Z",
+        intensity_method=FALLBACK.replace(";fallback", ";detected;fallback"),
+        pue=1.2,
+        pue_source="",
+    )
+    log = log_of(tmp_path / "old.jsonl", row, row._replace(intensity_method="average", pue=1.0))
+    place = grid(tmp_path / "grid.csv", start, [70])
+    refill(log, tmp_path / "new.csv", carbon_provider=place, region="FR")
+    new, settled = read(tmp_path / "new.csv")
+    assert new.intensity_method.endswith(";detected")
+    assert (new.pue_source, settled.pue_source) == ("given", "at the plug")
+
+
 def test_refill_takes_no_market_based_values(tmp_path):
     """A market-based series never becomes co2e_g."""
     kind = Kind("lifecycle", "production", "average", "market-based")
@@ -361,6 +466,15 @@ def test_nested_rows_count_once():
     assert (found.e_kwh, found.r, found.m_g) == (2, 4, 20)
 
 
+def test_an_enclosing_call_outside_the_selection_takes_no_units_away(tmp_path):
+    """--name inner: the outer call's images are not selected, so the inner one's four are R."""
+    rows = [
+        kilowatt_hour(call_id="o", name="outer", images=4.0),
+        kilowatt_hour(call_id="i", name="inner", parent_id="o", images=4.0),
+    ]
+    assert score([log_of(tmp_path / "a.csv", *rows)], "images", name="inner").r == 4
+
+
 def test_hardware_may_be_named(tmp_path):
     """--embodied gives M from the calls' time and the share of it."""
     log = log_of(tmp_path / "a.csv", kilowatt_hour(images=1.0, duration_s=100.0, concurrency=2.0))
@@ -415,6 +529,16 @@ def test_equivalents_on_the_command_line():
     assert "522 x full charge" in energy
     assert "4.09 x mile" in grams
     assert "car" not in energy
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--kwh", "inf"), ("--grams", "nan"), ("--kwh", "1", "--year", "1800")]
+)
+def test_equivalents_of_nothing_are_an_error(options):
+    """No amount, one that is not finite, or a year before all constants: an error, and not silence."""
+    ran = run("carbon", "equivalents", *options)
+    assert ran.exit_code != 0
+    assert ran.stdout == ""
 
 
 def test_the_reference_has_every_subcommand_and_option():

@@ -232,6 +232,73 @@ def test_answers_are_shared_between_processes_through_the_disk(tmp_path):
     assert first.over(clock.now_s, clock.now_s).intensity.method.endswith(";held")
 
 
+def test_a_process_that_fails_leaves_anothers_values_on_the_disk(tmp_path):
+    """What is stored by one process is never written over with the older values of another."""
+    clock = Clock()
+    start = clock.now_s
+    idle = feed_of(Scripted(Point(start - 900, start + 900, 80)), clock, tmp_path)
+    idle.refresh()
+    clock.now_s += 901
+    other = feed_of(Scripted(Point(start + 900, start + 1800, 90)), clock, tmp_path)
+    other.refresh()
+    clock.now_s = start + 1801
+    idle.provider.fault = ProviderFault("down")
+    idle.refresh()
+    stored = Cache.load(idle._path)
+    assert stored.problem == "down"
+    assert [point.g_per_kwh for point in stored.series.points] == [80, 90]
+    clock.now_s = stored.rest_until_s
+    third = feed_of(Scripted(Point(start + 1800, start + 9000, 95)), clock, tmp_path)
+    third.refresh()
+    clock.now_s = start + 9001
+    idle.provider.fault, idle.provider.points = None, (Point(start + 9000, start + 9900, 70),)
+    idle.refresh()
+    assert [point.g_per_kwh for point in Cache.load(idle._path).series.points] == [80, 90, 95, 70]
+
+
+def test_an_answer_that_another_process_had_meanwhile_is_no_failure(tmp_path):
+    """One process is refused while another one has an answer: the values stand, and nobody rests."""
+    clock = Clock()
+    other = feed_of(Scripted(Point(clock.now_s - 900, clock.now_s + 900, 80)), clock, tmp_path)
+    provider = Scripted()
+    provider.fault = ProviderFault("down")
+    feed = feed_of(provider, clock, tmp_path)
+
+    def meanwhile(*_):
+        other.refresh()
+        raise provider.fault
+
+    provider.series = meanwhile
+    feed.refresh()
+    assert feed.known.problem == ""
+    assert Cache.load(feed._path) == other.known == feed.known
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_after_a_day_of_rest_it_is_asked_about_now(fails):
+    """Idle or failing for days, it is asked about the calls at hand, which are within the day that all plans give."""
+    clock = Clock()
+    provider = Scripted(Point(0, 1e9, 80))
+    feed = feed_of(provider, clock)
+    asked = []
+    answer = provider.series
+
+    def series(zone, start_s, end_s):
+        asked.append(clock.now_s - start_s)
+        return answer(zone, start_s, end_s)
+
+    provider.series = series
+    provider.fault = ProviderFault("403", refused=True) if fails else None
+    for _ in range(8):
+        feed.over(clock.now_s - 60, clock.now_s)
+        feed.refresh()
+        clock.now_s = max(feed.known.rest_until_s, clock.now_s + 30 * 3600)
+    assert asked == [3660] * 8
+    feed.over(clock.now_s - 90_000, clock.now_s)
+    feed.refresh()
+    assert asked[-1] < 86400
+
+
 def test_an_answer_on_disk_survives_the_way_there(tmp_path):
     """All of it comes back, and values older than a week are let go."""
     series = Series(
@@ -280,6 +347,7 @@ def test_another_key_is_another_try(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "{}", "null", "[1]", "\xff", '{"schema": 2}', "[" * 100_000,
              '{"schema":1,"expires_s":NaN,"rest_until_s":0,"delay_s":0,"problem":"","series":null}',
+             '{"schema":1,"expires_s":1%s,"rest_until_s":0,"delay_s":0,"problem":"","series":null}' % ("0" * 400),
              '{"schema":1,"expires_s":0,"rest_until_s":0,"delay_s":0,"problem":"","series":{"zone":"FR"}}']
 )  # fmt: skip
 def test_a_spoilt_cache_is_no_cache(tmp_path, text):
@@ -288,6 +356,17 @@ def test_a_spoilt_cache_is_no_cache(tmp_path, text):
     path.write_text(text, encoding="latin-1")
     assert Cache.load(path) == Known()
     assert Cache.load(tmp_path) == Known()
+
+
+@pytest.mark.parametrize("bound", ["NaN", "Infinity", '"x"', "1" + "0" * 400])
+def test_a_bound_on_disk_that_is_no_number_loses_itself_alone(tmp_path, bound):
+    """The value stays, without the bound."""
+    path = tmp_path / "x.json"
+    path.write_text(
+        '{"schema":1,"expires_s":9,"rest_until_s":0,"delay_s":0,"problem":"","series":{"zone":"FR",'
+        '"kind":"direct","source":"s","points":[[1,2,3,false,' + bound + ",4]]}}"
+    )
+    assert Cache.load(path).series.points == (Point(1, 2, 3, False, None, 4),)
 
 
 def test_a_cache_that_cannot_be_written_is_no_fault(tmp_path):

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 import traceback
+from base64 import b64encode
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from aimeter.carbon.location import resolve
 from aimeter.carbon.providers import KEYS, NAMES, Forecaster, Provider, ProviderFault, provider
+from aimeter.carbon.providers.base import NoValuesError, checked
 from aimeter.carbon.providers.eia930 import Eia930
 from aimeter.carbon.providers.electricitymaps import ElectricityMaps
 from aimeter.carbon.providers.entsoe import Entsoe
@@ -259,13 +262,53 @@ def test_entsoe_is_its_mix_times_the_factors(server):
     assert server.seen[0].query["documentType"] == "A75"
 
 
+def entsoe_points(server, *series):
+    server.answer = lambda seen: Answer(entsoe_document(*series))
+    return values(Entsoe(Secret(KEY), server.url).series("10YFR-RTE------C", NOW, NOW + 2 * HOUR))
+
+
+def test_entsoe_has_no_value_where_a_type_is_still_missing(server):
+    """Gas is out for the first hour only: the second has no value, rather than nuclear's alone."""
+    nuclear = entsoe_series("B14", [(1, 1000)])
+    assert entsoe_points(server, nuclear, entsoe_series("B04", [(1, 1000)], hours=1)) == [
+        (NOW, NOW + HOUR, 251)
+    ]
+    small = entsoe_series(
+        "B16", [(1, 5)], hours=1
+    )  # the sun has set: what gave next to nothing is not missed
+    assert len(entsoe_points(server, nuclear, small)) == 2
+
+
+def test_entsoe_steps_of_different_lengths_are_one_mix(server):
+    """Nuclear by the hour and gas by the quarter: both count in every quarter."""
+    gas = entsoe_series("B04", [(1, 1000)], hours=1, resolution="PT15M")
+    found = entsoe_points(server, entsoe_series("B14", [(1, 1000)], hours=1), gas)
+    assert found == [(NOW + k * 900, NOW + (k + 1) * 900, 251) for k in range(4)]
+
+
+def test_eia_has_no_value_for_an_hour_that_lacks_a_fuel(server):
+    """In the newest hour coal is not in yet, or null: no value, rather than wind's alone."""
+    for late in (
+        [],
+        [{"period": at(NOW, "%Y-%m-%dT%H"), "respondent": "CISO", "fueltype": "COL", "value": None}],
+    ):
+        whole = eia_rows(2, {"COL": 250, "WND": 750})
+        rows = whole["response"]["data"]
+        newest = [row for row in rows if row["period"] == at(NOW, "%Y-%m-%dT%H")]
+        rows.remove(next(row for row in newest if row["fueltype"] == "COL"))
+        rows += late
+        server.answer = lambda seen, whole=whole: Answer(whole)
+        series = Eia930(Secret(KEY), server.url).series("CISO", NOW - HOUR, NOW)
+        assert values(series) == [(NOW - 2 * HOUR, NOW - HOUR, 0.25 * 820 + 0.75 * 11)]
+
+
 def test_entsoe_says_that_it_has_no_data(server):
     """An acknowledgement is a fault with the platform's own words, and never the token in them."""
     server.answer = lambda seen: Answer(
         '<?xml version="1.0"?><Acknowledgement_MarketDocument xmlns="urn:x"><Reason><code>999</code>'
         f"<text>No matching data found for {KEY}</text></Reason></Acknowledgement_MarketDocument>"
     )
-    with pytest.raises(ProviderFault, match="No matching data found for"):
+    with pytest.raises(NoValuesError, match="No matching data found for"):
         Entsoe(Secret(KEY), server.url).series("10YFR-RTE------C", NOW, NOW)
 
 
@@ -334,6 +377,33 @@ def test_a_file_in_the_documented_form(tmp_path):
     assert series.source == "grid.csv; my utility, 2026"
 
 
+def test_a_malformed_row_of_a_file_leaves_a_gap(tmp_path):
+    """Its neighbour holds no longer for it, whether its value, its zone or its time cannot be read."""
+    path = tmp_path / "grid.csv"
+    begin = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    for bad in ("2026-01-01T11:00Z,FR,abc", "2026-01-01T11:00Z", "2026-01-01T11:00Z,FR,-1", "then,FR,150"):
+        path.write_text(f"start,zone,g_per_kwh\n2026-01-01T10:00Z,FR ,100\n{bad}\n2026-01-01T12:00Z,FR,200\n")
+        assert values(FileOrUrl(str(path)).series("FR", 0, 0)) == [
+            (begin + 10 * HOUR, begin + 11 * HOUR, 100),
+            (begin + 12 * HOUR, begin + 13 * HOUR, 200),
+        ], bad
+    path.write_text("start,g_per_kwh\n2026-01-01T10:00Z,100\n2026-01-01T10:00Z,abc\n2026-01-01T12:00Z,200\n")
+    assert values(FileOrUrl(str(path)).series("FR", 0, 0))[0] == (begin + 10 * HOUR, begin + 12 * HOUR, 100)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [(float("nan"), float("inf")), (500.0, -3.0), (-1.0, 99.0), ("x", True), (float("-inf"), 10**400)],
+)
+def test_bounds_that_cannot_be_are_dropped(lower, upper):
+    """A bound is a finite number on its own side of the value, or it is none."""
+    series = Series("FR", Kind("direct", "production"), "mine", (Point(0, 10, 100, False, lower, upper),))
+    (point,) = checked(series, "mine").points
+    assert (point.lower, point.upper) == (None, None)
+    kept = series.points[0]._replace(lower=90.0, upper=120.0)
+    assert checked(replace(series, points=(kept,)), "mine").points == (kept,)
+
+
 @pytest.mark.parametrize("unit", ["g_per_kwh", "kg_per_mwh", "lb_per_mwh"])
 def test_the_units_of_a_file(server, unit):
     """A gram for a kilowatt-hour is a kilogram for a megawatt-hour, and 1 lb/MWh is 0.45359237 g/kWh."""
@@ -344,7 +414,16 @@ def test_the_units_of_a_file(server, unit):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n1,2\n", "start,g_per_kwh,lb_per_mwh\n", "start,g_per_kwh\n", "\0\0"]
+    "text",
+    [
+        "",
+        "a,b\n1,2\n",
+        "start,g_per_kwh\n2026-01-01T00:00Z," + "1" * 200_000,
+        "x" * 200_000,
+        "start,g_per_kwh,lb_per_mwh\n",
+        "start,g_per_kwh\n",
+        "\0\0",
+    ],
 )
 def test_a_file_of_another_form_is_a_fault(tmp_path, text):
     """What is not in the form is a fault that says so, and so is a file that is not there."""
@@ -484,6 +563,78 @@ def test_the_netrc_is_not_sent(server, monkeypatch, tmp_path):
     with pytest.raises(ProviderFault):
         GreatBritain(server.url).series("GB", NOW, NOW)
     assert "Authorization" not in server.seen[0].headers
+
+
+def test_a_password_in_an_address_is_sent_and_not_shown(server, caplog):
+    """user:password@ in an address is a log-in by HTTP Basic, and is in no text."""
+    caplog.set_level(logging.DEBUG)
+    server.answer = lambda seen: Answer({"error": "no access for me with pass/word, pass%2Fword"}, 403)
+    place = server.url.replace("//", "//me:pass%2Fword@")
+    for address in (f"{place}/x.csv", place):
+        with pytest.raises(ProviderFault) as caught:
+            FileOrUrl(address).series("FR", 0, 0)
+        shown = "".join(traceback.format_exception(caught.value)) + caplog.text
+        assert "pass/word" not in shown
+        assert "pass%2Fword" not in shown
+        assert server.seen[-1].headers["Authorization"] == f"Basic {b64encode(b'me:pass/word').decode()}"
+    server.answer = lambda seen: Answer("start,g_per_kwh\n2026-01-01T00:00Z,100\n")
+    assert "word" not in FileOrUrl(place).series("FR", 0, 0).source
+
+
+@pytest.mark.parametrize(
+    "query", ["SECRET+KEY", "key=SECRET+KEY", "v=1&SECRET%20KEY", "v=1&key=SECRET%20KEY"]
+)
+def test_a_key_in_an_address_is_never_shown(server, caplog, query):
+    """With a name or without, and however the server echoes it; a short value such as v=1 masks nothing."""
+    caplog.set_level(logging.DEBUG)
+    echo = "SECRET KEY, SECRET+KEY, SECRET%20KEY, v1"
+    server.answer = lambda seen: Answer({"error": echo}, 403)
+    with pytest.raises(ProviderFault) as caught:
+        FileOrUrl(f"{server.url}/x.csv?{query}").series("FR", 0, 0)
+    assert "(***, ***, ***, v1)" in str(caught.value)
+    assert "SECRET" not in caplog.text
+    assert "HTTP/1.1" in caplog.text
+
+
+@pytest.mark.parametrize("failing", [SystemExit, ValueError])
+def test_a_function_that_ends_the_program_is_a_fault(failing):
+    """SystemExit in a function of the user's own is a failure like any other."""
+
+    def leave(*_):
+        raise failing(KEY)
+
+    with pytest.raises(ProviderFault, match=f"it raised {failing.__name__}"):
+        UserProvider(leave).series("FR", 0.0, 10.0)
+
+
+def test_watttime_logs_in_anew_where_its_token_is_withdrawn(server):
+    """A 401 for a token that was good is answered with one log-in, and counts as a refusal after that."""
+    good = ["TOKEN-1"]
+    document = {
+        "data": [{"point_time": at(NOW), "value": 1000.0}],
+        "meta": {"region": "CAISO_NORTH", "units": "lbs_co2_per_mwh"},
+    }
+
+    def play(seen):
+        if seen.path == "/login":
+            return Answer({"token": good[-1]})
+        granted = seen.headers["Authorization"] == f"Bearer {good[-1]}" and len(good) < 3
+        return Answer(document) if granted else Answer({"error": "token"}, 401)
+
+    server.answer = play
+    asked = WattTime("me", Secret(KEY), base=server.url)
+    asked.series("CAISO_NORTH", NOW, NOW)
+    good.append("TOKEN-2")
+    assert len(asked.series("CAISO_NORTH", NOW, NOW).points) == 1
+    assert [seen.path for seen in server.seen[2:]] == ["/v3/historical", "/login", "/v3/historical"]
+    good.append("TOKEN-3")
+    with pytest.raises(ProviderFault) as caught:
+        asked.series("CAISO_NORTH", NOW, NOW)
+    assert caught.value.refused
+    assert len(server.seen) == 8
+    with pytest.raises(ProviderFault):
+        asked.series("CAISO_NORTH", NOW, NOW)
+    assert len(server.seen) == 10
 
 
 # Choosing

@@ -177,7 +177,7 @@ def accounting(
 ) -> Accounting:
     """Return how a meter with these settings turns joules into grams; nothing is asked over the network yet.
 
-    The metadata service is the exception, if `cloud_metadata` asks for it: for at most 0.3 s each request.
+    The metadata service is the exception, if `cloud_metadata` asks for it: a silence of 0.3 s ends that.
 
     Args:
         settings: The settings.
@@ -236,7 +236,12 @@ def _feed(settings: Settings, place: Place, intensity: Intensity, environ: Mappi
             raise ConfigurationError(message)
         zone = chosen.zone_of(resolve(place.region))
     return Feed(
-        chosen, zone, intensity, cache=Cache(cache_folder(settings)), max_age_s=settings.carbon_max_age_s
+        chosen,
+        zone,
+        intensity,
+        cache=Cache(cache_folder(settings)),
+        max_age_s=settings.carbon_max_age_s,
+        detected=settings.carbon_zone is None and settings.region is None,
     )
 
 

@@ -80,7 +80,7 @@ class Cache:
             if document["schema"] != SCHEMA:
                 return Known()
             return _known(document)
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        except (OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return Known()
 
     @staticmethod
@@ -131,8 +131,16 @@ def _known(document: Any) -> Known:  # noqa: ANN401 - whatever the file holds
 
 
 def _point(start_s: object, end_s: object, value: object, estimated: object, *bounds: object) -> Point:
-    lower, upper = (None if bound is None else _number(bound) for bound in bounds)
+    lower, upper = (_bound(bound) for bound in bounds)
     return Point(_number(start_s), _number(end_s), _number(value), bool(estimated), lower, upper)
+
+
+def _bound(raw: object) -> float | None:
+    """Return a bound; one that is no number loses itself, and not the whole file."""
+    try:
+        return None if raw is None else _number(raw)
+    except (ArithmeticError, ValueError, TypeError):
+        return None
 
 
 def _number(raw: Any) -> float:  # noqa: ANN401 - whatever JSON may hold

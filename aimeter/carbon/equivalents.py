@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from aimeter.carbon.intensity import J_PER_KWH
+from aimeter.errors import ConfigurationError
 
 TABLE = Path(__file__).with_name("data") / "equivalents.csv"
 
@@ -82,7 +83,14 @@ def of_co2e(co2e_g: float, *, year: int | None = None) -> list[Comparison]:
 
 
 def _compare(kind: Quantity, amount: float, year: int | None) -> list[Comparison]:
-    """Compare with the values in force now or, with a year, with the newest that are not newer than that."""
+    """Compare with the values in force now or, with a year, with the newest that are not newer than that.
+
+    Raises:
+        ConfigurationError: The amount is not finite, or nothing is known of so early a year.
+    """
+    if not math.isfinite(amount):
+        message = f"{amount:g} is like nothing: give a finite amount."
+        raise ConfigurationError(message)
     chosen: dict[str, Equivalent] = {}
     for one in table():
         if one.kind != kind or (one.year > year if year is not None else not one.current):
@@ -90,4 +98,9 @@ def _compare(kind: Quantity, amount: float, year: int | None) -> list[Comparison
         known = chosen.get(one.id)
         if known is None or one.year > known.year:
             chosen[one.id] = one
+    if not chosen:
+        message = (
+            f"No constant is known of {year} or before; the first is of {min(one.year for one in table())}."
+        )
+        raise ConfigurationError(message)
     return [Comparison(amount / one.amount, one) for one in chosen.values()]

@@ -8,6 +8,7 @@ a call, at most one at a time, and none sooner than the values' own period or th
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from bisect import bisect_right
@@ -16,8 +17,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from aimeter.carbon.cache import Cache, Known
-from aimeter.carbon.intensity import FALLBACK, HELD, Intensity
-from aimeter.carbon.providers.base import HOUR_S, Provider, ProviderFault, checked, utc
+from aimeter.carbon.intensity import DETECTED, FALLBACK, HELD, Intensity
+from aimeter.carbon.providers.base import DAY_S, HOUR_S, Provider, ProviderFault, checked, utc
 from aimeter.carbon.series import Mean, Point, Series, mean, seconds_in, within
 
 logger = logging.getLogger("aimeter")
@@ -26,9 +27,11 @@ FIRST_DELAY_S = 30.0
 REFUSED_DELAY_S = 3600.0
 LONGEST_DELAY_S = 86400.0
 """After a failure the provider is left alone for half a minute, after a refusal (401, 403, 404 …) for an hour; each
-further one doubles that, up to an hour and a day. What the provider itself asks for (Retry-After) comes first."""
+further one doubles that, up to an hour and a day. Where the provider itself asks for longer (Retry-After) it has that,
+up to a day."""
 
-_LONGEST_PAST_S = 86400.0
+_LONGEST_PAST_S = 22 * HOUR_S
+"""With the hour before, within the day that some contracts have as the recent past, and none other."""
 _LEAST_LIFE_S = 60.0
 _LEAST_WAIT_S = 300.0
 _LATE = 0.25
@@ -62,6 +65,7 @@ class Feed:
         fallback: What rows have until there is a value.
         cache: Answers on disk.
         max_age_s: How long after its end the newest value may stand in for one that is not out yet.
+        detected: Whether the zone is of a place that was found and not given; rows say so.
         now: Returns the seconds since 1970.
     """
 
@@ -73,16 +77,18 @@ class Feed:
         *,
         cache: Cache,
         max_age_s: float,
+        detected: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.provider = provider
         self.zone = zone
         self._instead = replace(fallback, method=fallback.method + FALLBACK)
         self._max_age_s = max_age_s
+        self._found = DETECTED if detected else ""
         self._now = now
         self._path = cache.path(provider.name, zone, provider.cache_key)
         self._known = Cache.load(self._path)
-        self._wanted_s = now()
+        self._wanted_s = math.inf
         self._told = False
         self._within_one: _Within | None = None
         self.after_fork()
@@ -107,14 +113,18 @@ class Feed:
         if series is not None:
             found = mean(series.points, start_s, end_s)
             if found is not None and found.covered >= _WHOLE:
-                result = Found(_intensity(series, found, ""), common | _values(found, start_s, end_s))
+                result = Found(
+                    _intensity(series, found, self._found), common | _values(found, start_s, end_s)
+                )
                 if len(found.parts) == 1:
                     self._within_one = _Within(known, found.parts[0].start_s, found.parts[0].end_s, result)
                 return result
             points = self._extended(series, end_s)
             held = mean(points, start_s, end_s)
             if held is not None and held.covered >= _WHOLE:
-                result = Found(_intensity(series, held, HELD), common | _values(held, start_s, end_s))
+                result = Found(
+                    _intensity(series, held, self._found + HELD), common | _values(held, start_s, end_s)
+                )
                 begun_s = series.points[len(points) - 1].end_s
                 if start_s >= begun_s:
                     self._within_one = _Within(known, begun_s, begun_s + self._max_age_s, result)
@@ -137,7 +147,7 @@ class Feed:
         """Have newer values asked for in the background if they are due."""
         now_s = self._now()
         if start_s is not None:
-            self._wanted_s = max(min(self._wanted_s, start_s), now_s - _LONGEST_PAST_S)
+            self._wanted_s = min(self._wanted_s, start_s)
         if _is_early(self._known, now_s):
             return
         if self._busy.acquire(blocking=False):
@@ -150,7 +160,7 @@ class Feed:
         busy = self._busy
         try:
             self.refresh()
-        except Exception as error:  # noqa: BLE001 - the thread's one boundary: a provider by somebody else may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the thread's one boundary: a provider by somebody else may raise anything
             self._fail(ProviderFault(f"{self.provider.name}: it raised {type(error).__name__}"))
         finally:
             busy.release()
@@ -163,10 +173,13 @@ class Feed:
             self._take(stored)
             return
         period_s = self.provider.period_s
+        # Of the calls since it was asked last, whatever came of that: their rows are written, and others wait now.
+        wanted_s = max(min(self._wanted_s, now_s), now_s - _LONGEST_PAST_S)
+        self._wanted_s = math.inf
         try:
-            answer = self.provider.series(self.zone, self._wanted_s - HOUR_S, now_s + period_s)
+            answer = self.provider.series(self.zone, wanted_s - HOUR_S, now_s + period_s)
             answer = checked(answer, self.provider.name)
-            self._check_time(answer, now_s, period_s)
+            self._check_time(answer, wanted_s, now_s + period_s)
         except ProviderFault as fault:
             self._fail(fault)
             return
@@ -174,8 +187,8 @@ class Feed:
         # Due again when the newest value ends. If it has ended, the next is late, and is asked for more often.
         wait_s = newest_s - now_s if newest_s > now_s else max(period_s * _LATE, _LEAST_WAIT_S)
         expires_s = now_s + max(min(wait_s, period_s, LONGEST_DELAY_S), _LEAST_LIFE_S)
+        self._merge()
         self._known = self._known.with_answer(answer, now_s, expires_s)
-        self._wanted_s = now_s
         self._told = False
         Cache.store(self._path, self._known)
 
@@ -186,14 +199,21 @@ class Feed:
             self._tell(stored.problem, stored.rest_until_s)
         self._known = stored
 
-    def _check_time(self, answer: Series, now_s: float, period_s: float) -> None:
+    def _merge(self) -> Known:
+        """Take over what another process has stored since, before this one stores its own; return what is stored."""
+        stored, known = Cache.load(self._path), self._known
+        if (stored.expires_s, stored.rest_until_s) > (known.expires_s, known.rest_until_s):
+            self._known = stored if stored.series is not None else replace(stored, series=known.series)
+        return stored
+
+    def _check_time(self, answer: Series, wanted_s: float, end_s: float) -> None:
         """Refuse an answer about another time: last year's, or tomorrow's.
 
         Raises:
             ProviderFault: No value of it is of use now.
         """
-        reach_s = max(self._max_age_s, _LONGEST_PAST_S)
-        if within(answer.points, min(self._wanted_s, now_s) - reach_s, now_s + period_s):
+        reach_s = max(self._max_age_s, DAY_S)
+        if within(answer.points, wanted_s - reach_s, end_s):
             return
         first, last = answer.points[0], answer.points[-1]
         message = (
@@ -203,6 +223,8 @@ class Feed:
 
     def _fail(self, fault: ProviderFault) -> None:
         now_s = self._now()
+        if self._merge().expires_s > now_s and _is_early(self._known, now_s):
+            return  # another process had an answer meanwhile
         known = self._known
         least_s, most_s = (
             (REFUSED_DELAY_S, LONGEST_DELAY_S) if fault.refused else (FIRST_DELAY_S, REFUSED_DELAY_S)

@@ -22,7 +22,7 @@ from aimeter.errors import UnknownRegionError
 from aimeter.sensors.sysfs import read_text
 
 METADATA_S = 0.3
-"""How long a metadata service is waited for: it is one hop away, or there is none."""
+"""The longest silence of a metadata service that is waited for: it is one hop away, or there is none."""
 
 LINK_LOCAL = "http://169.254.169.254"
 """The address that AWS, Azure and Google document for it; Google's name for it would need a name server."""

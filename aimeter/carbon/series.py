@@ -9,6 +9,7 @@ spans two values the shares of its time in each say what each contributes.
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -127,10 +128,10 @@ def is_plausible(g_per_kwh: object, kind: Kind | None = None) -> bool:
 def tidy(points: Iterable[Point], kind: Kind | None = None) -> tuple[Point, ...]:
     """Return the plausible points in order; where two overlap, the one that begins later cuts the earlier.
 
-    Of two that begin together the one given last stays: it is the newer answer.
+    Of two that begin together the one given last stays: it is the newer answer. Bounds that cannot be are dropped.
     """
     by_start = {
-        point.start_s: point
+        point.start_s: _bounded(point)
         for point in points
         if math.isfinite(point.start_s)
         and point.start_s < point.end_s < math.inf
@@ -142,6 +143,20 @@ def tidy(points: Iterable[Point], kind: Kind | None = None) -> tuple[Point, ...]
         if ordered[place].end_s > following:
             ordered[place] = ordered[place]._replace(end_s=following)
     return tuple(ordered)
+
+
+def _bounded(point: Point) -> Point:
+    """Return a point without those bounds that are no numbers, or not on their own side of the value."""
+    lower, value, upper = point.lower, point.g_per_kwh, point.upper
+    lower_holds = lower is None or (_is_number(lower) and 0 <= lower <= value)
+    upper_holds = upper is None or (_is_number(upper) and value <= upper <= sys.float_info.max)
+    if lower_holds and upper_holds:
+        return point
+    return point._replace(lower=lower if lower_holds else None, upper=upper if upper_holds else None)
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool)
 
 
 def within(points: Sequence[Point], start_s: float, end_s: float) -> tuple[Point, ...]:

@@ -96,9 +96,13 @@ def _lowest(
 ) -> Iterator[Window]:
     """Yield windows that do not overlap, the lowest first.
 
-    A window of least mean begins or ends where a value changes, so only those beginnings are tried.
+    A window of least mean begins or ends where a value changes or the time ahead ends, so only those are tried.
     """
-    edges = {now_s, *(edge for point in series.points for edge in (point.start_s, point.end_s - length_s))}
+    edges = {
+        now_s,
+        end_s - length_s,
+        *(edge for point in series.points for edge in (point.start_s, point.end_s - length_s)),
+    }
     tried = []
     for start_s in edges:
         found = mean(series.points, start_s, start_s + length_s)

@@ -10,6 +10,7 @@ from aimeter.commands.best import Best
 from aimeter.commands.compare import WhatIf
 from aimeter.commands.refill import Refill
 from aimeter.commands.region import Shown
+from aimeter.commands.report import unread
 from aimeter.commands.sci import Score
 from aimeter.report.units import UNKNOWN, quantity
 
@@ -118,6 +119,8 @@ def _(result: Refill) -> Iterator[str]:
     if result.filled:
         before, after = (quantity(grams, "g", largest=3) for grams in (result.before_g, result.after_g))
         yield f"  their grams: {before} before, {after} now"
+    if result.skipped:
+        yield f"  {unread(result.skipped)}, and are not in the new file"
     for problem in result.problems:
         yield f"  {problem}"
 

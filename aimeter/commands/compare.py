@@ -10,9 +10,13 @@ from aimeter.carbon.intensity import Intensity, co2e_g
 from aimeter.carbon.offline import lookup
 from aimeter.carbon.providers.base import HOUR_S
 from aimeter.carbon.recompute import times
+from aimeter.carbon.series import BASES, SIGNALS
 from aimeter.commands.asking import Answers, chosen, placed
-from aimeter.commands.report import find
+from aimeter.commands.report import find, unread
+from aimeter.errors import ConfigurationError
 from aimeter.report.brief import Brief, read_briefs
+
+_LONGEST_SHIFT_H = 10 * 365.25 * 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +74,19 @@ def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | Non
         shift_h: Hours by which all calls are moved, by the provider of the settings.
 
     Raises:
-        ConfigurationError: A log or a region is unknown, or no provider is set.
+        ConfigurationError: A log or a region is unknown, the shift is no number of hours, or no provider is set.
     """
+    if shift_h is not None and not abs(shift_h) <= _LONGEST_SHIFT_H:
+        message = f"--shift takes hours, at most ten years either way, not {shift_h:g}."
+        raise ConfigurationError(message)
     intensities = [(region, lookup(region)) for region in regions]
     energy_j = scaled_j = grams = logged_j = 0.0
     rows = unknown = without = 0
     methods: dict[str, None] = {}
     kept: list[Brief] = []
-    for record in read_briefs(find(logs)):
+    partial: list[str] = []
+    records = read_briefs(find(logs))
+    for record in records:
         if record.self_j is None:
             unknown += 1
             continue
@@ -105,11 +114,14 @@ def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | Non
     )
     places = [_elsewhere(region, one, scaled_j, logged.g_per_kwh) for region, one in intensities]
     if shift_h is not None:
-        places += _moved(kept, shift_h, logged.g_per_kwh)
+        moved, partial = _moved(kept, shift_h, logged.g_per_kwh)
+        places += moved
     places.sort(key=lambda one: math.inf if one.co2e_g is None else one.co2e_g)
-    warnings = list(_unlike((logged, *places)))
+    warnings = [*_unlike((logged, *places)), *partial]
     if without:
         warnings.append(f"{without} rows have energy and no intensity: the grams as logged lack them.")
+    if records.skipped:
+        warnings.append(f"{unread(records.skipped)}: they are left out.")
     return WhatIf(energy_j, rows, unknown, (logged, *places), tuple(warnings))
 
 
@@ -119,44 +131,53 @@ def _elsewhere(region: str, one: Intensity, scaled_j: float, logged_g_per_kwh: f
     return Elsewhere(region, one.zone, one.g_per_kwh, one.year, one.method, one.source, grams, ratio)
 
 
-def _moved(records: Sequence[Brief], shift_h: float, logged_g_per_kwh: float | None) -> Iterator[Elsewhere]:
+def _moved(
+    records: Sequence[Brief], shift_h: float, logged_g_per_kwh: float | None
+) -> tuple[list[Elsewhere], list[str]]:
+    """Return the calls when they ran and moved, by the provider, and what is to be said of gaps in its values."""
     asked, zone = placed(chosen())
+    places: list[Elsewhere] = []
+    partial: list[str] = []
     for hours in (0.0, shift_h):
         series = Answers(asked, zone)
         grams = joules = 0.0
+        with_value = 0
         for record in records:
-            try:
-                start_s, end_s = (moment + hours * HOUR_S for moment in times(record))
-            except ValueError:  # the row's start is no time
-                continue
-            found = series.over(start_s, end_s)
+            found = _at(series, record, hours)
             if found is None:
                 continue
+            with_value += 1
             scaled_j = (record.self_j or 0.0) * record.pue
             grams += co2e_g(scaled_j, found.g_per_kwh or 0.0)
             joules += scaled_j
         name = "when it ran, by the provider" if not hours else f"{hours:+g} h, by the provider"
+        whole = with_value == len(records) and joules > 0
+        if joules > 0 and not whole:
+            rows = f"{with_value} of {len(records)} rows"
+            partial.append(f"{name}: only {rows} have a value, so there are no grams of all to rank.")
+            name = f"{name} ({rows})"
         g_per_kwh = grams / joules * 3.6e6 if joules else None
-        ratio = g_per_kwh / logged_g_per_kwh if g_per_kwh is not None and logged_g_per_kwh else None
+        ratio = g_per_kwh / logged_g_per_kwh if whole and g_per_kwh is not None and logged_g_per_kwh else None
         last = series.last
-        yield Elsewhere(
-            name,
-            zone,
-            g_per_kwh,
-            None,
-            None if last is None else last.kind.describe(estimated=True),
-            series.problem if last is None else last.source,
-            grams if joules else None,
-            ratio,
-        )
+        method = None if last is None else last.kind.describe(estimated=True)
+        source = series.problem if last is None else last.source
+        places.append(Elsewhere(name, zone, g_per_kwh, None, method, source, grams if whole else None, ratio))
+    return places, partial
+
+
+def _at(series: Answers, record: Brief, hours: float) -> Intensity | None:
+    """Return the intensity of a call moved by some hours; None if it is not known, or the row's start is no time."""
+    try:
+        start_s, end_s = (moment + hours * HOUR_S for moment in times(record))
+    except ValueError:
+        return None
+    return series.over(start_s, end_s)
 
 
 def _unlike(places: Iterable[Elsewhere]) -> Iterator[str]:
     """Yield why these numbers must not be ranked against each other."""
-    bases = {word for one in places for word in (one.method or "").replace("/", ";").split(";")}
-    mixed = sorted(word for word in (text.strip() for text in bases) if word in _BASES)
-    if len(mixed) > 1:
-        yield f"They are not of one basis ({', '.join(mixed)}): do not rank them against each other."
-
-
-_BASES = {"lifecycle", "direct", "direct-co2"}
+    words = {word.strip() for one in places for word in (one.method or "").replace("/", ";").split(";")}
+    for what, known in (("basis", BASES), ("signal", SIGNALS)):
+        mixed = sorted(words.intersection(known))
+        if len(mixed) > 1:
+            yield f"They are not of one {what} ({', '.join(mixed)}): do not rank them against each other."

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from aimeter.carbon.intensity import DETECTED, co2e_g
 from aimeter.carbon.providers.base import utc
 from aimeter.carbon.recompute import again, is_provisional, times
 from aimeter.commands.asking import Answers, chosen
@@ -26,8 +28,9 @@ class Refill:
         rows: Rows in it.
         waiting: Rows of the old one that waited for their provider's value.
         filled: Those that have it now.
-        before_g: Grams of the filled rows before; likewise `after_g`.
+        before_g: Grams of the filled rows before, each joule counted once; likewise `after_g`.
         problems: Why others have not.
+        skipped: Lines of the old log that were no rows, and are not in the new file.
     """
 
     path: str
@@ -37,6 +40,7 @@ class Refill:
     before_g: float
     after_g: float
     problems: tuple[str, ...]
+    skipped: int
 
 
 def refill(log: str, new: Path, **given: object) -> Refill:
@@ -56,28 +60,40 @@ def refill(log: str, new: Path, **given: object) -> Refill:
         message = f"{new} exists. A refilled log is a new file: choose another name."
         raise ConfigurationError(message)
     asked, default_zone = chosen(**given)
-    records = list(read(find([log])))
+    records = read(find([log]))
     zones: dict[str, Answers] = {}
+    others: Counter[str] = Counter()
     fresh: list[Record] = []
     waiting = filled = 0
     before_g = after_g = 0.0
-    for record in records:
+    for record in map(_of_this_schema, records):
         if not is_provisional(record):
             fresh.append(record)
             continue
         waiting += 1
-        zone = _zone_in(record, asked.name) or default_zone
+        name, zone = _waits_for(record)
+        if name is not None and name != asked.name:  # its grid may be another country's
+            others[name if zone is None else f"{name} for {zone}"] += 1
+        zone = zone or default_zone
         complete = None
-        if zone is not None:
+        if zone is not None and name in {None, asked.name}:
             complete = _complete(record, zones.setdefault(zone, Answers(asked, zone)))
         if complete is not None:
             filled += 1
-            before_g += record.co2e_g or 0.0
-            after_g += complete.co2e_g or 0.0
+            before_g += _own_g(record)
+            after_g += _own_g(complete)
         fresh.append(complete or record)
     rows = export_log(fresh, new)
-    problems = tuple(f"{zone}: {known.problem}" for zone, known in zones.items() if known.problem)
-    return Refill(str(new), rows, waiting, filled, before_g, after_g, problems)
+    problems = [f"{zone}: {known.problem}" for zone, known in zones.items() if known.problem]
+    problems += [f"{count} rows wait for {other}: refill with that" for other, count in others.items()]
+    return Refill(str(new), rows, waiting, filled, before_g, after_g, tuple(problems), records.skipped)
+
+
+def _own_g(record: Record) -> float:
+    """Return the grams of a row without those of the rows inside it."""
+    if record.self_j is None or record.intensity_g_per_kwh is None:
+        return 0.0
+    return co2e_g(record.self_j, record.intensity_g_per_kwh, record.pue)
 
 
 def _complete(record: Record, known: Answers) -> Record | None:
@@ -88,15 +104,24 @@ def _complete(record: Record, known: Answers) -> Record | None:
     intensity = known.over(start_s, end_s)
     if intensity is None:
         return None
+    if DETECTED in (record.intensity_method or ""):
+        intensity = replace(intensity, method=intensity.method + DETECTED)
     remark = {"provider": known.provider.name, "zone": known.zone, "refilled": utc(time.time())}
     return again([record], intensity, remark)[0]
 
 
-def _zone_in(record: Record, name: str) -> str | None:
-    """Return the zone that a row remarks it waits for, if it is this provider's."""
+def _of_this_schema(record: Record) -> Record:
+    """Return a row with what schema 1 did not have, the source of its PUE: a setting's number or the default."""
+    if record.pue_source:
+        return record
+    return record._replace(pue_source="at the plug" if record.pue == 1 else "given")
+
+
+def _waits_for(record: Record) -> tuple[str | None, str | None]:
+    """Return the provider and the zone that a row remarks it waits for; None for what it does not say."""
     own = record.meta.get("aimeter")
     remark = own.get("carbon") if isinstance(own, Mapping) else None
-    if not isinstance(remark, Mapping) or remark.get("provider") != name:
-        return None
-    zone = remark.get("zone")
-    return zone if isinstance(zone, str) else None
+    if not isinstance(remark, Mapping):
+        return None, None
+    name, zone = remark.get("provider"), remark.get("zone")
+    return name if isinstance(name, str) else None, zone if isinstance(zone, str) else None

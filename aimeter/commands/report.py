@@ -60,3 +60,8 @@ def find(logs: Sequence[str]) -> list[Path]:
 def as_json(summary: Summary, problems: Sequence[str]) -> dict[str, object]:
     """Return the summary as plain values; keys are the fields of `Summary` and `SummaryRow`."""
     return {**asdict(summary), "problems": list(problems)}
+
+
+def unread(skipped: int) -> str:
+    """Return what to say of lines of a log that were no whole rows."""
+    return f"{skipped:,} line{'' if skipped == 1 else 's'} of the log could not be read"

@@ -7,12 +7,12 @@ are not allowed. M is the embodied carbon in grams. R is the number of functiona
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aimeter.carbon.intensity import J_PER_KWH
 from aimeter.carbon.overheads import embodied
 from aimeter.carbon.recompute import is_provisional
-from aimeter.commands.report import find
+from aimeter.commands.report import find, unread
 from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.record import COUNTS, Record
 from aimeter.report import read
@@ -73,11 +73,15 @@ def score(logs: Sequence[str], per: str, *, name: str | None = None, hardware: s
     if per not in COUNTS:
         message = f"--per takes a count of the rows: {', '.join(COUNTS)}.{did_you_mean(per, COUNTS)}"
         raise ConfigurationError(message)
-    rows = list(read(find(logs)))
+    found = read(find(logs))
+    rows = list(found)
     parents = {row.call_id: row for row in rows}
     if name is not None:
         rows = [row for row in rows if any(one.name == name for one in _line(row, parents))]
-    return of_rows(rows, per, parents=parents, hardware=hardware)
+    result = of_rows(rows, per, parents=parents, hardware=hardware)
+    if not found.skipped:
+        return result
+    return replace(result, warnings=(*result.warnings, f"{unread(found.skipped)}: the score lacks them."))
 
 
 def _line(row: Record, parents: dict[str, Record]) -> list[Record]:
@@ -101,7 +105,8 @@ def of_rows(
     for row in rows:
         count: float | None = getattr(row, per)
         # A parent that counts its images, and children that count theirs, mean the same images.
-        if count is not None and all(getattr(one, per) is None for one in _line(row, above)[1:]):
+        enclosing = (one for one in _line(row, above)[1:] if one.call_id in chosen)
+        if count is not None and all(getattr(one, per) is None for one in enclosing):
             units += count
     metered = [row for row in rows if row.self_j is not None]
     e_kwh = sum((row.self_j or 0.0) * row.pue for row in metered) / J_PER_KWH

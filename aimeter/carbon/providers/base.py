@@ -24,10 +24,19 @@ class ProviderFault(Exception):  # noqa: N818 - a fault of theirs, which is neve
     Attributes:
         refused: The provider understood, and will say the same again: wrong key, wrong zone, not in the plan.
         retry_after_s: How long it asked to be left alone; None if it did not say.
+        status: Of its answer by HTTP; None if there was none.
     """
 
-    def __init__(self, reason: str, *, refused: bool = False, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        refused: bool = False,
+        retry_after_s: float | None = None,
+        status: int | None = None,
+    ) -> None:
         super().__init__(reason)
+        self.status = status
         self.refused = refused
         self.retry_after_s = retry_after_s
 

@@ -84,17 +84,17 @@ class Eia930:
             )
         )
         try:
-            mixes = _mixes(document["response"]["data"], zone)
+            reports = _reports(document["response"]["data"], zone)
         except (KeyError, TypeError, ValueError, AttributeError):
-            mixes = None
-        if mixes is None:
+            reports = None
+        if reports is None:
             message = "eia930: the answer is not of the documented form"
             raise ProviderFault(message)
-        return answer(zone, mix.KIND, f"EIA-930; {zone}; {mix.FACTOR_SET}", mix.points(mixes))
+        return answer(zone, mix.KIND, f"EIA-930; {zone}; {mix.FACTOR_SET}", mix.points(reports))
 
 
-def _mixes(rows: list[Any], zone: str) -> dict[tuple[float, float], dict[str, float]]:
-    mixes: dict[tuple[float, float], dict[str, float]] = {}
+def _reports(rows: list[Any], zone: str) -> dict[mix.Source, mix.Steps]:
+    reports: dict[mix.Source, mix.Steps] = {}
     for row in rows:
         if row["respondent"] != zone:
             message = f"eia930: it answered for {row['respondent']!r:.20}, not {zone}"
@@ -106,9 +106,10 @@ def _mixes(rows: list[Any], zone: str) -> dict[tuple[float, float], dict[str, fl
         if row["value"] is None or row["fueltype"] in _STORAGE:
             continue
         end_s = epoch(f"{row['period']}:00")
-        amounts = mixes.setdefault((end_s - HOUR_S, end_s), {})
         fuel = _FUELS.get(row["fueltype"], f"other {row['fueltype']}")
-        amounts[fuel] = amounts.get(fuel, 0.0) + float(row["value"])
-    if len(rows) >= _MOST_ROWS and mixes:
-        del mixes[min(mixes)]  # the oldest hour may lack fuels
-    return mixes
+        steps = reports.setdefault(mix.Source(fuel, row["fueltype"]), [])
+        steps.append((end_s - HOUR_S, end_s, float(row["value"])))
+    if len(rows) >= _MOST_ROWS and reports:  # the oldest hour may lack fuels
+        oldest_s = min(step[0] for steps in reports.values() for step in steps)
+        return {source: [step for step in steps if step[0] > oldest_s] for source, steps in reports.items()}
+    return reports

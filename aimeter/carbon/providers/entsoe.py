@@ -18,7 +18,16 @@ from xml.etree import ElementTree as ET
 
 from aimeter.carbon.location import Zone
 from aimeter.carbon.providers import mix
-from aimeter.carbon.providers.base import DAY_S, HOUR_S, ProviderFault, answer, epoch, no_zone, utc
+from aimeter.carbon.providers.base import (
+    DAY_S,
+    HOUR_S,
+    NoValuesError,
+    ProviderFault,
+    answer,
+    epoch,
+    no_zone,
+    utc,
+)
 from aimeter.carbon.providers.http import Request, get, masked
 from aimeter.carbon.series import Series
 from aimeter.secret import Secret
@@ -102,16 +111,17 @@ class Entsoe:
                 secrets=(token,),
             )
         )
-        mixes = _mixes(_document(body, token))
+        reports = _reports(_document(body, token))
         source = f"ENTSO-E A75; {zone}; {mix.FACTOR_SET}"
-        return answer(zone, mix.KIND, source, mix.points(mixes))
+        return answer(zone, mix.KIND, source, mix.points(reports))
 
 
 def _document(body: bytes, token: str) -> ET.Element:
     """Return the root of the answer.
 
     Raises:
-        ProviderFault: It is no such document, or says that there are no data.
+        ProviderFault: It is no such document, or one that says why there is none.
+        NoValuesError: It says that there are no data.
     """
     root = None
     # A document type can define entities that expand without end; an answer of theirs has none.
@@ -126,7 +136,8 @@ def _document(body: bytes, token: str) -> ET.Element:
     if "Acknowledgement" in root.tag:
         told = next((element.text or "" for element in root.iter() if _name(element) == "text"), "")
         message = f"entsoe: {masked(' '.join(told.split()), (token,))[:120] or 'no data'}"
-        raise ProviderFault(message)
+        # The code is 999 whatever the reason is, so the words have to tell an empty answer from a refused one.
+        raise (NoValuesError if "no matching data" in message.lower() else ProviderFault)(message)
     return root
 
 
@@ -147,9 +158,9 @@ def _text(element: ET.Element, *path: str) -> str:
     return found.text
 
 
-def _mixes(root: ET.Element) -> dict[tuple[float, float], dict[str, float]]:
-    """Return the generation by fuel for each step of time."""
-    mixes: dict[tuple[float, float], dict[str, float]] = {}
+def _reports(root: ET.Element) -> dict[mix.Source, mix.Steps]:
+    """Return the generation of each type over time."""
+    reports: dict[mix.Source, mix.Steps] = {}
     for series in (child for child in root if _name(child) == "TimeSeries"):
         if any(_name(child).startswith("outBiddingZone") for child in series):
             continue
@@ -157,17 +168,15 @@ def _mixes(root: ET.Element) -> dict[tuple[float, float], dict[str, float]]:
             code = _text(series, "MktPSRType", "psrType")
             if code == _STORAGE:
                 continue
-            fuel = _FUELS.get(code, f"other {code}")
+            steps = reports.setdefault(mix.Source(_FUELS.get(code, f"other {code}"), code), [])
             for period in (child for child in series if _name(child) == "Period"):
-                for step, megawatts in _steps(period):
-                    amounts = mixes.setdefault(step, {})
-                    amounts[fuel] = amounts.get(fuel, 0.0) + megawatts
+                steps += _steps(period)
         except ValueError:
             continue  # a malformed series loses that type; where it matters, too much has no factor
-    return mixes
+    return reports
 
 
-def _steps(period: ET.Element) -> Iterator[tuple[tuple[float, float], float]]:
+def _steps(period: ET.Element) -> Iterator[tuple[float, float, float]]:
     start_s = epoch(_text(period, "timeInterval", "start"))
     end_s = epoch(_text(period, "timeInterval", "end"))
     match = _DURATION.fullmatch(_text(period, "resolution"))
@@ -184,4 +193,4 @@ def _steps(period: ET.Element) -> Iterator[tuple[tuple[float, float], float]]:
         value = known.get(position, value)
         if value is not None:
             begin_s = start_s + (position - 1) * step_s
-            yield (begin_s, begin_s + step_s), value
+            yield begin_s, begin_s + step_s, value

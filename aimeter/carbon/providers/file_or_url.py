@@ -10,10 +10,11 @@ consumption`` and ``# source: …``. A malformed row loses that row only.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 from aimeter.carbon.intensity import g_per_kwh_from_lb_per_mwh
 from aimeter.carbon.location import Zone
@@ -34,7 +35,8 @@ class FileOrUrl:
     """A CSV file, local or behind ``http://`` or ``https://``.
 
     Args:
-        place: Path or address. What is behind a ``?`` in an address is taken for secret.
+        place: Path or address. What is behind a ``?`` in an address is taken for secret, and so is a password in it,
+            which is sent by HTTP Basic.
         period_s: How often it is looked at anew.
     """
 
@@ -54,16 +56,16 @@ class FileOrUrl:
     def series(self, zone: str, start_s: float, end_s: float) -> Series:
         """Return what the file holds of a zone; times outside the interval are there too."""
         del start_s, end_s  # one file is read whole
-        return read(self._text(), zone, Path(self.place.partition("?")[0]).name)
+        path = self.place
+        if self.cache_key is not None:
+            path = urlsplit(path).path or "/"
+        return read(self._text(), zone, Path(path).name or self.name)
 
     forecast = series
 
     def _text(self) -> str:
-        if self.place.startswith(("http://", "https://")):
-            url, _, query = self.place.partition("?")
-            pairs = parse_qsl(query, keep_blank_values=True)
-            secrets = tuple(value for _, value in pairs if value)
-            body = get(Request(url, pairs, secrets=secrets))
+        if self.cache_key is not None:
+            body = get(_request(self.place))
         else:
             body = _read_file(Path(self.place).expanduser())
         try:
@@ -72,6 +74,23 @@ class FileOrUrl:
             pass
         message = "file: it is not UTF-8"
         raise ProviderFault(message)
+
+
+def _request(address: str) -> Request:
+    """Return the request that an address means: user and password in it are a log-in, and no part of the name."""
+    split = urlsplit(address)
+    who, at, host = split.netloc.rpartition("@")
+    user, _, password = who.partition(":")
+    raw = [password or user]
+    for piece in split.query.split("&"):
+        name, _, value = piece.partition("=")
+        raw.append(value or name)
+    secrets = dict.fromkeys(
+        form for text in raw if text for form in (text, unquote(text), unquote_plus(text))
+    )
+    url = urlunsplit((split.scheme, host, split.path, split.query, ""))
+    login = (unquote(user), unquote(password)) if at else None
+    return Request(url, login=login, secrets=tuple(secrets))
 
 
 def _read_file(path: Path) -> bytes:
@@ -93,6 +112,14 @@ def read(text: str, zone: str, name: str) -> Series:
     Raises:
         ProviderFault: It is no such file, or has no usable row.
     """
+    try:
+        return _read(text, zone, name)
+    except csv.Error as error:
+        message = f"file: {name} cannot be read as CSV ({error})"
+    raise ProviderFault(message)
+
+
+def _read(text: str, zone: str, name: str) -> Series:
     lines = text.splitlines()
     notes: dict[str, str] = {}
     while lines and (lines[0].startswith("#") or not lines[0].strip()):
@@ -105,29 +132,47 @@ def read(text: str, zone: str, name: str) -> Series:
         message = f"file: {name} is not in the documented form: its header needs start and one of {', '.join(_UNITS)}"
         raise ProviderFault(message)
     kind = kind_from(notes.get("kind", ""))
-    wanted = [row for row in rows if "zone" not in columns or row["zone"] == zone]
+    # A row that breaks off before its zone may be of this one.
+    wanted = [row for row in rows if "zone" not in columns or (row["zone"] or zone).strip() == zone]
     source = f"{name}; {notes['source']}" if notes.get("source") else name
     return answer(zone, kind, source, _points(wanted, units[0]))
 
 
-def _points(rows: Sequence[Mapping[str, str]], unit: str) -> list[Point]:
-    convert = _UNITS[unit]
+def _points(rows: Sequence[Mapping[str, str | None]], unit: str) -> list[Point]:
+    """Return a point for each row; a malformed one has no value, and ends what holds to the next all the same."""
     begun: list[Point] = []
+    cut: set[float] = set()
     for row in rows:
         try:
             start_s = epoch(row["start"])
-            end_s = epoch(row["end"]) if row.get("end") else 0.0
-            value = convert(float(row[unit]))
-            lower, upper = (convert(float(row[key])) if row.get(key) else None for key in ("lower", "upper"))
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, OverflowError):
+            cut.update(point.start_s for point in begun[-1:])  # where this one begins is not known
             continue
-        estimated = (row.get("estimated") or "").strip().lower() in _YES
-        begun.append(Point(start_s, end_s, value, estimated, lower, upper))
+        begun.append(_point(row, start_s, unit))
+    usable = {point.start_s for point in begun if not math.isnan(point.g_per_kwh)}
+    begun = [point for point in begun if point.start_s not in usable or not math.isnan(point.g_per_kwh)]
     begun.sort(key=lambda point: point.start_s)
     made = []
     width_s = HOUR_S
     for place, point in enumerate(begun):
         following_s = begun[place + 1].start_s if place + 1 < len(begun) else point.start_s + width_s
+        if point.start_s in cut:
+            following_s = min(following_s, point.start_s + width_s)
         width_s = following_s - point.start_s or width_s
         made.append(point._replace(end_s=point.end_s or following_s))
     return made
+
+
+def _point(row: Mapping[str, str | None], start_s: float, unit: str) -> Point:
+    """Return what a row says from its start on; its end is 0 if it has none, its value NaN if it is malformed."""
+    convert = _UNITS[unit]
+    try:
+        end_text, *numbers = (row.get(key) or "" for key in ("end", unit, "lower", "upper"))
+        end_s = epoch(end_text) if end_text else 0.0
+        value = convert(float(numbers[0]))
+        lower, upper = (convert(float(text)) if text else None for text in numbers[1:])
+    except (ValueError, OverflowError):
+        return Point(start_s, 0.0, math.nan)
+    if row.get("zone", "") is None:
+        return Point(start_s, 0.0, math.nan)
+    return Point(start_s, end_s, value, (row.get("estimated") or "").strip().lower() in _YES, lower, upper)

@@ -37,6 +37,8 @@ MAX_BYTES = 4 * 1024 * 1024
 
 _BLOCK = 65536
 _EXCERPT = 120
+_LEAST_SECRET = 4
+"""In characters. A version or a number of a page is no key, and masking it would spoil the host program's log."""
 _TOO_MANY = 429
 _OK, _ERRORS, _SERVER = 200, 400, 500
 
@@ -45,8 +47,8 @@ class Request(NamedTuple):
     """One request.
 
     Attributes:
-        url: Address without query.
-        params: The query.
+        url: Address.
+        params: The query, if it is not in the address.
         headers: Besides our own.
         login: User and password for HTTP Basic.
         secrets: Texts that must not appear anywhere.
@@ -164,7 +166,7 @@ def _refusal(host: str, status: int, headers: Mapping[str, str], told: str) -> P
         (_retry_after_s(text) for name, text in headers.items() if name.lower() == "retry-after"), None
     )
     refused = _ERRORS <= status < _SERVER and status != _TOO_MANY
-    return ProviderFault(f"{host}: HTTP {status}{told}", refused=refused, retry_after_s=wait_s)
+    return ProviderFault(f"{host}: HTTP {status}{told}", refused=refused, retry_after_s=wait_s, status=status)
 
 
 def _retry_after_s(text: str) -> float | None:
@@ -196,11 +198,25 @@ def _told(body: bytes, secrets: tuple[str, ...]) -> str:
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return `text` with every secret in it as three asterisks."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
+    """Return `text` with every secret in it, as it is or encoded for an address, as three asterisks."""
+    return _without(text, _forms(secrets))
+
+
+def _without(text: str, forms: Iterable[str]) -> str:
+    for form in forms:
+        text = text.replace(form, "***")
     return text
+
+
+def _forms(secrets: Iterable[str]) -> list[str]:
+    """Return the forms in which secrets may be echoed, the longest first; what is too short to be one is left out."""
+    found = {
+        form
+        for secret in secrets
+        if len(secret) >= _LEAST_SECRET
+        for form in (secret, quote(secret), quote(secret, ""), quote_plus(secret))
+    }
+    return sorted(found, key=len, reverse=True)
 
 
 class _Mask(logging.Filter):
@@ -212,7 +228,7 @@ class _Mask(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        clean = masked(text, self.secrets)
+        clean = _without(text, self.secrets)
         if clean != text:
             record.msg, record.args = clean, ()
         return True
@@ -222,7 +238,7 @@ _mask = _Mask()
 
 
 def _keep_secret(secrets: Iterable[str]) -> None:
-    found = [form for secret in secrets if secret for form in (secret, quote(secret, ""), quote_plus(secret))]
+    found = _forms(secrets)
     if found:
         _mask.secrets.update(found)
         logging.getLogger("urllib3.connectionpool").addFilter(_mask)  # adding it again changes nothing

@@ -12,9 +12,11 @@ import csv
 import math
 from collections.abc import Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from aimeter.carbon.providers.base import DAY_S
 from aimeter.carbon.series import Kind, Point
 
 FACTORS = Path(__file__).parents[1] / "data" / "generation_factors.csv"
@@ -22,6 +24,7 @@ FACTOR_SET = "factors: IPCC AR5 2014 and others"
 KIND = Kind("lifecycle", "production")
 
 _MOST_UNKNOWN = 0.1
+_MOST_MISSING = 0.01
 _WORST_G_PER_KWH = 1100.0
 """Upper end for what is not known: old lignite; UNECE (2021) has coal at up to 1095."""
 
@@ -71,11 +74,42 @@ def intensity(
     return middle / amount, lower / total, (upper + unknown * _WORST_G_PER_KWH) / total
 
 
-def points(mixes: Mapping[tuple[float, float], Mapping[str, float]]) -> list[Point]:
-    """Return a point for each stretch of time whose mix gives an intensity."""
+class Source(NamedTuple):
+    """What is reported on its own: a type of plant, and the fuel whose factor it has."""
+
+    fuel: str
+    code: str
+
+
+Steps = list[tuple[float, float, float]]
+"""From when to when in seconds since 1970, and the mean power in any one unit."""
+
+
+def points(reports: Mapping[Source, Steps]) -> list[Point]:
+    """Return a point for each stretch of time whose mix is whole and gives an intensity.
+
+    Steps may be of different lengths: time is cut wherever one begins or ends. Sources report at different hours, so
+    in the newest stretches some are missing. Where those had more than a hundredth when they were last reported,
+    within a day, the rest is no mix, and there is no value.
+    """
+    edges = sorted({edge for steps in reports.values() for step in steps for edge in step[:2]})
+    place = {edge: number for number, edge in enumerate(edges)}
+    cells: list[dict[Source, float]] = [{} for _ in edges[1:]]
+    for source, steps in reports.items():
+        for start_s, end_s, amount in steps:
+            for cell in cells[place[start_s] : place[end_s]]:
+                cell[source] = cell.get(source, 0.0) + amount
+    last: dict[Source, tuple[float, float]] = {}
     made = []
-    for (start_s, end_s), generation in mixes.items():
-        found = intensity(generation)
+    for (start_s, end_s), cell in zip(pairwise(edges), cells, strict=True):
+        missing = math.fsum(
+            max(amount, 0.0)
+            for source, (seen_s, amount) in last.items()
+            if source not in cell and start_s - seen_s < DAY_S
+        )
+        last.update({source: (end_s, amount) for source, amount in cell.items()})
+        there = math.fsum(max(amount, 0.0) for amount in cell.values())
+        found = None if missing > _MOST_MISSING * (there + missing) else intensity(_by_fuel(cell))
         if found is not None:
             middle, lower, upper = found
             made.append(
@@ -84,3 +118,10 @@ def points(mixes: Mapping[tuple[float, float], Mapping[str, float]]) -> list[Poi
                 )
             )
     return made
+
+
+def _by_fuel(cell: Mapping[Source, float]) -> dict[str, float]:
+    generation: dict[str, float] = {}
+    for source, amount in cell.items():
+        generation[source.fuel] = generation.get(source.fuel, 0.0) + amount
+    return generation

@@ -57,7 +57,7 @@ class UserProvider:
             points = _points(found, start_s, end_s)
         except ProviderFault:
             raise
-        except Exception as error:  # noqa: BLE001 - somebody else's code may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's code may raise anything
             trouble = f"{self.name}: it raised {type(error).__name__}"
         if trouble:  # out here, as what it raised may hold a key of its own
             raise ProviderFault(trouble)

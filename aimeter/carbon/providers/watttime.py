@@ -19,6 +19,7 @@ from aimeter.secret import Secret
 
 _UNIT = "lbs_co2_per_mwh"
 _STEP_S = 300.0
+_UNAUTHORIZED = 401
 _TOKEN_S = 25 * 60.0
 """A token holds for 30 minutes; it is renewed before."""
 
@@ -62,10 +63,25 @@ class WattTime:
         return self._ask("forecast", zone, {"horizon_hours": str(hours)}, ahead=True)
 
     def _ask(self, what: str, zone: str, params: dict[str, str], *, ahead: bool) -> Series:
-        token = self._login()
         signal = "co2_moer" if self.signal == "marginal" else "co2_aoer"
+        held = self._token is not None
         try:
-            document = get_json(
+            document = self._get(what, zone, signal, params)
+        except ProviderFault as fault:
+            if not held or fault.status != _UNAUTHORIZED:
+                raise
+            document = self._get(what, zone, signal, params)  # it was withdrawn before its time
+        try:
+            return self._read(document, zone, signal, ahead=ahead)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            pass
+        message = "watttime: the answer is not of the documented form"
+        raise ProviderFault(message)
+
+    def _get(self, what: str, zone: str, signal: str, params: dict[str, str]) -> Any:  # noqa: ANN401 - foreign JSON
+        token = self._login()
+        try:
+            return get_json(
                 Request(
                     f"{self.base}/v3/{what}",
                     {"region": zone, "signal_type": signal, **params},
@@ -76,12 +92,6 @@ class WattTime:
         except ProviderFault:
             self._token = None  # it may have been withdrawn
             raise
-        try:
-            return self._read(document, zone, signal, ahead=ahead)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            pass
-        message = "watttime: the answer is not of the documented form"
-        raise ProviderFault(message)
 
     def _login(self) -> str:
         if self._token is not None and time.monotonic() < self._token[0]:
