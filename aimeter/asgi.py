@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,12 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _SERVER_ERROR = 500
+_HOLD_S = 0.2
+_MARK = "aimeter"
+"""Key in the scope of a request that is metered already."""
+
+_BODY = frozenset(("http.response.body", "http.response.zerocopysend", "http.response.pathsend"))
+"""Messages that carry a body; https://asgi.readthedocs.io/en/latest/extensions.html has the latter two."""
 
 
 class Middleware:
@@ -30,13 +37,15 @@ class Middleware:
 
     The row is named by method and route template (``GET /items/{id}``) where the framework puts its route into the
     scope, as Starlette and FastAPI do, else by the method alone: paths may hold names and identifiers. Model calls
-    inside are child rows. Requests that overlap share the energy. Websockets and lifespan events pass through.
+    inside are child rows. Requests that overlap share the energy. Websockets and lifespan events pass through, and
+    so do requests that a Middleware further out meters.
 
     Args:
         app: The application.
         header: Name of a response header for the request's joules, such as ``x-energy-joules``. Only a response
             that is sent in one piece has it: the header of a streamed body leaves before the energy is spent. The
-            response waits for the meters then, up to a tenth of a second or two.
+            response waits for the meters then, up to a tenth of a second or two. The start of a response whose
+            body does not follow within 0.2 s leaves without it.
         meter: Meter of the requests; by default the default meter.
 
     Raises:
@@ -58,7 +67,7 @@ class Middleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or _MARK in scope:
             await self.app(scope, receive, send)
             return
         try:
@@ -67,9 +76,18 @@ class Middleware:
             _warn_once(f"no request is metered: {error}")
             await self.app(scope, receive, send)
             return
+        scope[_MARK] = True
+        response = _Response(call, scope, send, self._header)
         with call:
-            await self.app(scope, receive, _Response(call, scope, send, self._header).send)
-            _name(call, scope)
+            try:
+                await self.app(scope, receive, response.send)
+            except (Exception, asyncio.CancelledError) as error:
+                with contextlib.suppress(Exception):  # the application's own exception matters more
+                    await response.release()
+                response.describe(None if isinstance(error, asyncio.CancelledError) else _SERVER_ERROR)
+                raise
+            await response.release()
+            response.finish()
 
 
 class _Response:
@@ -78,50 +96,112 @@ class _Response:
     def __init__(self, call: Call, scope: Scope, send: Send, header: bytes | None) -> None:
         self._call, self._scope, self._send, self._header = call, scope, send, header
         self._start: Message | None = None
-        self._status = 0
+        self._releasing: asyncio.Task[None] | None = None
+        self._overdue = False
+        self._status: int | None = None
 
     async def send(self, message: Message) -> None:
         """Pass a message on; the last one of the body ends the call."""
         kind = message["type"]
+        last = kind in _BODY and not message.get("more_body", False)
         if kind == "http.response.start":
             self._status = int(message["status"])
+            self.describe()
             if self._header is not None:
                 self._start = message  # until it is known whether the body comes in one piece
+                self._releasing = asyncio.create_task(self._release_later())
                 return
-        last = kind == "http.response.body" and not message.get("more_body", False)
-        start, self._start = self._start, None
-        if start is not None:
-            if last:
-                self._finish()
-                start = {**start, "headers": [*start.get("headers", ()), *await self._joules()]}
-            await self._send(start)
+        elif last and self._start is not None:
+            start, self._start = self._start, None
+            self.finish()
+            await self._send({**start, "headers": await self._with_joules(start.get("headers", ()))})
+        await self.release()
         await self._send(message)
         if last:
-            self._finish()
+            self.finish()
 
-    def _finish(self) -> None:
+    async def release(self) -> None:
+        """Send the start if it is held back, or wait for it if it is on its way."""
+        releasing, self._releasing = self._releasing, None
+        start, self._start = self._start, None
+        if start is not None:
+            await self._send(start)
+        if releasing is not None:
+            if start is None and self._overdue:
+                await releasing
+            else:
+                releasing.cancel()
+
+    async def _release_later(self) -> None:
+        await asyncio.sleep(_HOLD_S)
+        start, self._start = self._start, None
+        if start is not None:
+            self._overdue = True
+            await self._send(start)
+
+    def describe(self, otherwise: int | None = None) -> None:
+        """Name the row by its route, which routing has put into the scope meanwhile, and note the status.
+
+        Args:
+            otherwise: The status if the application has sent none.
+        """
         if self._call.ended:
             return
-        _name(self._call, self._scope)
-        self._call.note(http_status=self._status)
-        failed = self._status >= _SERVER_ERROR
+        template = _template(self._scope)
+        if template is not None:
+            self._call._name = f"{self._call.name.partition(' ')[0]} {template}"  # noqa: SLF001 - fixed for everybody else
+        status = otherwise if self._status is None else self._status
+        if status is not None:
+            self._call.note(http_status=status)
+
+    def finish(self) -> None:
+        """End the call, unless it has ended."""
+        if self._call.ended:
+            return
+        self.describe()
+        failed = self._status is not None and self._status >= _SERVER_ERROR
         self._call.finish("error" if failed else "ok", f"HTTP{self._status}" if failed else None)
 
-    async def _joules(self) -> list[tuple[bytes, bytes]]:
-        """Return the header, unless the energy is unknown; the event loop goes on while the meters are awaited."""
+    async def _with_joules(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return the headers with the joules', unless they are unknown; the event loop goes on meanwhile."""
         joules = await asyncio.to_thread(lambda: self._call.energy_j)
         if joules is None or self._header is None:
-            return []
-        return [(self._header, f"{joules:.6g}".encode("ascii"))]
+            return list(headers)
+        others = [(name, value) for name, value in headers if bytes(name).lower() != self._header]
+        return [*others, (self._header, f"{joules:.6g}".encode("ascii"))]
 
 
-def _name(call: Call, scope: Scope) -> None:
-    """Name the row by its route, which routing has put into the scope meanwhile."""
-    if call.ended:
-        return
-    template = getattr(scope.get("route"), "path", None)
-    if isinstance(template, str):
-        call._name = f"{call.name.partition(' ')[0]} {template}"  # noqa: SLF001 - fixed for everybody else
+def _template(scope: Scope) -> str | None:
+    """Return the path of the route that was taken, with parameters by name; None if it is unknown."""
+    route = scope.get("route")
+    context = (scope.get("fastapi") or {}).get("effective_route_context")
+    if getattr(context, "original_route", None) is route is not None:
+        route = context  # of a router that FastAPI includes; the route itself lacks the prefix
+    path = getattr(route, "path", None)
+    if not isinstance(path, str):
+        return None
+    mounts = _mounts(scope)
+    return "".join(mounts) if hasattr(route, "routes") and mounts else "".join((*mounts, path))
+
+
+def _mounts(scope: Scope) -> list[str]:
+    """Return the paths of the mounts that led to a route, as Starlette's routers match them.
+
+    The scope itself has the matched path only, which may hold names and identifiers: it is matched once more.
+    """
+    found: list[str] = []
+    if "app_root_path" not in scope:
+        return found
+    rest = str(scope.get("root_path", "")).removeprefix(scope["app_root_path"]) + "/"
+    routes = getattr(scope.get("router"), "routes", ())
+    while rest != "/":
+        pairs = ((mount, mount.path_regex.match(rest)) for mount in routes if hasattr(mount, "routes"))
+        taken = next(((mount, match["path"]) for mount, match in pairs if match is not None), None)
+        if taken is None:
+            break
+        found.append(taken[0].path)
+        routes, rest = taken[0].routes, f"/{taken[1]}"
+    return found
 
 
 @cache

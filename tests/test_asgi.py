@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
+import re
 import types
 
 import pytest
@@ -36,7 +39,8 @@ def serve(app, *, path="/", kind="http", method="GET", on_send=lambda message: N
         on_send(message)
         sent.append(message)
 
-    asyncio.run(app({"type": kind, "path": path, "method": method}, receive, send))
+    scope = {"type": kind, "path": path, "method": method, "headers": [], "query_string": b""}
+    asyncio.run(app(scope, receive, send))
     return sent
 
 
@@ -168,3 +172,143 @@ def test_a_header_that_is_none_is_refused(header):
     """A slip is told when the middleware is made."""
     with pytest.raises(ValueError, match="no name of a header"):
         Middleware(None, header=header)
+
+
+def test_what_fails_keeps_its_route_and_status(meter, clock):
+    """A row that fails bears its route and the status that was sent; 500 if none was sent and it raised."""
+
+    def failing(error, *messages):
+        async def app(scope, receive, send):
+            scope["route"] = types.SimpleNamespace(path="/boom")
+            for message in messages:
+                await send(message)
+            raise error
+
+        return Middleware(app, meter=meter)
+
+    start = {"type": "http.response.start", "status": 200, "headers": []}
+    piece = {"type": "http.response.body", "body": b"a", "more_body": True}
+    for error, *messages in ((LookupError(),), (LookupError(), start, piece)):
+        with pytest.raises(LookupError):
+            serve(failing(error, *messages))
+    for messages in ((), (start,)):
+        with pytest.raises(asyncio.CancelledError):
+            serve(failing(asyncio.CancelledError(), *messages))
+    rows = meter.records()
+    assert {row.name for row in rows} == {"GET /boom"}
+    assert {row.status for row in rows} == {"error"}
+    assert [row.meta.get("http_status") for row in rows] == [500, 200, None, 200]
+
+
+class Mounted:
+    """A mount as Starlette has it: with routes of its own, and an expression for the paths that it takes."""
+
+    def __init__(self, path, expression, routes):
+        self.path, self.routes = path, routes
+        self.path_regex = re.compile(f"^{expression}/(?P<path>.*)$")
+
+
+@pytest.mark.parametrize("template", ["/items/{id}", None])
+def test_the_prefix_of_a_mount(meter, clock, template):
+    """The mounts' templates come before the route's; the server's own prefix and the matched path do not."""
+    route = types.SimpleNamespace(path=template)
+    inner = Mounted("/{user}", "/(?P<user>[^/]+)", [route])
+    outer = Mounted("/api", "/api", [inner])
+
+    async def app(scope, receive, send):
+        scope.update(app_root_path="/proxy", root_path="/proxy/api/ann", route=route if template else inner)
+        scope["router"] = types.SimpleNamespace(routes=[types.SimpleNamespace(path="/"), outer])
+        await answering(clock)(scope, receive, send)
+
+    serve(Middleware(app, meter=meter))
+    assert [row.name for row in meter.records()] == [f"GET /api/{{user}}{template or ''}"]
+
+
+def test_a_real_router(meter):
+    """Starlette's own routes: mounted ones have their prefix, and one that raises its name and status."""
+    starlette = pytest.importorskip("starlette.applications", reason="Starlette is not installed")
+    routing, responses = (importlib.import_module(f"starlette.{name}") for name in ("routing", "responses"))
+
+    async def item(request):
+        return responses.PlainTextResponse("hello")
+
+    async def boom(request):
+        raise LookupError
+
+    mount = routing.Mount("/api", routes=[routing.Route("/items/{id}", item)])
+    app = Middleware(starlette.Starlette(routes=[mount, routing.Route("/boom", boom)]), meter=meter)
+    serve(app, path="/api/items/3")
+    with pytest.raises(LookupError):
+        serve(app, path="/boom")
+    assert [(row.name, row.meta["http_status"]) for row in meter.records()] == [
+        ("GET /api/items/{id}", 200),
+        ("GET /boom", 500),
+    ]
+
+
+def test_a_real_included_router(meter, clock):
+    """FastAPI's routers that are included have their prefix."""
+    fastapi = pytest.importorskip("fastapi", reason="FastAPI is not installed")
+    router, app = fastapi.APIRouter(), fastapi.FastAPI()
+    router.get("/items/{id}")(lambda: "hello")
+    app.include_router(router, prefix="/v1")
+    serve(Middleware(app, meter=meter), path="/v1/items/3")
+    assert [row.name for row in meter.records()] == ["GET /v1/items/{id}"]
+
+
+@pytest.mark.parametrize("end", ["wait", "raise", "return"])
+def test_a_start_without_a_body_leaves(meter, end):
+    """With the header asked for, the start leaves soon, and also if the application raises or returns after it."""
+    left = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if end == "raise":
+            raise LookupError
+        if end == "wait":
+            await asyncio.wait_for(left.wait(), 30)
+            await send({"type": "http.response.body", "body": b"late"})
+
+    sent = []
+
+    async def send(message):
+        await asyncio.sleep(0)
+        sent.append(message)
+        left.set()
+
+    async def main():
+        with contextlib.suppress(LookupError):
+            await Middleware(app, header="x-energy", meter=meter)({"type": "http"}, None, send)
+
+    asyncio.run(main())
+    kinds = [message["type"] for message in sent]
+    assert kinds == ["http.response.start", "http.response.body"][: 2 if end == "wait" else 1]
+    assert sent[0]["headers"] == []
+
+
+@pytest.mark.parametrize("kind", ["pathsend", "zerocopysend"])
+def test_files_end_a_response(meter, clock, kind):
+    """A file that the server sends is the end of a response, as a body is."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200})
+        clock.sleep(1.0)
+        await send({"type": f"http.response.{kind}", "path": "a", "file": None})
+        clock.sleep(7.0)
+
+    start, _ = serve(Middleware(app, header="x-energy", meter=meter))
+    assert meter.records()[0].energy_j == pytest.approx(WATT)
+    assert [name for name, _ in start["headers"]] == [b"x-energy"]
+
+
+def test_a_header_that_is_there_is_replaced(meter, clock):
+    """There is one header of that name, with this request's joules."""
+    (start, _) = serve(Middleware(answering(clock), header="A", meter=meter))
+    ((name, value),) = start["headers"]
+    assert (name, float(value)) == (b"a", pytest.approx(WATT))
+
+
+def test_a_middleware_inside_another(meter, clock):
+    """A request is one row, however many middlewares it passes."""
+    serve(Middleware(Middleware(answering(clock), meter=meter), meter=meter))
+    assert len(meter.records()) == 1

@@ -133,6 +133,51 @@ def test_a_row_a_step_on_request(tiny, pipes, meter, clock):
     assert {step.parent_id for step in rows["step"]} == {rows["denoise"][0].call_id}
 
 
+@pytest.mark.parametrize(
+    ("kind", "evaluations"),
+    [("HeunDiscreteScheduler", [2, 2, 1]), ("PNDMScheduler", [2, 1, 1])],
+    ids=["heun", "pndm"],
+)
+def test_steps_of_several_evaluations(tiny, pipes, meter, clock, kind, evaluations):
+    """Where a step takes several passes of the denoiser, its row has them all: the steps are the denoiser's."""
+    diffusers = importlib.import_module("diffusers")
+    options = {"steps_offset": 1, **({"skip_prk_steps": True} if kind == "PNDMScheduler" else {})}
+    pipe = pipes("stable_diffusion")
+    pipe = type(pipe)(
+        **{**pipe.components, "scheduler": getattr(diffusers, kind)(**options)}, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    meter.attach(pipe, steps=True)
+    try:
+        with taking_time(clock, pipe):
+            draw(tiny, pipe, "stable_diffusion")
+    finally:
+        aimeter.detach(pipe)
+    rows = by_name(meter)
+    assert [step.energy_j for step in rows["step"]] == pytest.approx([WATT * 10 * n for n in evaluations])
+    assert rows["denoise"][0].energy_j == pytest.approx(sum(step.energy_j for step in rows["step"]))
+    assert (rows["StableDiffusionPipeline"][0].steps, rows["denoise"][0].steps) == (3, 3)
+
+
+def test_a_run_that_is_interrupted(tiny, pipes, meter, clock):
+    """The steps are those really made, not those that were asked for."""
+
+    def interrupt(pipe, step, timestep, tensors):
+        pipe._interrupt = step == 1
+        return tensors
+
+    pipe = pipes("stable_diffusion")
+    meter.attach(pipe, steps=True)
+    try:
+        with taking_time(clock, pipe):
+            draw(tiny, pipe, "stable_diffusion", num_inference_steps=4, callback_on_step_end=interrupt)
+    finally:
+        aimeter.detach(pipe)
+    rows = by_name(meter)
+    assert (rows["StableDiffusionPipeline"][0].steps, rows["denoise"][0].steps) == (2, 2)
+    assert [step.energy_j for step in rows["step"]] == pytest.approx([WATT * 10] * 2)
+
+
 def test_latents_tuples_and_the_users_callback(tiny, pipes, meter):
     """Other forms of result are counted too, and the user's own callback is called as ever."""
     pipe, seen = pipes("stable_diffusion"), []
@@ -178,10 +223,11 @@ def test_pipelines_without_encoder_or_decoder(tiny, meter):
     tiny.seeded()
     pipe = tiny.ddpm()
     pipe.set_progress_bar_config(disable=True)
-    meter.attach(pipe)
+    meter.attach(pipe, steps=True)
     pipe(batch_size=3, num_inference_steps=4)
     aimeter.detach(pipe)
     rows = by_name(meter)
+    assert [step.steps for step in rows["step"]] == [1] * 4
     assert (rows["DDPMPipeline"][0].images, rows["DDPMPipeline"][0].steps) == (3, 4)
     assert "decode" not in rows
 

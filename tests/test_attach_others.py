@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import types
@@ -219,6 +220,52 @@ def test_training_that_raises(trainer, meter):
     (row,) = meter.records()
     assert (row.status, row.error_type) == ("error", "InterruptedError")
     assert row.energy_j == pytest.approx(2 * WATT)
+
+
+@pytest.mark.parametrize("attached", [False, True], ids=["callback", "attached"])
+def test_a_step_that_raises(trainer, meter, clock, attached):
+    """The run's row and the step's end as errors with the exception, and what comes later is no part of them."""
+    callback = importlib.import_module("aimeter.adapters.trainer").callback
+    subject = trainer(callbacks=[] if attached else [callback("Trainer.train", steps=True, meter=meter)])
+    step = subject.training_step
+
+    def raising(*args, **kwargs):
+        result = step(*args, **kwargs)
+        if subject.state.global_step == 1:
+            message = "enough"
+            raise InterruptedError(message)
+        return result
+
+    subject.training_step = raising
+    if attached:
+        meter.attach(subject, steps=True)
+    with pytest.raises(InterruptedError, match="enough"):
+        subject.train()
+    aimeter.detach(subject)
+    with meter.track("later"):
+        clock.sleep(1)
+    rows = by_name(meter)
+    (run,) = rows["Trainer.train"]
+    assert (run.status, run.error_type, run.steps) == ("error", "InterruptedError", 1)
+    assert run.energy_j == pytest.approx(2 * WATT)
+    assert [row.status for row in rows["Trainer.train.step"]] == ["ok", "error"]
+    assert rows["later"][0].parent_id is None
+
+
+def test_the_callback_leaves_nothing_behind(tiny):
+    """Trainer's class is as it was when the last callback is gone."""
+    transformers = importlib.import_module("transformers")
+    callback = importlib.import_module("aimeter.adapters.trainer").callback
+    gc.collect()
+    before = vars(transformers.Trainer)["_inner_training_loop"]
+    first, second = callback(), callback()
+    assert vars(transformers.Trainer)["_inner_training_loop"] is not before
+    del first
+    gc.collect()
+    assert vars(transformers.Trainer)["_inner_training_loop"] is not before
+    del second
+    gc.collect()
+    assert vars(transformers.Trainer)["_inner_training_loop"] is before
 
 
 # onnxruntime

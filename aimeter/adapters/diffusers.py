@@ -1,21 +1,24 @@
 """diffusers: pipelines of every class, with encoder, denoiser and decoder told apart.
 
 `DiffusionPipeline` has no ``__call__``; each class defines its own. The parts are told by what nearly all of them do:
-they open a progress bar when the denoising loop begins, and have a VAE decode the result after it. Schedulers and
-autoencoders are hooked by the class that a pipeline really has, when it is called.
+they open a progress bar when the denoising loop begins, tell it of each step, and have a VAE decode the result after it.
+Autoencoders are hooked by the class that a pipeline really has, when it is called.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from . import note_undo, patching
 from .base import Adapter, Hook
 from .labels import first_weight, name_of, plain, revision_of, size_of, version_of
 from .scope import Scope, begin, current_scope
+
+if TYPE_CHECKING:
+    from aimeter.call import Call
 
 Original = Callable[..., Any]
 Args = tuple[Any, ...]
@@ -33,7 +36,7 @@ def _call(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # 
     with scope.guard("labels"):
         scope.note(framework=version_of("diffusers"), **_labels(self))
     with scope.guard("parts"):
-        _listen(self, steps=scope.session.steps)
+        _listen(self)
     with scope:
         with scope.guard("parts"):
             if scope.session.parts and _has_progress_bar(type(self)):
@@ -58,16 +61,47 @@ def _progress_bar(original: Original, self: Any, args: Args, kwargs: Kwargs) -> 
     scope = current_scope()
     if scope is not None:
         with scope.guard("steps"):
-            total = getattr(bar, "total", None)
-            if total:
-                scope.call.count(steps=total)
+            calls = [scope.call]
             if scope.divided:
-                denoise = scope.part("denoise")
-                if total:
-                    denoise.count(steps=total)
+                calls.append(scope.part("denoise"))
+            total = getattr(bar, "total", None)
             if scope.session.steps and total:
                 scope.begin_steps(int(total))
+            _follow(bar, lambda number: _advance(scope, calls, self, number))
     return bar
+
+
+def _follow(bar: Any, done: Callable[[int], None]) -> None:  # noqa: ANN401 - a tqdm
+    """Have each step told that a progress bar is told of; a bar that shows nothing counts nothing itself."""
+    if bar.iterable is None:
+        update = bar.update
+
+        def told(n: int = 1) -> Any:  # noqa: ANN401 - what tqdm returns
+            done(n)
+            return update(n)
+
+        bar.update = told
+        return
+
+    def counted(items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            yield item
+            done(1)
+
+    bar.iterable = counted(bar.iterable)
+
+
+def _advance(scope: Scope, calls: list[Call], pipe: object, number: int) -> None:
+    """Count steps that are done: a scheduler may take several passes of the denoiser for one."""
+    with scope.guard("steps"):
+        if scope.call.ended:
+            return
+        for call in calls:
+            call.count(steps=number)
+        if getattr(pipe, "_interrupt", False):
+            scope.end_steps()  # it skips all that are left
+        else:
+            scope.next_step()
 
 
 def _decode(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
@@ -82,22 +116,10 @@ def _decode(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  
     return original(self, *args, **kwargs)
 
 
-def _step(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
-    """Notice that a scheduler has done a step: the next one begins."""
-    result = original(self, *args, **kwargs)
-    scope = current_scope()
-    if scope is not None:
-        with scope.guard("steps"):
-            scope.next_step()
-    return result
-
-
-def _listen(pipe: Any, *, steps: bool) -> None:  # noqa: ANN401 - a pipeline
-    """Listen to the decoder and, on request, the scheduler that a pipeline has."""
+def _listen(pipe: Any) -> None:  # noqa: ANN401 - a pipeline
+    """Listen to the decoder that a pipeline has."""
     for part in _DECODERS:
         _hook(getattr(pipe, part, None), "decode", _decode)
-    if steps:
-        _hook(getattr(pipe, "scheduler", None), "step", _step)
 
 
 def _hook(component: object, method: str, handler: Callable[..., Any]) -> None:
@@ -184,7 +206,7 @@ def _modular(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any: 
     with scope.guard("labels"):
         scope.note(framework=version_of("diffusers"), **_labels(self))
     with scope.guard("parts"):
-        _listen(self, steps=scope.session.steps)
+        _listen(self)
     with scope:
         result = original(self, *args, **kwargs)
         with scope.guard("counts"):

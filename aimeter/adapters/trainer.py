@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from . import patching
 from .base import Adapter, Hook
 from .labels import describe, version_of
 from .scope import begin
@@ -34,12 +36,46 @@ def callback(name: str = "train", *, steps: bool = False, meter: Meter | None = 
     from transformers.trainer_callback import TrainerCallback  # noqa: PLC0415 - who asks for it uses it
 
     source = default_meter if meter is None else meter.source
-    return _kind(TrainerCallback)(source, name, run=True, steps=steps)
+    made = _kind(TrainerCallback)(source, name, run=True, steps=steps)
+    _watch(made)
+    return made
+
+
+_watched: weakref.WeakSet[Any] = weakref.WeakSet()
+_undo: list[Callable[[], None]] = []
+
+
+def _watch(made: Any) -> None:  # noqa: ANN401 - a TrainerCallback
+    """Have a callback told of exceptions, of which Trainer tells none, for as long as it exists."""
+    from transformers.trainer import Trainer  # noqa: PLC0415 - as above
+
+    _watched.add(made)
+    undo = patching.replace(Trainer, "_inner_training_loop", _run)
+    if undo is not None:
+        _undo.append(undo)
+    weakref.finalize(made, _unwatch).atexit = False
+
+
+def _unwatch() -> None:
+    if not list(_watched):
+        while _undo:
+            _undo.pop()()
+
+
+def _run(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
+    """Run a training, and end the rows of its callbacks if it raises."""
+    try:
+        return original(self, *args, **kwargs)
+    except BaseException as error:
+        for one in list(_watched):
+            if any(one is other for other in self.callback_handler.callbacks):
+                one.end(error)
+        raise
 
 
 def _kind(base: Any) -> Any:  # noqa: ANN401 - a class of a framework that cannot be imported here
     class Aimeter(base):  # type: ignore[misc]
-        """Meters runs and steps; a run that raises leaves its row to the end of the process, with status open."""
+        """Meters runs and steps."""
 
         def __init__(self, source: Callable[[], Meter], name: str, *, run: bool, steps: bool) -> None:
             self._source, self._name = source, name
@@ -50,6 +86,8 @@ def _kind(base: Any) -> Any:  # noqa: ANN401 - a class of a framework that canno
             """Counted one by one: a run that goes on from a checkpoint begins with the steps it finds there."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - transformers' own
+            if self._call is not None:  # of a run that ended unseen: a Trainer with a loop of its own
+                self._call.finish("error", None)
             if self._run:
                 call = self._source().call(self._name)
                 if kwargs.get("model") is not None:
@@ -64,15 +102,23 @@ def _kind(base: Any) -> Any:  # noqa: ANN401 - a class of a framework that canno
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - as above
             self.steps_done += 1
-            step, self._step = self._step, None
-            if step is not None:
-                step.__exit__(None, None, None)
+            self._end_step(None)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - as above
+            self.end(None)
+
+        def end(self, error: BaseException | None) -> None:
+            """End the rows that are open."""
+            self._end_step(error)
             call, self._call = self._call, None
             if call is not None:
                 call.count(steps=self.steps_done)
-                call.__exit__(None, None, None)
+                call.__exit__(None if error is None else type(error), error, None)
+
+        def _end_step(self, error: BaseException | None) -> None:
+            step, self._step = self._step, None
+            if step is not None:
+                step.__exit__(None if error is None else type(error), error, None)
 
     return Aimeter
 
@@ -101,6 +147,10 @@ def _work(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # 
         with scope:
             try:
                 return original(self, *args, **kwargs)
+            except BaseException as error:
+                if stepper is not None:
+                    stepper.end(error)
+                raise
             finally:
                 with scope.guard("steps"):
                     if stepper is not None:
