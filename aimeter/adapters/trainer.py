@@ -164,5 +164,7 @@ _TRAINER = "transformers.trainer"
 
 ADAPTER = Adapter(
     "transformers trainers",
-    tuple(Hook(_TRAINER, "Trainer", method, _work) for method in ("train", "evaluate", "predict")),
+    tuple(
+        Hook(_TRAINER, "Trainer", method, _work, family=True) for method in ("train", "evaluate", "predict")
+    ),
 )
