@@ -9,6 +9,13 @@ from __future__ import annotations
 import sys
 
 
+def may_be_queued() -> bool:
+    """Return whether there may be something to wait for: False if torch, as it says itself, has not initialised CUDA."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    # is_initialized() takes this flag and asks for more, which costs as much as all the rest of a call's end.
+    return bool(getattr(cuda, "_initialized", True))
+
+
 def wait_for_devices() -> str | None:
     """Wait for the queued work of torch's CUDA devices, if torch is loaded and has initialised CUDA.
 

@@ -36,6 +36,7 @@ _get_current = current.get
 _set_current = current.set
 _reset_current = current.reset
 _get_ident = threading.get_ident
+_may_be_queued = asynchronous.may_be_queued
 # The public current_thread() would make a lasting dummy object for threads that Python did not start.
 _thread_of: Callable[[int], threading.Thread | None] = getattr(threading, "_active", {}).get
 _modules = sys.modules
@@ -162,7 +163,7 @@ class Call:
             try:
                 meter = self._meter
                 sampler = meter.sampler
-                if meter.synchronise and "torch" in _modules:
+                if meter.synchronise and "torch" in _modules and _may_be_queued():
                     self._synchronise()
                 if kind is not None:
                     self._error = kind.__name__
@@ -204,7 +205,7 @@ class Call:
             return
         try:
             sampler = self._meter.sampler
-            if self._meter.synchronise and "torch" in _modules:
+            if self._meter.synchronise and "torch" in _modules and _may_be_queued():
                 self._synchronise()
             self._status = status
             self._error = error

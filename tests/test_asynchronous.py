@@ -9,6 +9,7 @@ import types
 import pytest
 
 import aimeter
+from aimeter import asynchronous
 from aimeter.testing import FakeClock, FakeSensor
 
 
@@ -132,3 +133,13 @@ def test_torch_is_never_imported():
         "assert not {'torch', 'codecarbon', 'pandas', 'pynvml'} & set(sys.modules), sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_torch_that_has_not_initialised_cuda_is_asked_nothing_more(monkeypatch):
+    """A flag of torch's own is enough to know that nothing is queued; without it, torch is asked."""
+    for cuda, expected in (
+        (types.SimpleNamespace(_initialized=False), False),
+        (types.SimpleNamespace(), True),
+    ):
+        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+        assert asynchronous.may_be_queued() is expected
