@@ -54,8 +54,7 @@ def check_weight(value: object) -> float:
         TypeError: If it is not a number.
         ValueError: If it is not between 0.001 and 1,000.
     """
-    with suppress(AttributeError, ValueError, RuntimeError):
-        value = value.item()  # type: ignore[attr-defined]  # of NumPy or torch
+    value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         message = f"weight must be a number, not {value!r}"
         raise TypeError(message)
@@ -120,9 +119,15 @@ _MOST = sys.float_info.max
 
 def _number(key: str, value: object) -> float:
     """Return a number of NumPy or torch as Python's own; text and None are slips."""
-    with suppress(AttributeError, ValueError, RuntimeError):
-        value = value.item()  # type: ignore[attr-defined]
+    value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         message = f"the count {key!r} must be a number"
         raise TypeError(message)
+    return value
+
+
+def _plain(value: object) -> object:
+    """Return what a scalar of NumPy or torch holds, and anything else as it is."""
+    with suppress(AttributeError, ValueError, RuntimeError):
+        return value.item()  # type: ignore[attr-defined]
     return value

@@ -338,25 +338,28 @@ class Curve:
 
 def read(curves: Sequence[Curve], times_s: Array, activity: Activity = NO_ACTIVITY) -> list[Points]:
     """Read several curves at the same times, see `Curve.at`; all in one go, as most of its cost is per operation."""
-    known = [curve for curve in curves if len(curve) > 1]
-    found = [curve.around(times_s) for curve in known]
-    points = [curve.held(times_s) for curve in curves]
-    if not known:
-        return points
+    found = [curve.around(times_s) for curve in curves if len(curve) > 1]
+    if not found:
+        return [curve.held(times_s) for curve in curves]
     before = np.concatenate([one[1] for one in found], axis=1)
     after = np.concatenate([one[2] for one in found], axis=1)
-    time = np.concatenate([times_s] * len(known))
+    time = np.concatenate([times_s] * len(found))
     time = np.minimum(np.maximum(time, before[_T]), after[_T])
     part = (time - before[_T]) / np.maximum(after[_T] - before[_T], 1e-12)
     shape, likely = _shape(time, part, before, after, activity)
     energy = before[_E] + (after[_E] - before[_E]) * shape
     covered, variance = (before[line] + (after[line] - before[line]) * part for line in (_COVERED, _VARIANCE))
-    places = [k for k, curve in enumerate(curves) if len(curve) > 1]
-    for number, (place, (right, *_)) in enumerate(zip(places, found, strict=True)):
+    points = []
+    stretches = iter(enumerate(found))
+    for curve in curves:
+        if len(curve) <= 1:
+            points.append(curve.held(times_s))
+            continue
+        number, (right, *_) = next(stretches)
         own = slice(number * times_s.size, (number + 1) * times_s.size)
         one = energy[own]
-        low, high = curves[place].bounds(right, time[own], one, likely[own], before[:, own], after[:, own])
-        points[place] = Points(one, low, high, covered[own], variance[own])
+        low, high = curve.bounds(right, time[own], one, likely[own], before[:, own], after[:, own])
+        points.append(Points(one, low, high, covered[own], variance[own]))
     return points
 
 

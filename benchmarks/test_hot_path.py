@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from time import perf_counter
-from typing import Self
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import aimeter
 from benchmarks.rig import Hardware
-from benchmarks.verdict import Finding
+from benchmarks.verdict import Bare, Finding
 
 MOST = 4.0
 """Wanted: at most this many times the cost of the bare context manager."""
 
 CALLS = (200, 400)
 """Calls in a lap, drawn anew for each: a fixed number falls into step with the garbage collector."""
-
-
-class Bare:
-    """The least that can measure a duration."""
-
-    def __enter__(self) -> Self:
-        self.start = time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end = time.perf_counter()
 
 
 def bare(calls: int) -> float:

@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pytest
 
 import aimeter
 from benchmarks.rig import Hardware
-from benchmarks.verdict import Finding
+from benchmarks.verdict import Bare, Finding
 
 
 def compare(work: Callable[[], object], meter: aimeter.Meter, pairs: int) -> tuple[float, float]:
@@ -59,17 +58,6 @@ def test_numpy_model(hardware: Hardware, note: Callable[[Finding], None], full: 
 
     with aimeter.Meter(sensors=hardware.sensors(8), region="FR") as meter:
         report("network of three layers", compare(network, meter, 400 if full else 80), note)
-
-
-class Bare:
-    """The least that can measure a duration."""
-
-    def __enter__(self) -> Self:
-        self.start = time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end = time.perf_counter()
 
 
 def test_short_work(hardware: Hardware, note: Callable[[Finding], None], full: bool) -> None:

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-Handler = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
+Original = Callable[..., Any]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+Handler = Callable[[Original, Any, Args, Kwargs], Any]
 """``handler(original, self, args, kwargs)``: call ``original(self, *args, **kwargs)`` and return what it returns.
 
 It runs for every object of the class, metered or not; `aimeter.adapters.scope.begin` tells which. It must let the

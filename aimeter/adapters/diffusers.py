@@ -13,30 +13,34 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import note_undo, patching
-from .base import Adapter, Hook
+from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import first_weight, name_of, plain, revision_of, size_of, version_of
 from .scope import Scope, begin, current_scope
 
 if TYPE_CHECKING:
     from aimeter.call import Call
 
-Original = Callable[..., Any]
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
 
 _DENOISERS = ("transformer", "unet", "prior", "denoiser")
 _DECODERS = ("vae", "vqvae", "movq", "vqgan")
 _RESULTS = ("images", "image_embeds", "frames", "audios", "image", "video", "audio")
 
 
+def _begin(pipe: Any) -> Scope | None:  # noqa: ANN401 - a pipeline
+    """Return the labelled scope of a pipeline's call, or None if it gets no row of its own."""
+    scope = begin(pipe, type(pipe).__name__)
+    if scope is not None:
+        with scope.guard("labels"):
+            scope.note(framework=version_of("diffusers"), **_labels(pipe))
+        with scope.guard("parts"):
+            _listen(pipe)
+    return scope
+
+
 def _call(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
-    scope = begin(self, type(self).__name__)
+    scope = _begin(self)
     if scope is None:
         return original(self, *args, **kwargs)
-    with scope.guard("labels"):
-        scope.note(framework=version_of("diffusers"), **_labels(self))
-    with scope.guard("parts"):
-        _listen(self)
     with scope:
         with scope.guard("parts"):
             if scope.session.parts and _has_progress_bar(type(self)):
@@ -200,13 +204,9 @@ def _size(made: Any, kwargs: Kwargs) -> str | None:  # noqa: ANN401 - pictures, 
 
 def _modular(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
     """Meter a modular pipeline, whose result is its state or any part of that."""
-    scope = begin(self, type(self).__name__)
+    scope = _begin(self)
     if scope is None:
         return original(self, *args, **kwargs)
-    with scope.guard("labels"):
-        scope.note(framework=version_of("diffusers"), **_labels(self))
-    with scope.guard("parts"):
-        _listen(self)
     with scope:
         result = original(self, *args, **kwargs)
         with scope.guard("counts"):

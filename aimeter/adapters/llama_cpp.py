@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import GeneratorType
 from typing import Any
 
-from .base import Adapter, Hook
+from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import name_of, version_of
 from .scope import Scope, begin
-
-Original = Callable[..., Any]
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
 
 
 def _complete(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler

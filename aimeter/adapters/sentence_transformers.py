@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from .base import Adapter, Hook
+from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import describe, version_of
 from .scope import begin, current_scope
 from .torch import tokens_in
-
-Original = Callable[..., Any]
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
 
 _INPUTS = ("inputs", "sentences")
 """What versions call the first argument of ``encode``."""

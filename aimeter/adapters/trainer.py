@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import patching
-from .base import Adapter, Hook
+from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import describe, version_of
 from .scope import begin
 from .sessions import default_meter
@@ -16,10 +16,6 @@ from .sessions import default_meter
 if TYPE_CHECKING:
     from aimeter.call import Call
     from aimeter.meter import Meter
-
-Original = Callable[..., Any]
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
 
 
 def callback(name: str = "train", *, steps: bool = False, meter: Meter | None = None) -> Any:  # noqa: ANN401 - a TrainerCallback

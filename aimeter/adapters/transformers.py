@@ -13,15 +13,10 @@ from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from typing import Any
 
-from .base import Adapter, Hook
+from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import describe, version_of
 from .scope import Scope, begin, current_scope
 from .torch import tokens_in
-
-Original = Callable[..., Any]
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
-
 
 # Pipelines
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from .base import Adapter, Hook
+from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import name_of, version_of
 from .scope import begin
-
-Original = Callable[..., Any]
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
 
 
 def _run(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
