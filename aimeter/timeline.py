@@ -37,8 +37,8 @@ _NOTHING_J = 1e-9
 _HEADROOM = 10.0
 """A device whose limit is unknown may draw this many times the highest mean power seen between two knots."""
 
-_T, _E, _U, _HALF, _ROUND, _IDLE, _GLOW, _TAU, _SPREAD, _COVERED, _VARIANCE = range(11)
-_COLUMNS = 11
+_T, _E, _U, _HALF, _ROUND, _SHIFT, _IDLE, _GLOW, _TAU, _SPREAD, _COVERED, _VARIANCE = range(12)
+_COLUMNS = 12
 
 
 class Points(NamedTuple):
@@ -46,7 +46,7 @@ class Points(NamedTuple):
 
     Attributes:
         energy_j: Best estimate of the joules since the curve began.
-        low_j: What the true value cannot be below, with 95 % confidence or better.
+        low_j: What the true value cannot be below, with 95 % confidence or better, but for `shift_j`.
         high_j: What the true value cannot be above.
         covered_s: Seconds since the curve began in which it was really metered.
         variance_j2: Running variance of the sampling error; a difference of two belongs to the time between.
@@ -57,6 +57,8 @@ class Points(NamedTuple):
     high_j: Array
     covered_s: Array
     variance_j2: Array
+    shift_j: Array
+    """95 % half-width of what the energy is off by if all knots are off in time by the same."""
 
 
 class Quiet(NamedTuple):
@@ -104,6 +106,13 @@ class Activity(NamedTuple):
         since = np.maximum(times_s - self.time_s[at], 0.0)
         before = np.concatenate([[0.0], np.cumsum(spans)])[at]
         return np.asarray(before + since * self.open[at])
+
+    def is_open(self, times_s: Array) -> npt.NDArray[np.bool_]:
+        """Return whether a call was open at each of `times_s`."""
+        if not self.time_s.size:
+            return np.zeros(times_s.shape, dtype=bool)
+        at = np.searchsorted(self.time_s, times_s, side="right") - 1
+        return np.asarray(self.open[np.maximum(at, 0)] & (at >= 0))
 
     def glow_s(self, times_s: Array, tau_s: float) -> Array:
         """Return the integral of ``exp(-s / tau_s)`` over the quiet time up to each of `times_s`.
@@ -174,6 +183,11 @@ class Curve:
         return self._buffer[:3, self._first : self._size]
 
     @property
+    def details(self) -> Array:
+        """The same with the half-widths of each knot's time, and of its joules if that were exact, shape (5, n)."""
+        return self._buffer[:5, self._first : self._size]
+
+    @property
     def limit_w(self) -> float:
         """The most that the device can draw, or many times the most seen where that is unknown; infinite before that."""
         return self._limit_w or np.inf
@@ -193,6 +207,7 @@ class Curve:
         *,
         half_s: float = 0.0,
         rounding_j: float = 0.0,
+        shift_s: float = 0.0,
         quiet: Quiet = UNKNOWN,
         variance_j2: float = 0.0,
     ) -> None:
@@ -204,6 +219,7 @@ class Curve:
             uncertainty_j: 95 % half-width of `energy_j` at `time_s`.
             half_s: 95 % half-width of `time_s`.
             rounding_j: 95 % half-width of `energy_j` if its time were exact.
+            shift_s: 95 % half-width of what the times of all knots are off by, in addition.
             quiet: What the device draws while no call is open; shapes the stretch.
             variance_j2: Variance that sampling adds over the stretch.
         """
@@ -211,14 +227,14 @@ class Curve:
         if span_s and not self._limit_known:
             self._limit_w = max(self._limit_w, _HEADROOM * (energy_j - self.energy_j) / span_s)
         self._put(
-            (time_s, energy_j, uncertainty_j, half_s, rounding_j, *quiet),
+            (time_s, energy_j, uncertainty_j, half_s, rounding_j, shift_s, *quiet),
             self._covered_s + span_s,
             self._variance_j2 + variance_j2,
         )
 
     def append_gap(self, time_s: float) -> None:
         """Add a knot that ends an unmetered stretch: no energy, no coverage."""
-        errors = self._buffer[[_U, _HALF, _ROUND], self._size - 1].tolist()
+        errors = self._buffer[[_U, _HALF, _ROUND, _SHIFT], self._size - 1].tolist()
         knot = (time_s, self.energy_j, *errors, *UNKNOWN)
         self._put(knot, self._covered_s, self._variance_j2)
 
@@ -259,7 +275,8 @@ class Curve:
     def held(self, times_s: Array) -> Points:
         """Read a curve of less than two knots."""
         energy = np.full(times_s.shape, self._buffer[_E, self._first] if len(self) else 0.0)
-        return Points(energy, energy, energy, np.zeros_like(energy), np.zeros_like(energy))
+        nothing = np.zeros_like(energy)
+        return Points(energy, energy, energy, nothing, nothing, nothing)
 
     def bounds(
         self,
@@ -346,7 +363,7 @@ def read(curves: Sequence[Curve], times_s: Array, activity: Activity = NO_ACTIVI
     time = np.concatenate([times_s] * len(found))
     time = np.minimum(np.maximum(time, before[_T]), after[_T])
     part = (time - before[_T]) / np.maximum(after[_T] - before[_T], 1e-12)
-    shape, likely = _shape(time, part, before, after, activity)
+    shape, likely, shift = _shape(time, part, before, after, activity)
     energy = before[_E] + (after[_E] - before[_E]) * shape
     covered, variance = (before[line] + (after[line] - before[line]) * part for line in (_COVERED, _VARIANCE))
     points = []
@@ -359,30 +376,34 @@ def read(curves: Sequence[Curve], times_s: Array, activity: Activity = NO_ACTIVI
         own = slice(number * times_s.size, (number + 1) * times_s.size)
         one = energy[own]
         low, high = curve.bounds(right, time[own], one, likely[own], before[:, own], after[:, own])
-        points.append(Points(one, low, high, covered[own], variance[own]))
+        points.append(Points(one, low, high, covered[own], variance[own], shift[own]))
     return points
 
 
 def half_width(points: Points) -> Array:
-    """Return the 95 % half-width of the energy at each point."""
+    """Return the 95 % half-width of the energy at each point, but for what shifts all points alike."""
     return np.maximum(points.energy_j - points.low_j, points.high_j - points.energy_j)
 
 
 def resolution(start: Points, end: Points, joules: Array) -> Array:
     """Return the 95 % half-width of the energy between `start` and `end`.
 
-    The errors of the two ends are independent and add in quadrature, with the sampling variance in between.
-    No estimate can be further off than the bounds of the two ends allow.
+    The errors of the two ends are independent and add in quadrature, with the sampling variance in between; what all
+    knots are off by in time cancels as far as the powers at the two ends are alike. No estimate can be further off than the bounds of the two ends allow.
     """
     sampled = 1.96**2 * np.maximum(end.variance_j2 - start.variance_j2, 0.0)
-    independent = np.sqrt(half_width(start) ** 2 + half_width(end) ** 2 + sampled)
-    most = np.maximum(end.high_j - start.low_j, 0.0)
-    least = np.maximum(end.low_j - start.high_j, 0.0)
+    shift = end.shift_j - start.shift_j
+    independent = np.sqrt(half_width(start) ** 2 + half_width(end) ** 2 + shift**2 + sampled)
+    shifts = start.shift_j + end.shift_j
+    most = np.maximum(end.high_j - start.low_j + shifts, 0.0)
+    least = np.maximum(end.low_j - start.high_j - shifts, 0.0)
     bounded: Array = np.minimum(independent, np.maximum(most - joules, joules - least) + np.sqrt(sampled))
     return bounded
 
 
-def _shape(time: Array, part: Array, before: Array, after: Array, activity: Activity) -> tuple[Array, Array]:
+def _shape(
+    time: Array, part: Array, before: Array, after: Array, activity: Activity
+) -> tuple[Array, Array, Array]:
     """Return which part of a stretch's energy lies before each time, 0 to 1, and how wrong that is in joules.
 
     Outside calls the device draws its quiet power; the rest of the stretch is spread evenly over the time in
@@ -398,13 +419,13 @@ def _shape(time: Array, part: Array, before: Array, after: Array, activity: Acti
     * a knot is off in time by h: q h, or the mean power times h where there is no quiet time;
     * a knot is off in energy by what its sensor rounds.
     """
-    unbounded = np.full_like(part, np.inf)
+    unbounded, unshifted = np.full_like(part, np.inf), np.zeros_like(part)
     if not activity.time_s.size:
-        return part, unbounded
+        return part, unbounded, unshifted
     begin, end, step = before[_T], after[_T], after[_E] - before[_E]
     known = np.isfinite(after[_IDLE]) & (step > _NOTHING_J)
     if not known.any():
-        return part, unbounded
+        return part, unbounded, unshifted
     moments = np.concatenate([begin, time, end])
     open_before, open_now, open_all = activity.open_s(moments).reshape(3, -1)
     open_now, open_all = open_now - open_before, open_all - open_before
@@ -435,10 +456,15 @@ def _shape(time: Array, part: Array, before: Array, after: Array, activity: Acti
     shifts = activity.shift_s
     mixed = shifts.searchsorted(end) > shifts.searchsorted(begin, side="right")
     unlike = np.where(busy & mixed, excess * np.maximum(held, 1 - held), unlike)
-    resting = rest_all > 0
-    local = np.divide(quiet_all, rest_all, out=np.zeros_like(step), where=resting)
-    local = np.where(resting, local, step / np.maximum(end - begin, 1e-12))
-    timing = local * np.maximum(before[_HALF], after[_HALF])
+    # A knot that is off in time moves the power around it, as far as the other knot does not hold it back.
+    resting = np.divide(quiet_all, rest_all, out=step / np.maximum(end - begin, 1e-12), where=rest_all > 0)
+    working = np.divide(excess, open_all, out=resting.copy(), where=busy)
+    open_begin, open_end = activity.is_open(np.concatenate([begin, end])).reshape(2, -1)
+    moved_begin = np.where(open_begin, working, resting) * (1 - held)
+    moved_end = np.where(open_end, working, resting) * held
+    timing = np.hypot(moved_begin * before[_HALF], moved_end * after[_HALF])
+    shift = moved_begin * before[_SHIFT] + moved_end * after[_SHIFT]
     rounding = np.maximum(before[_ROUND], after[_ROUND])
     likely = np.sqrt(deviation**2 + unlike**2 + timing**2 + rounding**2)
-    return result, np.where(known & (fits | ~busy), likely, unbounded)
+    shaped_well = known & (fits | ~busy)
+    return result, np.where(shaped_well, likely, unbounded), np.where(shaped_well, shift, 0.0)

@@ -57,14 +57,27 @@ _REST_S = 1.0
 _IDLE_SLOTS = 60
 """The memory of the idle power is kept as the lowest of each of so many slots."""
 
+_LIKELY = 0.85
+"""Where steps are foretold, bounds from many of them overlap, and 95 % of the steps lie within this part of what is
+left: see tests/test_staircase.py."""
+
+_SLOWER = 1.2
+"""How much longer the shortest look is taken to be from one look to the next, so that long ones are not forgotten."""
+
 _NEAR_S, _NEAR_STRETCHES = 0.25, 8
 """The afterglow counts as seen once so many quiet stretches began within this time of a call."""
 
 _UNSEEN_GLOW = 0.2
 """Until then its standard deviation is this part of the idle power: GPUs have been seen to glow at half of it."""
 
-_LEAST_SPREAD = 0.0015
+_LEAST_SPREAD = 0.0004
 """No device draws its quiet power more steadily than this part of it."""
+
+_FADED = 1.05
+"""The idle power is taken to be within this factor of the lowest power seen."""
+
+_MISFIT = 0.01
+"""Stretches known to this part of the idle power, or better, count alike in the fit: no device fades that exactly."""
 
 _NO_GLOW = 1e-6
 """Below this, nothing of an afterglow is left in the stretches seen."""
@@ -88,6 +101,16 @@ class Step(Enum):
     WRAPPED = "wrapped"
     RESET = "reset"
     ABSURD = "absurd"
+
+
+class _Known(NamedTuple):
+    """A power that was seen; the lowest is the one that is surely low."""
+
+    most_w: float
+    power_w: float
+
+
+_UNSEEN = _Known(math.inf, math.inf)
 
 
 class Difference(NamedTuple):
@@ -131,26 +154,39 @@ def difference(
 
 
 def quiet_power(stretches: Array, idle_w: float) -> Quiet:
-    """Fit ``idle_w + glow_w * exp(-s / tau_s)`` to the mean powers of quiet stretches, by least squares.
+    """Fit ``idle_w + glow_w * exp(-s / tau_s)`` to the mean powers of quiet stretches, by weighted least squares.
 
     Args:
-        stretches: Begin and end in seconds since a call was last open, and mean power in W; shape (n, 3).
-        idle_w: Power long after a call.
+        stretches: Begin and end in seconds since a call was last open, mean power in W, and the 95 % half-width
+            with which it is known; shape (n, 4).
+        idle_w: Lowest power seen; what had not faded away yet may be in it.
     """
-    begin, end, watts = stretches.T
-    best, least = Quiet(idle_w, 0.0, _TAUS_S[0]), float(np.sum((watts - idle_w) ** 2))
+    begin, end, watts, half = stretches.T
+    variance = (half / 1.96) ** 2
+    weight = 1 / (variance + (_MISFIT * idle_w) ** 2)
+    total, sum_watts = float(weight.sum()), float(weight @ watts)
+    best, least = Quiet(idle_w, 0.0, _TAUS_S[0]), float(weight @ (watts - idle_w) ** 2)
     for tau in _TAUS_S:
         mean = _mean_glow(begin, end, tau)
-        norm = float(mean @ mean)
-        if norm < _NO_GLOW:
+        weighted = weight * mean
+        norm, sum_mean, product = float(weighted @ mean), float(weighted.sum()), float(weighted @ watts)
+        if norm < _NO_GLOW * total:
             continue
-        glow = max(float(mean @ (watts - idle_w)) / norm, 0.0)
-        squares = float(np.sum((watts - idle_w - glow * mean) ** 2))
+        spread = norm * total - sum_mean**2
+        idle = (
+            (norm * sum_watts - sum_mean * product) / spread if spread > _NO_GLOW * norm * total else idle_w
+        )
+        idle = min(max(idle, idle_w / _FADED), idle_w * _FADED)
+        glow = max((product - idle * sum_mean) / norm, 0.0)
+        squares = float(weight @ (watts - idle - glow * mean) ** 2)
         if squares < least:
-            best, least = Quiet(idle_w, glow, tau), squares
-    fit = best.idle_w + best.glow_w * _mean_glow(begin, end, best.tau_s)
+            best, least = Quiet(idle, glow, tau), squares
+    off = np.abs(watts - best.idle_w - best.glow_w * _mean_glow(begin, end, best.tau_s))
+    # What the times of the knots explain is in their own terms of the error.
+    unexplained = float(np.sum(off**2 - variance)) / max(len(watts) - 2, 1)
     # Other programs load the device now and then: the few stretches far off the fit count as well as the many near it.
-    spread = max(math.sqrt(least / max(len(watts) - 2, 1)), float(np.max(np.abs(watts - fit))) / 3)
+    farthest = float(np.max(off - half, initial=0.0)) / 3
+    spread = max(math.sqrt(max(unexplained, 0.0)), farthest)
     near = int(np.count_nonzero(begin < _NEAR_S))
     doubt = _LEAST_SPREAD if near >= _NEAR_STRETCHES else _UNSEEN_GLOW
     return best._replace(spread_w=max(spread, doubt * idle_w))
@@ -214,13 +250,14 @@ class Trace:
         self._read: Reading | None = None
         self._moved_s = 0.0
         self._settled_gap_s: float | None = None
-        self._idle: dict[int, float] = {}
-        self._lowest_w = math.inf
+        self._look_s = math.inf
+        self._idle: dict[int, _Known] = {}
+        self._lowest = _UNSEEN
         self._changed_s = math.nan
         self._unchanged_s: deque[float] = deque(maxlen=_CHANGES)
         self._range_w = math.inf, -math.inf
         self._stuck_j2 = 0.0
-        self._quiet: list[tuple[float, float, float]] = []
+        self._quiet: list[tuple[float, float, float, float]] = []
         self.quiet = UNKNOWN
         self.idle_w: float | None = None
         self.calibration = calibration
@@ -267,12 +304,16 @@ class Trace:
         if self._stairs is None:
             # On a grid, so that many sensors are read in one go.
             return math.floor(last / interval_s + 1.0) * interval_s
-        return max(self._stairs.next_look_s(last, interval_s), last + _LEAST_PAUSE_S)
+        if self._read.outcome is not Outcome.OK:
+            return last + min(interval_s, self.period_s)
+        takes_s = last - self._read.before_s
+        return max(self._stairs.next_look_s(last, interval_s, takes_s), last + _LEAST_PAUSE_S)
 
     def take(self, reading: Reading) -> None:
         """Add one reading to what is known."""
         if self.gone:
             return
+        self._look_s = min(reading.after_s - reading.before_s, _SLOWER * self._look_s)
         if reading.outcome is Outcome.OK and reading.value is not None:
             if not self.alive:
                 self._revive(reading, reading.value)
@@ -329,35 +370,38 @@ class Trace:
             end_s: End of the stretch.
             since_s: When a call was last open.
         """
-        times, joules = self.curve.knots[:2]
+        times, joules, _, half_s, rounding_j = self.curve.details
         first, last = np.searchsorted(times, start_s), np.searchsorted(times, end_s, side="right") - 1
         if last <= first:
             return
-        inside = times[first : last + 1]
-        watts = np.diff(joules[first : last + 1]) / np.diff(inside)
-        self._quiet += zip(inside[:-1] - since_s, inside[1:] - since_s, watts, strict=True)
+        inside, within = times[first : last + 1], slice(first, last + 1)
+        spans = np.diff(inside)
+        watts = np.diff(joules[within]) / spans
+        knot_j = np.hypot(watts * half_s[within][:-1], watts * half_s[within][1:]) + rounding_j[within][1:]
+        self._quiet += zip(inside[:-1] - since_s, inside[1:] - since_s, watts, knot_j / spans, strict=True)
         del self._quiet[:-_QUIET_STRETCHES]
         if times[last] - times[first] >= 0.9 * min(self.period_s, _IDLE_STRETCH_S):
-            power = float((joules[last] - joules[first]) / (times[last] - times[first]))
+            span = float(times[last] - times[first])
+            power = float(joules[last] - joules[first]) / span
+            half = float(np.hypot(power * np.hypot(half_s[first], half_s[last]), rounding_j[last])) / span
             if power > 0:
-                self._note_idle(end_s, power, rested=start_s - since_s >= _REST_S)
+                self._note_idle(end_s, _Known(power + half, power), rested=start_s - since_s >= _REST_S)
         if self.idle_w is not None:
             self.quiet = quiet_power(np.array(self._quiet), self.idle_w)
 
-    def _note_idle(self, time_s: float, power_w: float, *, rested: bool) -> None:
+    def _note_idle(self, time_s: float, seen: _Known, *, rested: bool) -> None:
         """Keep the lowest power of a device at rest; a short gap between calls only bounds it from above."""
         if rested:
             slot = int(time_s * _IDLE_SLOTS / _IDLE_MEMORY_S)
-            self._idle[slot] = min(power_w, self._idle.get(slot, math.inf))
+            self._idle[slot] = min(seen, self._idle.get(slot, _UNSEEN))
             for old in [known for known in self._idle if known <= slot - _IDLE_SLOTS]:
                 del self._idle[old]
         else:
-            self._lowest_w = min(power_w, self._lowest_w)
-        if self.calibration is not None and not rested and power_w > _BELOW * self.calibration.idle_w:
+            self._lowest = min(seen, self._lowest)
+        if self.calibration is not None and not rested and seen.power_w > _BELOW * self.calibration.idle_w:
             return
         self.calibration = None
-        self.idle_w = min([*self._idle.values()] or [self._lowest_w])
-        self.idle_w = min(self.idle_w, power_w)
+        self.idle_w = min([*(self._idle.values() or [self._lowest]), seen]).power_w
 
     def _published(self, reading: Reading) -> When:
         """Return when the value just read was published."""
@@ -411,8 +455,19 @@ class Trace:
             # A mean over a window that is off in time by h takes in h of what the power changed by.
             rounding += ROUNDING_W * self._average.window_s + half * abs(power - before)
         uncertainty = half * around + rounding
+        # Which moment of a look its value is of, is the sensor's habit: the knots are off by the same.
+        shift = min(half, self._look_s / 2)
+        own = half - shift
+        if self._stairs is not None and self._stairs.known:
+            own = _LIKELY * max(own, min(half, 2 * self._stairs.jitter_s))
         curve.append(
-            time, curve.energy_j + joules, uncertainty, half_s=half, rounding_j=rounding, quiet=self.quiet
+            time,
+            curve.energy_j + joules,
+            uncertainty,
+            half_s=own,
+            rounding_j=rounding,
+            shift_s=shift,
+            quiet=self.quiet,
         )
 
     def _take_average(self, reading: Reading, watts: float, average: MovingAverage) -> None:
