@@ -174,6 +174,11 @@ class Curve:
         return self._buffer[:3, self._first : self._size]
 
     @property
+    def rounding_j(self) -> Array:
+        """95 % half-width of the joules of every knot kept if its time were exact."""
+        return self._buffer[_ROUND, self._first : self._size]
+
+    @property
     def limit_w(self) -> float:
         """The most that the device can draw, or many times the most seen where that is unknown; infinite before that."""
         return self._limit_w or np.inf

@@ -8,6 +8,7 @@ knot's uncertainty.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from enum import Enum
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .averages import ROUNDING_W, MovingAverage
+from .averages import MovingAverage
 from .sensors.base import Channel, Outcome, Reading
 from .staircase import Staircase, When
 from .timeline import UNKNOWN, Array, Curve, Quiet
@@ -71,6 +72,9 @@ _NO_GLOW = 1e-6
 
 _TAUS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Time constants tried for the afterglow of a call."""
+
+_CLEAR = 0.05
+"""A stretch whose power is known to this part of the idle power counts half as much as one that is exactly known."""
 
 _BELOW = 0.9
 """A short gap in which less than this part of the calibrated idle power was drawn contradicts it."""
@@ -134,26 +138,52 @@ def quiet_power(stretches: Array, idle_w: float) -> Quiet:
     """Fit ``idle_w + glow_w * exp(-s / tau_s)`` to the mean powers of quiet stretches, by least squares.
 
     Args:
-        stretches: Begin and end in seconds since a call was last open, and mean power in W; shape (n, 3).
+        stretches: Begin and end in seconds since a call was last open, and mean power in W and its 95 %
+            half-width; shape (n, 4).
         idle_w: Power long after a call.
     """
-    begin, end, watts = stretches.T
-    best, least = Quiet(idle_w, 0.0, _TAUS_S[0]), float(np.sum((watts - idle_w) ** 2))
+    begin, end, watts, error = stretches.T
+    weight = 1 / (1 + (error / (_CLEAR * idle_w)) ** 2)
+    best, least = Quiet(idle_w, 0.0, _TAUS_S[0]), float(weight @ (watts - idle_w) ** 2)
     for tau in _TAUS_S:
         mean = _mean_glow(begin, end, tau)
-        norm = float(mean @ mean)
+        norm = float(weight @ mean**2)
         if norm < _NO_GLOW:
             continue
-        glow = max(float(mean @ (watts - idle_w)) / norm, 0.0)
-        squares = float(np.sum((watts - idle_w - glow * mean) ** 2))
+        glow = max(float(weight @ (mean * (watts - idle_w))) / norm, 0.0)
+        squares = float(weight @ (watts - idle_w - glow * mean) ** 2)
         if squares < least:
             best, least = Quiet(idle_w, glow, tau), squares
     fit = best.idle_w + best.glow_w * _mean_glow(begin, end, best.tau_s)
+    # What the meter may have been off by is not the device's.
+    square = (watts - fit) ** 2
+    mean_square = float(weight @ (square - (error / 1.96) ** 2)) / max(float(weight.sum()) - 2, 1.0)
     # Other programs load the device now and then: the few stretches far off the fit count as well as the many near it.
-    spread = max(math.sqrt(least / max(len(watts) - 2, 1)), float(np.max(np.abs(watts - fit))) / 3)
+    most_square = float(np.max(square - error**2)) / 9
+    spread = math.sqrt(max(mean_square, most_square, 0.0))
     near = int(np.count_nonzero(begin < _NEAR_S))
     doubt = _LEAST_SPREAD if near >= _NEAR_STRETCHES else _UNSEEN_GLOW
     return best._replace(spread_w=max(spread, doubt * idle_w))
+
+
+class Power(NamedTuple):
+    """A mean power of a quiet stretch, and the 95 % half-width that its two knots leave it."""
+
+    watts: float
+    error_w: float
+
+    def lower(self, other: Power | None) -> Power:
+        """Return the lower of two, or their mean, weighted by the inverse of the variances, if none is for certain.
+
+        The lowest of many uncertain ones would be lower than any true one.
+        """
+        if other is None:
+            return self
+        both = math.hypot(self.error_w, other.error_w)
+        if abs(self.watts - other.watts) >= both:
+            return min(self, other)
+        part = (self.error_w / both) ** 2
+        return Power(self.watts + part * (other.watts - self.watts), self.error_w * other.error_w / both)
 
 
 def _mean_glow(begin: Array, end: Array, tau: float) -> Array:
@@ -171,7 +201,8 @@ class Trace:
         gone: True once the device said that it will not come back.
         died_s: Until when the curve is known, if it is not alive.
         reason: Why it is not alive, or the last thing that went wrong.
-        idle_w: Lowest power seen over a quiet stretch; until one was seen, that of the calibration.
+        idle_w: Lowest power seen over a quiet stretch, as far as they are certain; until one was seen, that of the
+            calibration.
         calibration: Where `idle_w` comes from; None if it was seen, or nothing is known.
         quiet: What the device draws while no call is open, for the shape of the curve.
         unclaimed_j: Energy that came to light after its time had been settled without it.
@@ -214,18 +245,20 @@ class Trace:
         self._read: Reading | None = None
         self._moved_s = 0.0
         self._settled_gap_s: float | None = None
-        self._idle: dict[int, float] = {}
-        self._lowest_w = math.inf
+        self._idle: dict[int, Power] = {}
+        self._lowest: Power | None = None
         self._changed_s = math.nan
         self._unchanged_s: deque[float] = deque(maxlen=_CHANGES)
         self._range_w = math.inf, -math.inf
         self._stuck_j2 = 0.0
-        self._quiet: list[tuple[float, float, float]] = []
+        self._quiet: list[tuple[float, float, float, float]] = []
         self.quiet = UNKNOWN
         self.idle_w: float | None = None
+        self._idle_error_w = 0.0
         self.calibration = calibration
         if calibration is not None:
             self.idle_w = calibration.idle_w
+            self._idle_error_w = calibration.spread_w
             spread_w = max(calibration.spread_w, _UNSEEN_GLOW * self.idle_w)
             self.quiet = Quiet(self.idle_w, 0.0, _TAUS_S[0], spread_w)
 
@@ -335,29 +368,40 @@ class Trace:
             return
         inside = times[first : last + 1]
         watts = np.diff(joules[first : last + 1]) / np.diff(inside)
-        self._quiet += zip(inside[:-1] - since_s, inside[1:] - since_s, watts, strict=True)
+        rounding = self.curve.rounding_j[first : last + 1]
+        error = np.hypot(rounding[1:], rounding[:-1]) / np.diff(inside)
+        self._quiet += zip(inside[:-1] - since_s, inside[1:] - since_s, watts, error, strict=True)
         del self._quiet[:-_QUIET_STRETCHES]
         if times[last] - times[first] >= 0.9 * min(self.period_s, _IDLE_STRETCH_S):
-            power = float((joules[last] - joules[first]) / (times[last] - times[first]))
-            if power > 0:
+            span_s = float(times[last] - times[first])
+            error_w = math.hypot(rounding[0], rounding[-1]) / span_s
+            power = Power(float(joules[last] - joules[first]) / span_s, error_w)
+            if power.watts > 0:
                 self._note_idle(end_s, power, rested=start_s - since_s >= _REST_S)
         if self.idle_w is not None:
-            self.quiet = quiet_power(np.array(self._quiet), self.idle_w)
+            quiet = quiet_power(np.array(self._quiet), self.idle_w)
+            self.quiet = quiet._replace(spread_w=max(quiet.spread_w, self._idle_error_w / 1.96))
 
-    def _note_idle(self, time_s: float, power_w: float, *, rested: bool) -> None:
+    def _note_idle(self, time_s: float, power: Power, *, rested: bool) -> None:
         """Keep the lowest power of a device at rest; a short gap between calls only bounds it from above."""
         if rested:
             slot = int(time_s * _IDLE_SLOTS / _IDLE_MEMORY_S)
-            self._idle[slot] = min(power_w, self._idle.get(slot, math.inf))
+            self._idle[slot] = power.lower(self._idle.get(slot))
             for old in [known for known in self._idle if known <= slot - _IDLE_SLOTS]:
                 del self._idle[old]
         else:
-            self._lowest_w = min(power_w, self._lowest_w)
-        if self.calibration is not None and not rested and power_w > _BELOW * self.calibration.idle_w:
+            self._lowest = power.lower(self._lowest)
+        most_w = power.watts + power.error_w
+        if self.calibration is not None and not rested and most_w > _BELOW * self.calibration.idle_w:
             return
         self.calibration = None
-        self.idle_w = min([*self._idle.values()] or [self._lowest_w])
-        self.idle_w = min(self.idle_w, power_w)
+        idle = self._lowest or power
+        if self._idle:
+            first, *others = self._idle.values()
+            idle = functools.reduce(Power.lower, others, first)
+        if most_w < idle.watts - idle.error_w:
+            idle = power
+        self.idle_w, self._idle_error_w = idle
 
     def _published(self, reading: Reading) -> When:
         """Return when the value just read was published."""
@@ -404,12 +448,11 @@ class Trace:
             joules *= 1 - part
             self._settled_gap_s = None
         power = joules / (time - end)
-        before, around = self.last_power_w, max(power, self.last_power_w)
+        around = max(power, self.last_power_w)
         self.last_power_w = power
         rounding = self.channel.quantum_j
         if self._average is not None:
-            # A mean over a window that is off in time by h takes in h of what the power changed by.
-            rounding += ROUNDING_W * self._average.window_s + half * abs(power - before)
+            rounding += self._average.error_j
         uncertainty = half * around + rounding
         curve.append(
             time, curve.energy_j + joules, uncertainty, half_s=half, rounding_j=rounding, quiet=self.quiet
@@ -440,7 +483,8 @@ class Trace:
         if len(self.curve):
             time = max(time, self.curve.end_s + 1e-9)
         before = average.joules
-        joules = average.publish(time, watts) - before
+        least_w = None if self.idle_w is None else self.idle_w - self._idle_error_w
+        joules = average.publish(time, watts, half_s=half, least_w=least_w) - before
         if not len(self.curve):
             self.curve.append(time, 0.0, 0.0)
             self.last_power_w = watts
