@@ -8,6 +8,7 @@ knot's uncertainty.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from enum import Enum
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .averages import ROUNDING_W, MovingAverage
+from .averages import MovingAverage
 from .sensors.base import Channel, Outcome, Reading
 from .staircase import Staircase, When
 from .timeline import UNKNOWN, Array, Curve, Quiet
@@ -76,14 +77,14 @@ _LEAST_SPREAD = 0.0004
 _FADED = 1.05
 """The idle power is taken to be within this factor of the lowest power seen."""
 
-_MISFIT = 0.01
-"""Stretches known to this part of the idle power, or better, count alike in the fit: no device fades that exactly."""
-
 _NO_GLOW = 1e-6
 """Below this, nothing of an afterglow is left in the stretches seen."""
 
 _TAUS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Time constants tried for the afterglow of a call."""
+
+_CLEAR = 0.05
+"""A stretch whose power is known to this part of the idle power counts half as much as one that is exactly known."""
 
 _BELOW = 0.9
 """A short gap in which less than this part of the calibrated idle power was drawn contradicts it."""
@@ -101,16 +102,6 @@ class Step(Enum):
     WRAPPED = "wrapped"
     RESET = "reset"
     ABSURD = "absurd"
-
-
-class _Known(NamedTuple):
-    """A power that was seen; the lowest is the one that is surely low."""
-
-    most_w: float
-    power_w: float
-
-
-_UNSEEN = _Known(math.inf, math.inf)
 
 
 class Difference(NamedTuple):
@@ -161,35 +152,52 @@ def quiet_power(stretches: Array, idle_w: float) -> Quiet:
             with which it is known; shape (n, 4).
         idle_w: Lowest power seen; what had not faded away yet may be in it.
     """
-    begin, end, watts, half = stretches.T
-    variance = (half / 1.96) ** 2
-    weight = 1 / (variance + (_MISFIT * idle_w) ** 2)
+    begin, end, watts, error = stretches.T
+    weight = 1 / (1 + (error / (_CLEAR * idle_w)) ** 2)
     total, sum_watts = float(weight.sum()), float(weight @ watts)
     best, least = Quiet(idle_w, 0.0, _TAUS_S[0]), float(weight @ (watts - idle_w) ** 2)
     for tau in _TAUS_S:
         mean = _mean_glow(begin, end, tau)
         weighted = weight * mean
         norm, sum_mean, product = float(weighted @ mean), float(weighted.sum()), float(weighted @ watts)
-        if norm < _NO_GLOW * total:
+        if norm < _NO_GLOW:
             continue
-        spread = norm * total - sum_mean**2
-        idle = (
-            (norm * sum_watts - sum_mean * product) / spread if spread > _NO_GLOW * norm * total else idle_w
-        )
+        apart = norm * total - sum_mean**2
+        idle = (norm * sum_watts - sum_mean * product) / apart if apart > _NO_GLOW * norm * total else idle_w
         idle = min(max(idle, idle_w / _FADED), idle_w * _FADED)
         glow = max((product - idle * sum_mean) / norm, 0.0)
         squares = float(weight @ (watts - idle - glow * mean) ** 2)
         if squares < least:
             best, least = Quiet(idle, glow, tau), squares
-    off = np.abs(watts - best.idle_w - best.glow_w * _mean_glow(begin, end, best.tau_s))
-    # What the times of the knots explain is in their own terms of the error.
-    unexplained = float(np.sum(off**2 - variance)) / max(len(watts) - 2, 1)
+    # What the meter may have been off by is not the device's.
+    square = (watts - best.idle_w - best.glow_w * _mean_glow(begin, end, best.tau_s)) ** 2
+    mean_square = float(weight @ (square - (error / 1.96) ** 2)) / max(total - 2, 1.0)
     # Other programs load the device now and then: the few stretches far off the fit count as well as the many near it.
-    farthest = float(np.max(off - half, initial=0.0)) / 3
-    spread = max(math.sqrt(max(unexplained, 0.0)), farthest)
+    most_square = float(np.max(square - error**2)) / 9
+    spread = math.sqrt(max(mean_square, most_square, 0.0))
     near = int(np.count_nonzero(begin < _NEAR_S))
     doubt = _LEAST_SPREAD if near >= _NEAR_STRETCHES else _UNSEEN_GLOW
     return best._replace(spread_w=max(spread, doubt * idle_w))
+
+
+class Power(NamedTuple):
+    """A mean power of a quiet stretch, and the 95 % half-width that its two knots leave it."""
+
+    watts: float
+    error_w: float
+
+    def lower(self, other: Power | None) -> Power:
+        """Return the lower of two, or their mean, weighted by the inverse of the variances, if none is for certain.
+
+        The lowest of many uncertain ones would be lower than any true one.
+        """
+        if other is None:
+            return self
+        both = math.hypot(self.error_w, other.error_w)
+        if abs(self.watts - other.watts) >= both:
+            return min(self, other)
+        part = (self.error_w / both) ** 2
+        return Power(self.watts + part * (other.watts - self.watts), self.error_w * other.error_w / both)
 
 
 def _mean_glow(begin: Array, end: Array, tau: float) -> Array:
@@ -207,7 +215,8 @@ class Trace:
         gone: True once the device said that it will not come back.
         died_s: Until when the curve is known, if it is not alive.
         reason: Why it is not alive, or the last thing that went wrong.
-        idle_w: Lowest power seen over a quiet stretch; until one was seen, that of the calibration.
+        idle_w: Lowest power seen over a quiet stretch, as far as they are certain; until one was seen, that of the
+            calibration.
         calibration: Where `idle_w` comes from; None if it was seen, or nothing is known.
         quiet: What the device draws while no call is open, for the shape of the curve.
         unclaimed_j: Energy that came to light after its time had been settled without it.
@@ -251,8 +260,8 @@ class Trace:
         self._moved_s = 0.0
         self._settled_gap_s: float | None = None
         self._look_s = math.inf
-        self._idle: dict[int, _Known] = {}
-        self._lowest = _UNSEEN
+        self._idle: dict[int, Power] = {}
+        self._lowest: Power | None = None
         self._changed_s = math.nan
         self._unchanged_s: deque[float] = deque(maxlen=_CHANGES)
         self._range_w = math.inf, -math.inf
@@ -260,9 +269,11 @@ class Trace:
         self._quiet: list[tuple[float, float, float, float]] = []
         self.quiet = UNKNOWN
         self.idle_w: float | None = None
+        self._idle_error_w = 0.0
         self.calibration = calibration
         if calibration is not None:
             self.idle_w = calibration.idle_w
+            self._idle_error_w = calibration.spread_w
             spread_w = max(calibration.spread_w, _UNSEEN_GLOW * self.idle_w)
             self.quiet = Quiet(self.idle_w, 0.0, _TAUS_S[0], spread_w)
 
@@ -374,34 +385,43 @@ class Trace:
         first, last = np.searchsorted(times, start_s), np.searchsorted(times, end_s, side="right") - 1
         if last <= first:
             return
-        inside, within = times[first : last + 1], slice(first, last + 1)
-        spans = np.diff(inside)
-        watts = np.diff(joules[within]) / spans
-        knot_j = np.hypot(watts * half_s[within][:-1], watts * half_s[within][1:]) + rounding_j[within][1:]
-        self._quiet += zip(inside[:-1] - since_s, inside[1:] - since_s, watts, knot_j / spans, strict=True)
+        inside = times[first : last + 1]
+        spans, watts = np.diff(inside), np.diff(joules[first : last + 1]) / np.diff(inside)
+        half, rounding = half_s[first : last + 1], rounding_j[first : last + 1]
+        error = np.sqrt(watts**2 * (half[1:] ** 2 + half[:-1] ** 2) + rounding[1:] ** 2 + rounding[:-1] ** 2)
+        self._quiet += zip(inside[:-1] - since_s, inside[1:] - since_s, watts, error / spans, strict=True)
         del self._quiet[:-_QUIET_STRETCHES]
         if times[last] - times[first] >= 0.9 * min(self.period_s, _IDLE_STRETCH_S):
-            span = float(times[last] - times[first])
-            power = float(joules[last] - joules[first]) / span
-            half = float(np.hypot(power * np.hypot(half_s[first], half_s[last]), rounding_j[last])) / span
-            if power > 0:
-                self._note_idle(end_s, _Known(power + half, power), rested=start_s - since_s >= _REST_S)
+            span_s = float(times[last] - times[first])
+            watts_w = float(joules[last] - joules[first]) / span_s
+            error_j = math.hypot(watts_w * half[0], watts_w * half[-1], rounding[0], rounding[-1])
+            if watts_w > 0:
+                power = Power(watts_w, error_j / span_s)
+                self._note_idle(end_s, power, rested=start_s - since_s >= _REST_S)
         if self.idle_w is not None:
-            self.quiet = quiet_power(np.array(self._quiet), self.idle_w)
+            quiet = quiet_power(np.array(self._quiet), self.idle_w)
+            self.quiet = quiet._replace(spread_w=max(quiet.spread_w, self._idle_error_w / 1.96))
 
-    def _note_idle(self, time_s: float, seen: _Known, *, rested: bool) -> None:
+    def _note_idle(self, time_s: float, power: Power, *, rested: bool) -> None:
         """Keep the lowest power of a device at rest; a short gap between calls only bounds it from above."""
         if rested:
             slot = int(time_s * _IDLE_SLOTS / _IDLE_MEMORY_S)
-            self._idle[slot] = min(seen, self._idle.get(slot, _UNSEEN))
+            self._idle[slot] = power.lower(self._idle.get(slot))
             for old in [known for known in self._idle if known <= slot - _IDLE_SLOTS]:
                 del self._idle[old]
         else:
-            self._lowest = min(seen, self._lowest)
-        if self.calibration is not None and not rested and seen.power_w > _BELOW * self.calibration.idle_w:
+            self._lowest = power.lower(self._lowest)
+        most_w = power.watts + power.error_w
+        if self.calibration is not None and not rested and most_w > _BELOW * self.calibration.idle_w:
             return
         self.calibration = None
-        self.idle_w = min([*(self._idle.values() or [self._lowest]), seen]).power_w
+        idle = self._lowest or power
+        if self._idle:
+            first, *others = self._idle.values()
+            idle = functools.reduce(Power.lower, others, first)
+        if most_w < idle.watts - idle.error_w:
+            idle = power
+        self.idle_w, self._idle_error_w = idle
 
     def _published(self, reading: Reading) -> When:
         """Return when the value just read was published."""
@@ -448,12 +468,11 @@ class Trace:
             joules *= 1 - part
             self._settled_gap_s = None
         power = joules / (time - end)
-        before, around = self.last_power_w, max(power, self.last_power_w)
+        around = max(power, self.last_power_w)
         self.last_power_w = power
         rounding = self.channel.quantum_j
         if self._average is not None:
-            # A mean over a window that is off in time by h takes in h of what the power changed by.
-            rounding += ROUNDING_W * self._average.window_s + half * abs(power - before)
+            rounding += self._average.error_j
         uncertainty = half * around + rounding
         # Which moment of a look its value is of, is the sensor's habit: the knots are off by the same.
         shift = min(half, self._look_s / 2)
@@ -495,7 +514,8 @@ class Trace:
         if len(self.curve):
             time = max(time, self.curve.end_s + 1e-9)
         before = average.joules
-        joules = average.publish(time, watts) - before
+        least_w = None if self.idle_w is None else self.idle_w - self._idle_error_w
+        joules = average.publish(time, watts, half_s=half, least_w=least_w) - before
         if not len(self.curve):
             self.curve.append(time, 0.0, 0.0)
             self.last_power_w = watts

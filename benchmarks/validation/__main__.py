@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from . import page
-from .accept import COMPARISON_LOAD, CONDITIONS, faults, unexpected
+from .accept import COMPARISON_LOAD, CONDITIONS, faults, uncovered
 from .loads import LOADS
 from .machines import PROFILES, START_S
 from .score import Cell, Judged, Run, cells, run
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Path(given.json).write_text(page.as_json(found, balance), "utf-8")
     if given.write:
         page.write(found, balance)
-    return int(bool(unexpected(found)))
+    return int(bool(uncovered(found)))
 
 
 def chosen(only: Sequence[str] | None, *, quick: bool) -> list[tuple[str, str]]:
