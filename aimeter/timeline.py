@@ -114,6 +114,11 @@ class Activity(NamedTuple):
         at = np.searchsorted(self.time_s, times_s, side="right") - 1
         return np.asarray(self.open[np.maximum(at, 0)] & (at >= 0))
 
+    def changes_near(self, times_s: Array, within_s: Array) -> npt.NDArray[np.bool_]:
+        """Return whether the first call began or the last one ended within so many seconds of each of `times_s`."""
+        first = self.time_s.searchsorted(times_s - within_s)
+        return np.asarray(self.time_s.searchsorted(times_s + within_s, side="right") > first)
+
     def glow_s(self, times_s: Array, tau_s: float) -> Array:
         """Return the integral of ``exp(-s / tau_s)`` over the quiet time up to each of `times_s`.
 
@@ -459,11 +464,15 @@ def _shape(
     # A knot that is off in time moves the power around it, as far as the other knot does not hold it back.
     resting = np.divide(quiet_all, rest_all, out=step / np.maximum(end - begin, 1e-12), where=rest_all > 0)
     working = np.divide(excess, open_all, out=resting.copy(), where=busy)
-    open_begin, open_end = activity.is_open(np.concatenate([begin, end])).reshape(2, -1)
-    moved_begin = np.where(open_begin, working, resting) * (1 - held)
-    moved_end = np.where(open_end, working, resting) * held
-    timing = np.hypot(moved_begin * before[_HALF], moved_end * after[_HALF])
-    shift = moved_begin * before[_SHIFT] + moved_end * after[_SHIFT]
+    knots, lever = np.concatenate([begin, end]), np.concatenate([1 - held, held])
+    half, common = (np.concatenate([before[line], after[line]]) for line in (_HALF, _SHIFT))
+    open_then = activity.is_open(knots)
+    shift = lever * np.where(open_then, np.tile(working, 2), np.tile(resting, 2)) * common
+    # Whether a call that begins or ends at a knot had done so by then is not known.
+    unclear = activity.changes_near(knots, half + common)
+    power = np.where(open_then | unclear, np.tile(working, 2), np.tile(resting, 2))
+    timing = lever * power * (half + np.where(unclear, common, 0.0))
+    timing, shift = np.hypot(*timing.reshape(2, -1)), shift.reshape(2, -1).sum(axis=0)
     rounding = np.maximum(before[_ROUND], after[_ROUND])
     likely = np.sqrt(deviation**2 + unlike**2 + timing**2 + rounding**2)
     shaped_well = known & (fits | ~busy)
