@@ -419,6 +419,9 @@ class Shares:
                     float(time[gap] - lapse[gap]), float(time[gap]), float(time[gap] - lapse[gap])
                 )
         activity = self._activity()
+        for trace in self.traces:
+            if trace.curve.finer is not None:
+                trace.curve.finer.compare(activity)
         points_read = read([trace.curve for trace in self.traces], time, activity)
         energy = np.array([points.energy_j for points in points_read]).reshape(traces, time.size)
         if first:

@@ -17,7 +17,7 @@ is what the averaging window and the update period of the sensor may hide.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +77,7 @@ class Quiet(NamedTuple):
 
 UNKNOWN = Quiet(np.nan, 0.0, 1.0)
 
-_UNLIKE = 1.3
+UNLIKE = 1.3
 """Two calls, or two parts of one, that meet inside a step draw powers that differ by less than this part of their
 mean, in 95 % of cases: the spike that begins one call meets the plateau that ends another. Our judgement, from
 published traces of prefill spikes of 385 to 508 W over plateaus of 295 W and below."""
@@ -114,6 +114,13 @@ class Activity(NamedTuple):
         at = np.searchsorted(self.time_s, times_s, side="right") - 1
         return np.asarray(self.open[np.maximum(at, 0)] & (at >= 0))
 
+    def edges(self, begins_s: Array, ends_s: Array) -> npt.NDArray[np.intp]:
+        """Return how many calls, or groups of them, began or ended in each stretch."""
+        found = [
+            line.searchsorted(ends_s) - line.searchsorted(begins_s) for line in (self.time_s, self.shift_s)
+        ]
+        return np.asarray(found[0] + found[1])
+
     def changes_near(self, times_s: Array, within_s: Array) -> npt.NDArray[np.bool_]:
         """Return whether the first call began or the last one ended within so many seconds of each of `times_s`."""
         first = self.time_s.searchsorted(times_s - within_s)
@@ -140,6 +147,55 @@ class Activity(NamedTuple):
 
 
 NO_ACTIVITY = Activity(np.empty(0), np.empty(0, dtype=bool))
+
+
+class Step(NamedTuple):
+    """A stretch between two knots of a counter in which calls met.
+
+    Attributes:
+        begin_s: Time of the first knot.
+        end_s: Time of the second.
+        begin_j: Joules at the first.
+        end_j: Joules at the second.
+        excess_j: What was drawn above the quiet power.
+        quiet: The quiet power.
+        mixed: Whether calls began or ended while others were open.
+        activity: When calls were open.
+    """
+
+    begin_s: float
+    end_s: float
+    begin_j: float
+    end_j: float
+    excess_j: float
+    quiet: Quiet
+    mixed: bool
+    activity: Activity
+
+    def bounds(self) -> Array:
+        """Return the knots' times and all edges between them."""
+        edges = np.concatenate([self.activity.time_s, self.activity.shift_s])
+        inside = np.unique(edges[(edges > self.begin_s) & (edges < self.end_s)])
+        return np.concatenate([[self.begin_s], inside, [self.end_s]])
+
+    def quiet_j(self, times_s: Array) -> Array:
+        """Return the energy of the quiet power up to each time, from some time on."""
+        rested_s = times_s - self.activity.open_s(times_s)
+        return self.quiet.idle_w * rested_s + self.quiet.glow_w * self.activity.glow_s(
+            times_s, self.quiet.tau_s
+        )
+
+
+class Finer(Protocol):
+    """What knows more of the inside of a counter's steps."""
+
+    def compare(self, activity: Activity) -> None:
+        """Take note of when calls were open, and of the counter's curve."""
+        ...
+
+    def refine(self, times_s: Array, step: Step) -> tuple[Array, Array] | None:
+        """Return how much of a step's excess lies before each time, and its 95 % half-width; None if that is open."""
+        ...
 
 
 class Curve:
@@ -170,6 +226,10 @@ class Curve:
         self._limit_w = max_power_w or 0.0
         self._limit_known = max_power_w is not None
         self.reach_s = reach_s
+        self.finer: Finer | None = None
+        """What shapes steps in which calls meet."""
+        self.doubted_s = -np.inf
+        """End of the newest of those, if there is something to shape them."""
         self.end_s = -np.inf
         """Time of the newest knot."""
         self.energy_j = 0.0
@@ -264,12 +324,13 @@ class Curve:
         after = int(np.searchsorted(times, horizon_s, side="right"))
         return float(times[after - 1]) - reach_s if after else -np.inf
 
-    def at(self, times_s: Array, activity: Activity = NO_ACTIVITY) -> Points:
+    def at(self, times_s: Array, activity: Activity = NO_ACTIVITY, *, finely: bool = True) -> Points:
         """Read the curve at `times_s` (ascending or not), any shape of one dimension.
 
-        Before the first knot and after the last the energy is held and nothing is covered.
+        Before the first knot and after the last the energy is held and nothing is covered. Unless `finely`, nothing
+        shapes the curve but its knots and the calls.
         """
-        return read([self], times_s, activity)[0]
+        return read([self], times_s, activity, finely=finely)[0]
 
     def around(self, times_s: Array) -> tuple[npt.NDArray[np.intp], Array, Array]:
         """Return for each time the number of the knot after it, that knot, and the one before; of two knots or more."""
@@ -358,7 +419,9 @@ class Curve:
         return joules, resolution(start, end, joules)
 
 
-def read(curves: Sequence[Curve], times_s: Array, activity: Activity = NO_ACTIVITY) -> list[Points]:
+def read(
+    curves: Sequence[Curve], times_s: Array, activity: Activity = NO_ACTIVITY, *, finely: bool = True
+) -> list[Points]:
     """Read several curves at the same times, see `Curve.at`; all in one go, as most of its cost is per operation."""
     found = [curve.around(times_s) for curve in curves if len(curve) > 1]
     if not found:
@@ -368,8 +431,18 @@ def read(curves: Sequence[Curve], times_s: Array, activity: Activity = NO_ACTIVI
     time = np.concatenate([times_s] * len(found))
     time = np.minimum(np.maximum(time, before[_T]), after[_T])
     part = (time - before[_T]) / np.maximum(after[_T] - before[_T], 1e-12)
-    shape, likely, shift = _shape(time, part, before, after, activity)
-    energy = before[_E] + (after[_E] - before[_E]) * shape
+    shape = _shape(time, before, after, activity)
+    known = [curve for curve in curves if len(curve) > 1]
+    if shape is not None and finely:
+        for number, (curve, (right, *_)) in enumerate(zip(known, found, strict=True)):
+            if curve.finer is not None:
+                first = number * times_s.size
+                _refine(curve, curve.finer, shape, first, right, time, before, after, activity)
+    if shape is None:
+        nothing = np.zeros_like(part)
+        energy, likely, shift = before[_E] + (after[_E] - before[_E]) * part, nothing + np.inf, nothing
+    else:
+        energy, likely, shift = shape.read(before[_E], part)
     covered, variance = (before[line] + (after[line] - before[line]) * part for line in (_COVERED, _VARIANCE))
     points = []
     stretches = iter(enumerate(found))
@@ -406,10 +479,77 @@ def resolution(start: Points, end: Points, joules: Array) -> Array:
     return bounded
 
 
-def _shape(
-    time: Array, part: Array, before: Array, after: Array, activity: Activity
-) -> tuple[Array, Array, Array]:
-    """Return which part of a stretch's energy lies before each time, 0 to 1, and how wrong that is in joules.
+class _Shape(NamedTuple):
+    """How the energy of stretches lies in them, up to some times; joules, arrays of one shape.
+
+    Attributes:
+        step_j: Energy of the whole stretch.
+        quiet_j: What of it the quiet power drew up to each time; times `scale`, if no call was open.
+        scale: Makes the quiet power of the whole stretch its energy.
+        excess_j: What the whole stretch holds above the quiet power.
+        worked_j: What of that lies before each time.
+        unlike_j: 95 % half-width of that.
+        other_j: 95 % half-width of everything else.
+        shift_j: 95 % half-width of what a common error of the knots' times makes of it.
+        fits: Calls were open, and the stretch holds more than the quiet power.
+        busy: Calls were open.
+        known: The quiet power is known.
+        mixed: Calls began or ended while others were open.
+    """
+
+    step_j: Array
+    quiet_j: Array
+    scale: Array
+    excess_j: Array
+    worked_j: Array
+    unlike_j: Array
+    other_j: Array
+    shift_j: Array
+    fits: npt.NDArray[np.bool_]
+    busy: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
+    mixed: npt.NDArray[np.bool_]
+
+    def read(self, begin_j: Array, part: Array) -> tuple[Array, Array, Array]:
+        """Return the energy at each time, its 95 % half-width, and that of what shifts all alike."""
+        shaped = np.where(self.fits, self.quiet_j + self.worked_j, self.quiet_j * self.scale)
+        usable = self.known & (self.fits | (self.scale > 0))
+        shaped = np.where(usable, np.clip(shaped, 0.0, self.step_j), part * self.step_j)
+        well = self.known & (self.fits | ~self.busy)
+        likely = np.where(well, np.hypot(self.unlike_j, self.other_j), np.inf)
+        return begin_j + shaped, likely, np.where(well, self.shift_j, 0.0)
+
+
+def _refine(
+    curve: Curve,
+    finer: Finer,
+    shape: _Shape,
+    first: int,
+    right: npt.NDArray[np.intp],
+    time: Array,
+    before: Array,
+    after: Array,
+    activity: Activity,
+) -> None:
+    """Put what is known better of one curve's steps in the place of the even spread, from the column `first` on."""
+    own = slice(first, first + right.size)
+    doubtful = shape.fits[own] & shape.known[own] & (shape.unlike_j[own] > _NOTHING_J)
+    if not doubtful.any():
+        return
+    curve.doubted_s = max(curve.doubted_s, float(after[_T, own][doubtful].max()))
+    for number in np.unique(right[doubtful]):
+        at = first + np.flatnonzero((right == number) & doubtful)
+        (begin_s, begin_j), (end_s, end_j, *_) = before[:2, at[0]], after[:, at[0]]
+        quiet = Quiet(*after[[_IDLE, _GLOW, _TAU, _SPREAD], at[0]].tolist())
+        excess_j, mixed = float(shape.excess_j[at[0]]), bool(shape.mixed[at[0]])
+        step = Step(begin_s, end_s, begin_j, end_j, excess_j, quiet, mixed, activity)
+        found = finer.refine(time[at], step)
+        if found is not None:
+            shape.worked_j[at], shape.unlike_j[at] = found
+
+
+def _shape(time: Array, before: Array, after: Array, activity: Activity) -> _Shape | None:
+    """Return how the energy of stretches lies in them, and how wrong that may be; None if no quiet power is known.
 
     Outside calls the device draws its quiet power; the rest of the stretch is spread evenly over the time in
     which a call was open. If nothing is left for that, or no call was open, the stretch has the shape of the
@@ -424,13 +564,11 @@ def _shape(
     * a knot is off in time by h: q h, or the mean power times h where there is no quiet time;
     * a knot is off in energy by what its sensor rounds.
     """
-    unbounded, unshifted = np.full_like(part, np.inf), np.zeros_like(part)
-    if not activity.time_s.size:
-        return part, unbounded, unshifted
     begin, end, step = before[_T], after[_T], after[_E] - before[_E]
     known = np.isfinite(after[_IDLE]) & (step > _NOTHING_J)
-    if not known.any():
-        return part, unbounded, unshifted
+    if not activity.time_s.size or not known.any():
+        return None
+    part = (time - begin) / np.maximum(end - begin, 1e-12)
     moments = np.concatenate([begin, time, end])
     open_before, open_now, open_all = activity.open_s(moments).reshape(3, -1)
     open_now, open_all = open_now - open_before, open_all - open_before
@@ -448,15 +586,11 @@ def _shape(
     scale = np.divide(step, quiet_all, out=np.zeros_like(step), where=quiet_all > _NOTHING_J)
     open_part = np.divide(open_now, open_all, out=np.zeros_like(step), where=busy)
     excess = np.maximum(step - quiet_all, 0.0)
-    shaped = np.where(fits, quiet_now + excess * open_part, quiet_now * scale)
-    usable = known & (fits | (quiet_all > _NOTHING_J))
-    result: Array = np.clip(np.divide(shaped, step, out=part.copy(), where=usable), 0.0, 1.0)
-
     held = np.where(busy, open_part, part)
     deviation = _SIGMAS * after[_SPREAD] * np.abs(rest_now - held * rest_all)
     # Without open time the deviation is not of the whole stretch, which the knots hold, but within it.
     deviation = np.where(busy, deviation, _SIGMAS * after[_SPREAD] * (end - begin) * part * (1 - part))
-    unlike = np.where(busy, _UNLIKE * excess * held * (1 - held), 0.0)
+    unlike = np.where(busy, UNLIKE * excess * held * (1 - held), 0.0)
     # Where calls began or ended beside or inside others, the rest of a step may be any one's.
     shifts = activity.shift_s
     mixed = shifts.searchsorted(end) > shifts.searchsorted(begin, side="right")
@@ -474,6 +608,6 @@ def _shape(
     timing = lever * power * (half + np.where(unclear, common, 0.0))
     timing, shift = np.hypot(*timing.reshape(2, -1)), shift.reshape(2, -1).sum(axis=0)
     rounding = np.maximum(before[_ROUND], after[_ROUND])
-    likely = np.sqrt(deviation**2 + unlike**2 + timing**2 + rounding**2)
-    shaped_well = known & (fits | ~busy)
-    return result, np.where(shaped_well, likely, unbounded), np.where(shaped_well, shift, 0.0)
+    other = np.sqrt(deviation**2 + timing**2 + rounding**2)
+    worked = excess * open_part
+    return _Shape(step, quiet_now, scale, excess, worked, unlike, other, shift, fits, busy, known, mixed)
