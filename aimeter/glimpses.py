@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .sensors.base import Outcome
+from .shape import UNLIKE, Step
 from .staircase import Staircase, When
-from .timeline import UNLIKE, Activity, Array, Step
 
 if TYPE_CHECKING:
+    from .activity import Activity, Array
     from .sensors.base import Channel, Reading
     from .timeline import Curve
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .timeline import NO_ACTIVITY, Activity, Array, Points, half_width, read
+from .activity import NO_ACTIVITY, Activity, Array
+from .timeline import Points, half_width, read
 
 if TYPE_CHECKING:
     from .call import Call

@@ -17,12 +17,32 @@ is what the averaging window and the update period of the sensor may hide.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from .activity import NO_ACTIVITY, UNKNOWN, Activity, Array, Quiet
+from .shape import (
+    COVERED,
+    GLOW,
+    HALF,
+    IDLE,
+    JOULES,
+    LINES,
+    NOTHING_J,
+    ROUND,
+    SHIFT,
+    SPREAD,
+    TAU,
+    TIME,
+    UNCERTAINTY,
+    VARIANCE,
+    Finer,
+    Shape,
+    Step,
+    shape_of,
+)
 
 _CAPACITY = 4096
 _WHOLE = 0.9
@@ -31,14 +51,8 @@ _WHOLE = 0.9
 _UNSEEN = 0.5
 """A swing below this part of the greatest one is next to nothing."""
 
-_NOTHING_J = 1e-9
-"""A step of next to nothing has no shape worth dividing by."""
-
 _HEADROOM = 10.0
 """A device whose limit is unknown may draw this many times the highest mean power seen between two knots."""
-
-_T, _E, _U, _HALF, _ROUND, _SHIFT, _IDLE, _GLOW, _TAU, _SPREAD, _COVERED, _VARIANCE = range(12)
-_COLUMNS = 12
 
 
 class Points(NamedTuple):
@@ -59,143 +73,6 @@ class Points(NamedTuple):
     variance_j2: Array
     shift_j: Array
     """95 % half-width of what the energy is off by if all knots are off in time by the same."""
-
-
-class Quiet(NamedTuple):
-    """What a device draws while no call is open: ``idle_w + glow_w * exp(-s / tau_s)``, s after the last call.
-
-    After work a device does not fall to idle at once: clocks and fans take their time, tenths of a second to
-    seconds. NaN for `idle_w` means that nothing is known.
-    """
-
-    idle_w: float
-    glow_w: float
-    tau_s: float
-    spread_w: float = 0.0
-    """Standard deviation of the mean power of quiet stretches around that."""
-
-
-UNKNOWN = Quiet(np.nan, 0.0, 1.0)
-
-UNLIKE = 1.3
-"""Two calls, or two parts of one, that meet inside a step draw powers that differ by less than this part of their
-mean, in 95 % of cases: the spike that begins one call meets the plateau that ends another. Our judgement, from
-published traces of prefill spikes of 385 to 508 W over plateaus of 295 W and below."""
-
-_SIGMAS = 3.0
-"""Half-width of the quiet power in standard deviations: 1.96, and half as much again because the two ends of a
-short call lie in one step and share its deviation."""
-
-
-class Activity(NamedTuple):
-    """When calls were open: from each of `time_s` (ascending) to the next, at least one if `open` is true.
-
-    At each of `shift_s` (ascending) calls began or ended while others were open.
-    """
-
-    time_s: Array
-    open: npt.NDArray[np.bool_]
-    shift_s: Array = np.empty(0)
-
-    def open_s(self, times_s: Array) -> Array:
-        """Return for how many seconds a call was open up to each of `times_s`."""
-        if not self.time_s.size:
-            return np.zeros_like(times_s)
-        spans = np.append(np.diff(self.time_s) * self.open[:-1], 0.0)
-        at = np.clip(np.searchsorted(self.time_s, times_s, side="right") - 1, 0, None)
-        since = np.maximum(times_s - self.time_s[at], 0.0)
-        before = np.concatenate([[0.0], np.cumsum(spans)])[at]
-        return np.asarray(before + since * self.open[at])
-
-    def is_open(self, times_s: Array) -> npt.NDArray[np.bool_]:
-        """Return whether a call was open at each of `times_s`."""
-        if not self.time_s.size:
-            return np.zeros(times_s.shape, dtype=bool)
-        at = np.searchsorted(self.time_s, times_s, side="right") - 1
-        return np.asarray(self.open[np.maximum(at, 0)] & (at >= 0))
-
-    def edges(self, begins_s: Array, ends_s: Array) -> npt.NDArray[np.intp]:
-        """Return how many calls, or groups of them, began or ended in each stretch."""
-        found = [
-            line.searchsorted(ends_s) - line.searchsorted(begins_s) for line in (self.time_s, self.shift_s)
-        ]
-        return np.asarray(found[0] + found[1])
-
-    def changes_near(self, times_s: Array, within_s: Array) -> npt.NDArray[np.bool_]:
-        """Return whether the first call began or the last one ended within so many seconds of each of `times_s`."""
-        first = self.time_s.searchsorted(times_s - within_s)
-        return np.asarray(self.time_s.searchsorted(times_s + within_s, side="right") > first)
-
-    def glow_s(self, times_s: Array, tau_s: float) -> Array:
-        """Return the integral of ``exp(-s / tau_s)`` over the quiet time up to each of `times_s`.
-
-        s is the time since a call was last open. Before the first of `time_s` there is no glow.
-        """
-        if not self.time_s.size:
-            return np.zeros_like(times_s)
-        # Quiet stretches follow one another (a generator may be suspended in one): the last open edge counts.
-        ends = np.concatenate([[False], self.open[:-1] & ~self.open[1:]])
-        index = np.maximum.accumulate(np.where(ends, np.arange(ends.size), -1))
-        last = np.where(index >= 0, self.time_s[np.maximum(index, 0)], -np.inf)
-        begin = np.exp((last - self.time_s) / tau_s)
-        spans = np.append(tau_s * (begin[:-1] - np.exp((last[:-1] - self.time_s[1:]) / tau_s)), 0.0)
-        spans *= ~self.open
-        at = np.clip(np.searchsorted(self.time_s, times_s, side="right") - 1, 0, None)
-        now = np.exp((last[at] - np.maximum(times_s, self.time_s[at])) / tau_s)
-        before = np.concatenate([[0.0], np.cumsum(spans)])[at]
-        return np.asarray(before + tau_s * (begin[at] - now) * ~self.open[at])
-
-
-NO_ACTIVITY = Activity(np.empty(0), np.empty(0, dtype=bool))
-
-
-class Step(NamedTuple):
-    """A stretch between two knots of a counter in which calls met.
-
-    Attributes:
-        begin_s: Time of the first knot.
-        end_s: Time of the second.
-        begin_j: Joules at the first.
-        end_j: Joules at the second.
-        excess_j: What was drawn above the quiet power.
-        quiet: The quiet power.
-        mixed: Whether calls began or ended while others were open.
-        activity: When calls were open.
-    """
-
-    begin_s: float
-    end_s: float
-    begin_j: float
-    end_j: float
-    excess_j: float
-    quiet: Quiet
-    mixed: bool
-    activity: Activity
-
-    def bounds(self) -> Array:
-        """Return the knots' times and all edges between them."""
-        edges = np.concatenate([self.activity.time_s, self.activity.shift_s])
-        inside = np.unique(edges[(edges > self.begin_s) & (edges < self.end_s)])
-        return np.concatenate([[self.begin_s], inside, [self.end_s]])
-
-    def quiet_j(self, times_s: Array) -> Array:
-        """Return the energy of the quiet power up to each time, from some time on."""
-        rested_s = times_s - self.activity.open_s(times_s)
-        return self.quiet.idle_w * rested_s + self.quiet.glow_w * self.activity.glow_s(
-            times_s, self.quiet.tau_s
-        )
-
-
-class Finer(Protocol):
-    """What knows more of the inside of a counter's steps."""
-
-    def compare(self, activity: Activity) -> None:
-        """Take note of when calls were open, and of the counter's curve."""
-        ...
-
-    def refine(self, times_s: Array, step: Step) -> tuple[Array, Array] | None:
-        """Return how much of a step's excess lies before each time, and its 95 % half-width; None if that is open."""
-        ...
 
 
 class Curve:
@@ -235,7 +112,7 @@ class Curve:
         self.energy_j = 0.0
         """Joules at the newest knot, counted from the first one ever."""
         self._covered_s = self._variance_j2 = 0.0
-        self._buffer = np.zeros((_COLUMNS, 2 * _CAPACITY))
+        self._buffer = np.zeros((LINES, 2 * _CAPACITY))
         self._first = 0
         self._size = 0
 
@@ -299,7 +176,7 @@ class Curve:
 
     def append_gap(self, time_s: float) -> None:
         """Add a knot that ends an unmetered stretch: no energy, no coverage."""
-        errors = self._buffer[[_U, _HALF, _ROUND, _SHIFT], self._size - 1].tolist()
+        errors = self._buffer[[UNCERTAINTY, HALF, ROUND, SHIFT], self._size - 1].tolist()
         knot = (time_s, self.energy_j, *errors, *UNKNOWN)
         self._put(knot, self._covered_s, self._variance_j2)
 
@@ -320,7 +197,7 @@ class Curve:
         reach_s = 0.0 if self.counted else self.reach_s
         if horizon_s >= self.end_s:
             return self.end_s - reach_s
-        times = self._buffer[_T, self._first : self._size]
+        times = self._buffer[TIME, self._first : self._size]
         after = int(np.searchsorted(times, horizon_s, side="right"))
         return float(times[after - 1]) - reach_s if after else -np.inf
 
@@ -335,12 +212,12 @@ class Curve:
     def around(self, times_s: Array) -> tuple[npt.NDArray[np.intp], Array, Array]:
         """Return for each time the number of the knot after it, that knot, and the one before; of two knots or more."""
         block = self._buffer[:, self._first : self._size]
-        right = np.minimum(np.maximum(block[_T].searchsorted(times_s), 1), block.shape[1] - 1)
+        right = np.minimum(np.maximum(block[TIME].searchsorted(times_s), 1), block.shape[1] - 1)
         return right, block[:, right - 1], block[:, right]
 
     def held(self, times_s: Array) -> Points:
         """Read a curve of less than two knots."""
-        energy = np.full(times_s.shape, self._buffer[_E, self._first] if len(self) else 0.0)
+        energy = np.full(times_s.shape, self._buffer[JOULES, self._first] if len(self) else 0.0)
         nothing = np.zeros_like(energy)
         return Points(energy, energy, energy, nothing, nothing, nothing)
 
@@ -368,18 +245,20 @@ class Curve:
             low, high = np.maximum(low, energy - likely), np.minimum(high, energy + likely)
         else:
             block = self._buffer[:, self._first : self._size]
-            half = self._sampled_half_width(right, block) + np.maximum(before[_U], after[_U])
+            half = self._sampled_half_width(right, block) + np.maximum(
+                before[UNCERTAINTY], after[UNCERTAINTY]
+            )
             low, high = energy - half, energy + half
         return np.minimum(low, energy), np.maximum(high, energy)
 
     def _counted_bounds(self, time: Array, before: Array, after: Array) -> tuple[Array, Array]:
         """Bound a rising curve by its knots, and by the most that the device can draw between them."""
-        span = np.maximum(after[_T] - before[_T], 1e-12)
-        floor, ceiling = before[_E] - before[_U], after[_E] + after[_U]
+        span = np.maximum(after[TIME] - before[TIME], 1e-12)
+        floor, ceiling = before[JOULES] - before[UNCERTAINTY], after[JOULES] + after[UNCERTAINTY]
         # A stretch may exceed the nominal limit (a wrong one, a late update): its own mean is then the limit.
         limit = np.maximum(self._limit_w, (ceiling - floor) / span)
-        low = np.maximum(floor, after[_E] - after[_U] - limit * (after[_T] - time))
-        high = np.minimum(ceiling, before[_E] + before[_U] + limit * (time - before[_T]))
+        low = np.maximum(floor, after[JOULES] - after[UNCERTAINTY] - limit * (after[TIME] - time))
+        high = np.minimum(ceiling, before[JOULES] + before[UNCERTAINTY] + limit * (time - before[TIME]))
         return low, high
 
     def _sampled_half_width(self, right: npt.NDArray[np.intp], block: Array) -> Array:
@@ -393,10 +272,10 @@ class Curve:
         """
         reach = self.reach_s / self.seen
         right, back = np.unique(right, return_inverse=True)
-        power = np.diff(block[_E]) / np.maximum(np.diff(block[_T]), 1e-12)
-        ends = block[_T, 1:]
-        first = np.searchsorted(ends, block[_T, right - 1] - reach, side="left")
-        last = np.searchsorted(block[_T, :-1], block[_T, right] + reach, side="right")
+        power = np.diff(block[JOULES]) / np.maximum(np.diff(block[TIME]), 1e-12)
+        ends = block[TIME, 1:]
+        first = np.searchsorted(ends, block[TIME, right - 1] - reach, side="left")
+        last = np.searchsorted(block[TIME, :-1], block[TIME, right] + reach, side="right")
         swing = np.array([np.ptp(power[a:b]) if b > a else 0.0 for a, b in zip(first, last, strict=True)])
         if self.seen < _WHOLE:
             greatest = max(self._swing_w, float(np.ptp(power)))
@@ -429,9 +308,9 @@ def read(
     before = np.concatenate([one[1] for one in found], axis=1)
     after = np.concatenate([one[2] for one in found], axis=1)
     time = np.concatenate([times_s] * len(found))
-    time = np.minimum(np.maximum(time, before[_T]), after[_T])
-    part = (time - before[_T]) / np.maximum(after[_T] - before[_T], 1e-12)
-    shape = _shape(time, before, after, activity)
+    time = np.minimum(np.maximum(time, before[TIME]), after[TIME])
+    part = (time - before[TIME]) / np.maximum(after[TIME] - before[TIME], 1e-12)
+    shape = shape_of(time, before, after, activity)
     known = [curve for curve in curves if len(curve) > 1]
     if shape is not None and finely:
         for number, (curve, (right, *_)) in enumerate(zip(known, found, strict=True)):
@@ -440,10 +319,14 @@ def read(
                 _refine(curve, curve.finer, shape, first, right, time, before, after, activity)
     if shape is None:
         nothing = np.zeros_like(part)
-        energy, likely, shift = before[_E] + (after[_E] - before[_E]) * part, nothing + np.inf, nothing
+        energy, likely, shift = (
+            before[JOULES] + (after[JOULES] - before[JOULES]) * part,
+            nothing + np.inf,
+            nothing,
+        )
     else:
-        energy, likely, shift = shape.read(before[_E], part)
-    covered, variance = (before[line] + (after[line] - before[line]) * part for line in (_COVERED, _VARIANCE))
+        energy, likely, shift = shape.read(before[JOULES], part)
+    covered, variance = (before[line] + (after[line] - before[line]) * part for line in (COVERED, VARIANCE))
     points = []
     stretches = iter(enumerate(found))
     for curve in curves:
@@ -479,51 +362,10 @@ def resolution(start: Points, end: Points, joules: Array) -> Array:
     return bounded
 
 
-class _Shape(NamedTuple):
-    """How the energy of stretches lies in them, up to some times; joules, arrays of one shape.
-
-    Attributes:
-        step_j: Energy of the whole stretch.
-        quiet_j: What of it the quiet power drew up to each time; times `scale`, if no call was open.
-        scale: Makes the quiet power of the whole stretch its energy.
-        excess_j: What the whole stretch holds above the quiet power.
-        worked_j: What of that lies before each time.
-        unlike_j: 95 % half-width of that.
-        other_j: 95 % half-width of everything else.
-        shift_j: 95 % half-width of what a common error of the knots' times makes of it.
-        fits: Calls were open, and the stretch holds more than the quiet power.
-        busy: Calls were open.
-        known: The quiet power is known.
-        mixed: Calls began or ended while others were open.
-    """
-
-    step_j: Array
-    quiet_j: Array
-    scale: Array
-    excess_j: Array
-    worked_j: Array
-    unlike_j: Array
-    other_j: Array
-    shift_j: Array
-    fits: npt.NDArray[np.bool_]
-    busy: npt.NDArray[np.bool_]
-    known: npt.NDArray[np.bool_]
-    mixed: npt.NDArray[np.bool_]
-
-    def read(self, begin_j: Array, part: Array) -> tuple[Array, Array, Array]:
-        """Return the energy at each time, its 95 % half-width, and that of what shifts all alike."""
-        shaped = np.where(self.fits, self.quiet_j + self.worked_j, self.quiet_j * self.scale)
-        usable = self.known & (self.fits | (self.scale > 0))
-        shaped = np.where(usable, np.clip(shaped, 0.0, self.step_j), part * self.step_j)
-        well = self.known & (self.fits | ~self.busy)
-        likely = np.where(well, np.hypot(self.unlike_j, self.other_j), np.inf)
-        return begin_j + shaped, likely, np.where(well, self.shift_j, 0.0)
-
-
 def _refine(
     curve: Curve,
     finer: Finer,
-    shape: _Shape,
+    shape: Shape,
     first: int,
     right: npt.NDArray[np.intp],
     time: Array,
@@ -533,81 +375,16 @@ def _refine(
 ) -> None:
     """Put what is known better of one curve's steps in the place of the even spread, from the column `first` on."""
     own = slice(first, first + right.size)
-    doubtful = shape.fits[own] & shape.known[own] & (shape.unlike_j[own] > _NOTHING_J)
+    doubtful = shape.fits[own] & shape.known[own] & (shape.unlike_j[own] > NOTHING_J)
     if not doubtful.any():
         return
-    curve.doubted_s = max(curve.doubted_s, float(after[_T, own][doubtful].max()))
+    curve.doubted_s = max(curve.doubted_s, float(after[TIME, own][doubtful].max()))
     for number in np.unique(right[doubtful]):
         at = first + np.flatnonzero((right == number) & doubtful)
         (begin_s, begin_j), (end_s, end_j, *_) = before[:2, at[0]], after[:, at[0]]
-        quiet = Quiet(*after[[_IDLE, _GLOW, _TAU, _SPREAD], at[0]].tolist())
+        quiet = Quiet(*after[[IDLE, GLOW, TAU, SPREAD], at[0]].tolist())
         excess_j, mixed = float(shape.excess_j[at[0]]), bool(shape.mixed[at[0]])
         step = Step(begin_s, end_s, begin_j, end_j, excess_j, quiet, mixed, activity)
         found = finer.refine(time[at], step)
         if found is not None:
             shape.worked_j[at], shape.unlike_j[at] = found
-
-
-def _shape(time: Array, before: Array, after: Array, activity: Activity) -> _Shape | None:
-    """Return how the energy of stretches lies in them, and how wrong that may be; None if no quiet power is known.
-
-    Outside calls the device draws its quiet power; the rest of the stretch is spread evenly over the time in
-    which a call was open. If nothing is left for that, or no call was open, the stretch has the shape of the
-    quiet power. If that is unknown it is spread evenly, and only the knots bound the error.
-
-    The 95 % half-width has four independent terms, for a time before which lie a part f of the stretch's open
-    time and t of its quiet time T, with an excess X above the quiet power q:
-
-    * the quiet power is off by d: the error is d * (t - f T), because the knots hold the sum;
-    * the open time before and after differs in power by a part u of its mean: u f (1 - f) X, or, if calls began or
-      ended inside it while others were open, as children do, by all of it: max(f, 1 - f) X;
-    * a knot is off in time by h: q h, or the mean power times h where there is no quiet time;
-    * a knot is off in energy by what its sensor rounds.
-    """
-    begin, end, step = before[_T], after[_T], after[_E] - before[_E]
-    known = np.isfinite(after[_IDLE]) & (step > _NOTHING_J)
-    if not activity.time_s.size or not known.any():
-        return None
-    part = (time - begin) / np.maximum(end - begin, 1e-12)
-    moments = np.concatenate([begin, time, end])
-    open_before, open_now, open_all = activity.open_s(moments).reshape(3, -1)
-    open_now, open_all = open_now - open_before, open_all - open_before
-    rest_now, rest_all = time - begin - open_now, end - begin - open_all
-    quiet_now, quiet_all = after[_IDLE] * rest_now, after[_IDLE] * rest_all
-    for tau in np.unique(after[_TAU][known]):
-        glow = np.where(after[_TAU] == tau, after[_GLOW], 0.0)
-        if not glow.any():
-            continue
-        glow_before, glow_now, glow_all = activity.glow_s(moments, tau).reshape(3, -1)
-        quiet_now += glow * (glow_now - glow_before)
-        quiet_all += glow * (glow_all - glow_before)
-    busy = open_all > 0
-    fits = busy & (quiet_all <= step)
-    scale = np.divide(step, quiet_all, out=np.zeros_like(step), where=quiet_all > _NOTHING_J)
-    open_part = np.divide(open_now, open_all, out=np.zeros_like(step), where=busy)
-    excess = np.maximum(step - quiet_all, 0.0)
-    held = np.where(busy, open_part, part)
-    deviation = _SIGMAS * after[_SPREAD] * np.abs(rest_now - held * rest_all)
-    # Without open time the deviation is not of the whole stretch, which the knots hold, but within it.
-    deviation = np.where(busy, deviation, _SIGMAS * after[_SPREAD] * (end - begin) * part * (1 - part))
-    unlike = np.where(busy, UNLIKE * excess * held * (1 - held), 0.0)
-    # Where calls began or ended beside or inside others, the rest of a step may be any one's.
-    shifts = activity.shift_s
-    mixed = shifts.searchsorted(end) > shifts.searchsorted(begin, side="right")
-    unlike = np.where(busy & mixed, excess * np.maximum(held, 1 - held), unlike)
-    # A knot that is off in time moves the power around it, as far as the other knot does not hold it back.
-    resting = np.divide(quiet_all, rest_all, out=step / np.maximum(end - begin, 1e-12), where=rest_all > 0)
-    working = np.divide(excess, open_all, out=resting.copy(), where=busy)
-    knots, lever = np.concatenate([begin, end]), np.concatenate([1 - held, held])
-    half, common = (np.concatenate([before[line], after[line]]) for line in (_HALF, _SHIFT))
-    open_then = activity.is_open(knots)
-    shift = lever * np.where(open_then, np.tile(working, 2), np.tile(resting, 2)) * common
-    # Whether a call that begins or ends at a knot had done so by then is not known.
-    unclear = activity.changes_near(knots, half + common)
-    power = np.where(open_then | unclear, np.tile(working, 2), np.tile(resting, 2))
-    timing = lever * power * (half + np.where(unclear, common, 0.0))
-    timing, shift = np.hypot(*timing.reshape(2, -1)), shift.reshape(2, -1).sum(axis=0)
-    rounding = np.maximum(before[_ROUND], after[_ROUND])
-    other = np.sqrt(deviation**2 + timing**2 + rounding**2)
-    worked = excess * open_part
-    return _Shape(step, quiet_now, scale, excess, worked, unlike, other, shift, fits, busy, known, mixed)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .activity import UNKNOWN, Array, Quiet
 from .averages import MovingAverage
 from .sensors.base import Channel, Outcome, Reading
 from .staircase import Staircase, When
-from .timeline import UNKNOWN, Array, Curve, Quiet
+from .timeline import Curve
 
 if TYPE_CHECKING:
     from .calibration import Calibration

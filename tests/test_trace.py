@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aimeter.activity import Activity
 from aimeter.sensors.base import Channel, Outcome, Reading
-from aimeter.timeline import Activity
 from aimeter.trace import DEAD_AFTER_S, Difference, Power, Step, Trace, difference, quiet_power
 
 
