@@ -51,6 +51,9 @@ nodes with an A100 ("Part-time Power Measurements", arXiv 2312.02741)."""
 _SHARP = 0.2
 """A window whose end is known less well than to this part of it is left out."""
 
+_STUCK = 3
+"""A power published so many times over without a change is that of a device at rest, or of a sensor that is stuck."""
+
 _UNEVEN = 0.3
 """Standard deviation of the mean power of a part of a call around that of the whole: spikes, plateaus, pauses."""
 
@@ -96,6 +99,7 @@ class Glimpses:
         self._curve = curve
         self._stairs = Staircase(channel.period_s, silent=True)
         self._read: Reading | None = None
+        self._same = 0
         self._new: deque[tuple[float, float, float]] = deque(maxlen=_REMEMBERED)
         self._known: deque[Glimpse] = deque(maxlen=_REMEMBERED)
         self._gains: deque[float] = deque(maxlen=_GAINS)
@@ -124,11 +128,13 @@ class Glimpses:
             return
         published: When | None
         if reading.value != last.value:
+            self._same = 0
             earliest = max(last.before_s, reading.before_s - 1.05 * self._stairs.period_s)
             published = self._stairs.see(When(earliest, reading.after_s))
         else:
             published = self._stairs.passed(reading.before_s)
-        if published is not None and published.half_s <= _SHARP * self._channel.window_s:
+            self._same += published is not None
+        if published is not None and self._same < _STUCK and published.half_s <= _SHARP * self._channel.window_s:
             self._new.append((published.middle_s, published.half_s, reading.value))
 
     def compare(self, activity: Activity) -> None:
