@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .averages import ROUNDING_W, MovingAverage
+from .response import Estimate, Published, Response
 from .sensors.base import Channel, Outcome, Reading
 from .staircase import Staircase, When
 from .timeline import UNKNOWN, Array, Curve, Quiet
@@ -31,6 +32,12 @@ RETRY_S = 1.0
 
 _WHOLE = 0.9
 """A sensor whose averaging window is at least this part of its period sees all of the time."""
+
+_UNKNOWN_LOOKS = 8
+"""A power whose updates are not foretold is looked at so often in its documented period, and not more often."""
+
+_ADOPTIONS = 4
+"""What is learned of latency and window is put to use so many times at most: a curve is not to waver."""
 
 _LEAST_PAUSE_S = 0.0005
 """Two readings of one channel are never closer."""
@@ -175,6 +182,9 @@ class Trace:
         calibration: Where `idle_w` comes from; None if it was seen, or nothing is known.
         quiet: What the device draws while no call is open, for the shape of the curve.
         unclaimed_j: Energy that came to light after its time had been settled without it.
+        latency: How late the published value is, as it is used; documented values have no error.
+        window: Time over which a published power is the mean, as it is used.
+        response: What was learned of both; None where nothing can be.
     """
 
     def __init__(
@@ -195,21 +205,21 @@ class Trace:
         self.faults = 0
         self.resets = 0
         self.last_power_w = 0.0
-        self._sampled = channel.quantity == "power" and channel.window_s < _WHOLE * channel.period_s
-        whole = channel.quantity == "power" and not self._sampled
-        self._average = MovingAverage(channel.window_s, channel.period_s) if whole else None
-        reach = channel.window_s + channel.period_s if self._sampled else 0.0
-        seen = min(channel.window_s / channel.period_s, 1.0) if self._sampled and channel.window_s else 1.0
-        self.curve = Curve(
-            counted=not self._sampled,
-            max_power_w=channel.max_power_w,
-            reach_s=reach,
-            seen=seen,
-            swing_w=swing_w,
-        )
-        stepped = (channel.method == "counter" or whole) and channel.period_s > _STEPPED_S
+        self.latency, self.window = Estimate(0.0, 0.0), Estimate(channel.window_s, 0.0)
+        self._adoptions = 0
+        self.curve = Curve(counted=True, max_power_w=channel.max_power_w, swing_w=swing_w)
+        self._average: MovingAverage | None = None
+        self._respond()
+        stepped = channel.method == "counter" or channel.quantity == "power"
+        stepped = stepped and channel.period_s > _STEPPED_S
         period_s = (calibration and calibration.period_s) or channel.period_s
-        self._stairs = Staircase(period_s, silent=whole) if stepped else None
+        self._stairs = Staircase(period_s, silent=channel.quantity == "power") if stepped else None
+        # An average over many periods is level too seldom, and a counter of a millisecond is never late enough.
+        self.response = Response() if stepped and channel.window_s < 2 * channel.period_s else None
+        if calibration is not None and self.response is not None:
+            self._adopt(calibration.latency, calibration.window)
+        self._published_s = math.nan
+        self._published_half_s = 0.0
         self._value: float | None = None
         self._read: Reading | None = None
         self._moved_s = 0.0
@@ -228,6 +238,38 @@ class Trace:
             self.idle_w = calibration.idle_w
             spread_w = max(calibration.spread_w, _UNSEEN_GLOW * self.idle_w)
             self.quiet = Quiet(self.idle_w, 0.0, _TAUS_S[0], spread_w)
+
+    def _respond(self) -> None:
+        """Integrate as latency and window ask for."""
+        channel, window_s = self.channel, self.window.value_s
+        self._sampled = channel.quantity == "power" and window_s < _WHOLE * channel.period_s
+        if channel.quantity == "energy":
+            return
+        if self._sampled:
+            self._average = None
+            # What is not known of the latency is as if the sensor reached so much further.
+            self.curve.reach_s = window_s + channel.period_s + self.latency.error_s
+            self.curve.seen = min(window_s / channel.period_s, 1.0) if window_s else 1.0
+        elif self._average is None:
+            self._average = MovingAverage(window_s, channel.period_s)
+        else:
+            self._average.window_s = window_s
+        self.curve.counted = not self._sampled
+
+    def _adopt(self, latency: Estimate | None, window: Estimate | None) -> bool:
+        """Use what is learned in place of what is used, if that is not a possible value; return whether it is."""
+        better = [
+            None if found is None or not (found.excludes(used) or found.error_s < used.error_s / 2) else found
+            for found, used in ((latency, self.latency), (window, self.window))
+        ]
+        if self.channel.quantity == "energy":
+            better[1] = None
+        if better == [None, None] or self._adoptions == _ADOPTIONS:
+            return False
+        self._adoptions += 1
+        self.latency, self.window = better[0] or self.latency, better[1] or self.window
+        self._respond()
+        return True
 
     @property
     def period_s(self) -> float:
@@ -258,12 +300,16 @@ class Trace:
         last = self._read.after_s
         if not self.alive:
             return last + RETRY_S
-        if self._sampled:
-            return last + min(self.interval_s, self.period_s)
         # A power is lost unless it is read; a counter that seems to have died is looked at closely.
         stalled = last - self._moved_s > pace_s + self.period_s
         hasty = stalled or self.channel.quantity == "power"
         interval_s = self.interval_s if hasty else max(self.interval_s, pace_s)
+        if self._sampled:
+            interval_s = min(interval_s, self.period_s)
+            if self._stairs is None:
+                return last + interval_s
+            if not self._stairs.known:
+                return last + self.channel.period_s / _UNKNOWN_LOOKS
         if self._stairs is None:
             # On a grid, so that many sensors are read in one go.
             return math.floor(last / interval_s + 1.0) * interval_s
@@ -329,6 +375,7 @@ class Trace:
             end_s: End of the stretch.
             since_s: When a call was last open.
         """
+        self._note_response(since_s, end_s)
         times, joules = self.curve.knots[:2]
         first, last = np.searchsorted(times, start_s), np.searchsorted(times, end_s, side="right") - 1
         if last <= first:
@@ -343,6 +390,24 @@ class Trace:
                 self._note_idle(end_s, power, rested=start_s - since_s >= _REST_S)
         if self.idle_w is not None:
             self.quiet = quiet_power(np.array(self._quiet), self.idle_w)
+
+    def _note_response(self, since_s: float, until_s: float) -> None:
+        """Learn latency and window from what was published after a call."""
+        response, period_s = self.response, self.period_s
+        if response is None:
+            return
+        window_s = self.window.value_s
+        if response.rest(since_s, until_s, self.quiet, period_s=period_s, window_s=window_s) and self._adopt(
+            *response.ramp
+        ):
+            response.forget()
+
+    def _heard(self, published: When, watts: float, span_s: float = math.nan) -> None:
+        """Keep a published mean power for learning."""
+        if self.response is not None:
+            half = math.hypot(published.half_s, 0.0 if math.isnan(span_s) else self._published_half_s)
+            self.response.publish(Published(published.middle_s, half, watts, span_s))
+        self._published_s, self._published_half_s = published.middle_s, published.half_s
 
     def _note_idle(self, time_s: float, power_w: float, *, rested: bool) -> None:
         """Keep the lowest power of a device at rest; a short gap between calls only bounds it from above."""
@@ -365,7 +430,7 @@ class Trace:
         if self._read is not None and self._read.outcome is Outcome.OK:
             earliest = max(earliest, self._read.before_s)
         if len(self.curve):
-            earliest = max(earliest, self.curve.end_s)
+            earliest = max(earliest, self.curve.end_s + self.latency.value_s)
         return When(min(earliest, reading.after_s), reading.after_s)
 
     def _take_energy(self, reading: Reading, value: float) -> None:
@@ -382,16 +447,32 @@ class Trace:
         published = self._published(reading)
         self._value, self._moved_s = value, reading.after_s
         if found.step is Step.FIRST:
-            self.curve.append(published.middle_s, 0.0, 0.0)
+            self.curve.append(published.middle_s - self.latency.value_s, 0.0, 0.0)
+            self._published_s, self._published_half_s = published.middle_s, published.half_s
             return
         if found.step is Step.RESET:
             self.resets += 1
             self.reason = "the counter was reset"
-            self.settle_gap(published.middle_s)
+            self.settle_gap(published.middle_s - self.latency.value_s)
+            self._published_s = math.nan
             return
         if self._stairs is not None and self._read is not None:
             published = self._stairs.see(published)
-        self._append(published.middle_s, published.half_s, found.joules)
+        since_s = published.middle_s - self._published_s
+        if since_s > 0:
+            self._heard(published, found.joules / since_s, since_s)
+        self._append(*self._true(published, since_s), found.joules)
+
+    def _true(self, published: When, since_s: float) -> tuple[float, float]:
+        """Return the time that a published value tells of, and how far off that may be.
+
+        Knots come at least half as far apart as publications: when a latency is put to use, the curve draws back
+        to it step by step.
+        """
+        time = published.middle_s - self.latency.value_s
+        half = math.hypot(published.half_s, self.latency.error_s)
+        earliest = self.curve.end_s + max(since_s, 0.0) / 2 if since_s == since_s else time
+        return max(time, earliest), half + max(earliest - time, 0.0)
 
     def _append(self, time: float, half: float, joules: float) -> None:
         """Add a knot, after giving up the part of its energy whose time has been settled without it."""
@@ -436,7 +517,9 @@ class Trace:
                 due = When(reading.before_s - self.period_s, reading.after_s)
             published = due
         self._value = watts
-        time, half = published.middle_s, published.half_s
+        since_s = published.middle_s - self._published_s
+        self._heard(published, watts)
+        time, half = self._true(published, since_s)
         if len(self.curve):
             time = max(time, self.curve.end_s + 1e-9)
         before = average.joules
@@ -453,10 +536,17 @@ class Trace:
         What was published at t is a mean over the window before t, so it belongs to the time around the
         middle of the window: knots are shifted back by what the window exceeds the period.
         """
-        shift = max(self.channel.window_s - self.channel.period_s, 0.0) / 2
+        shift = self.latency.value_s + max(self.window.value_s - self.channel.period_s, 0.0) / 2
         self._moved_s = reading.after_s
         previous, self._value = self._value, watts
-        time = self._published(reading).middle_s - shift
+        published, stairs = self._published(reading), self._stairs
+        if watts != previous:
+            if stairs is not None and previous is not None and self._read is not None:
+                published = stairs.see(published)
+            self._heard(published, watts)
+        elif stairs is not None:
+            stairs.passed(reading.before_s)
+        time = published.middle_s - shift
         middle = (reading.before_s + reading.after_s) / 2 - shift
         if previous is None or not len(self.curve):
             self.curve.append(middle, 0.0, 0.0)
@@ -466,7 +556,7 @@ class Trace:
         if watts == previous:
             time = middle
         elapsed = max(time, end + 1e-9) - end
-        fresh = min(elapsed, self.channel.period_s) if watts != previous else elapsed
+        fresh = min(elapsed, self.period_s) if watts != previous else elapsed
         joules = watts * fresh + previous * (elapsed - fresh)
         variance = (1 - self.curve.seen) * (0.5 * (watts - previous) * elapsed) ** 2
         variance += self._doubt(end + elapsed, watts, changed=watts != previous)
