@@ -6,7 +6,8 @@ x = p - e the part of the way that it has come is a ramp,
 
     f(x) = (P_before - P(x)) / (P_before - P_quiet) = clip((x - L) / W, 0, 1),
 
-exactly, whatever the quiet power does, if P_quiet is its mean over the quiet part of the window. Sensors and calls do
+exactly, whatever the quiet power does, if P_quiet is its mean over the quiet part of the window; that is fitted to
+what is published once the window is wholly past the end. Sensors and calls do
 not keep step, so many ends show all of the ramp, and W and L are where it lies best. A counter's step is such a mean
 too, with the time between two steps for its window, so it teaches the latency only. Ends are used because calls begin
 with spikes, while what follows an end is known.
@@ -30,12 +31,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .timeline import Array, Quiet
+from .timeline import Array
 
 LATE_S = 0.05
 """No sensor is taken to be later than its period and this."""
 
-_POINTS = 192
+_FALLS = 192
 """Publications after ends of calls that are remembered; what is older may be of another time."""
 
 _FEWEST = 8
@@ -44,11 +45,20 @@ _FEWEST = 8
 _RECENT = 256
 """Publications remembered until the calls around them are settled."""
 
+_PATIENCE = 4096
+"""After so many publications extra readings for the sake of learning are not worth their cost any more."""
+
 _ALIKE = 0.2
 """The last two means before an end must agree to this part: a call's level must have been reached."""
 
 _FALL = 0.3
 """What does not fall by this part of the level before says little."""
+
+_CLEAR = 0.25
+"""A mean is of quiet time if it begins this part of a period after the latency that is known until now."""
+
+_TAUS_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Time constants tried for the power after a call."""
 
 _NOISE, _MOST_NOISE = 0.02, 0.15
 """Standard deviation of a point of the ramp, at least; and where the points scatter more widely they are no ramp."""
@@ -59,14 +69,16 @@ _CHI2 = 3.84
 _OUTLIER = 9.0
 """Most that the square of a deviation, in standard deviations, counts for."""
 
-_TOUCH_S = 5e-4
-"""No time is learned more closely than this: loads do not stop at once."""
+_TOUCH_S = 1e-3
+"""No time is learned more closely than this: loads do not stop at once, and their last moment is not like their mean."""
 
 _ROUGH = 0.25
 """An estimate whose half-width is more than this part of the period, or of the window, is none."""
 
 _LEAST_S = 1e-4
 """Width and middle of a ramp are not looked for below this."""
+
+_ROUNDING_S = 1e-9
 
 _MIDDLES, _WINDOWS, _ROUNDS = 48, 20, 5
 """Cells of the search for the middle and the width of the ramp, and how often it is repeated more closely."""
@@ -106,14 +118,32 @@ class Published(NamedTuple):
     span_s: float
 
 
-class Point(NamedTuple):
+class Fall(NamedTuple):
     """A publication after the end of a call.
 
     Attributes:
         after_s: How long after.
         half_s: How far off that may be.
-        fallen: Which part of the way from the level before to the quiet level it has come.
-        span_s: As of `Published`.
+        watts: The mean power.
+        span_s: Time that it is the mean of, where that is known; otherwise NaN.
+        level_w: The power before the end.
+    """
+
+    after_s: float
+    half_s: float
+    watts: float
+    span_s: float
+    level_w: float
+
+
+class Point(NamedTuple):
+    """The same on the way from the level before to the quiet level.
+
+    Attributes:
+        after_s: How long after.
+        half_s: How far off that may be.
+        fallen: Which part of the way it has come.
+        span_s: As of `Fall`.
         doubt: By how much `fallen` may be off because the quiet power is not known better, where it is 1.
     """
 
@@ -176,16 +206,16 @@ def _told(
     error = (latest - earliest + step + width_step / 2) / 2 + shift + _TOUCH_S
     latency = window = None
     if latest < latest_s - step and error <= _ROUGH * period_s and count >= _FEWEST / 2:
-        latency = Estimate((earliest + latest) / 2, error)
+        latency = Estimate(float(earliest + latest) / 2, float(error))
     if widest_s and wide < widest_s - width_step and narrow > width_step:
         error = (wide - narrow + width_step) / 2 + shift + _TOUCH_S
-        window = Estimate(width, error) if error <= _ROUGH * width else None
+        window = Estimate(float(width), float(error)) if error <= _ROUGH * width else None
     return Ramp(latency, window) if latency or window else None
 
 
 def _losses(
     points: Array, middles: Array, widths: Array, noise: float, reference_s: float, latest_s: float
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Return the loss of each ramp, and each point's residual and whether it lies on the slope."""
     after, half, fallen, span = (points[:, k] for k in range(4))
     if widths.any():
@@ -198,7 +228,7 @@ def _losses(
     residual = fallen - np.clip(ramp, 0.0, 1.0)
     sigma2 = noise**2 + (half / reference_s) ** 2 / 3
     loss = np.minimum(residual**2 / sigma2, _OUTLIER).sum(axis=-1)
-    impossible = (latency[..., 0] < -1e-9) | (latency[..., 0] > latest_s + 1e-9)
+    impossible = (latency[..., 0] < -_ROUNDING_S) | (latency[..., 0] > latest_s + _ROUNDING_S)
     loss = np.where(np.broadcast_to(impossible, loss.shape), np.inf, loss)
     return loss, residual, (ramp > 0) & (ramp < 1)
 
@@ -219,39 +249,90 @@ def _closer(values: Array, kept: npt.NDArray[np.intp]) -> Array:
     return np.linspace(max(low, _LEAST_S), high, values.size)
 
 
+def points_of(falls: Array, *, latency_s: float, window_s: float, period_s: float) -> Array | None:
+    """Return the points of the ramp that publications make; None if too few of them show the quiet power.
+
+    The quiet power is fitted to those that are wholly of quiet time as ``idle + glow * exp(-s / tau)``.
+
+    Args:
+        falls: One `Fall` a row, shape (n, 5).
+        latency_s: Latency as it is known until now.
+        window_s: Window likewise, where publications have no span of their own.
+        period_s: Time between publications.
+    """
+    after, half, watts, span, level = falls.T
+    width = np.where(np.isnan(span), window_s, span)
+    whole = after - width >= latency_s + _CLEAR * period_s
+    if np.count_nonzero(whole) < _FEWEST:
+        return None
+    begin = np.maximum(after - width, 0.0)
+    best: tuple[float, Array] = (math.inf, watts)
+    for tau in _TAUS_S:
+        shape = tau * (np.exp(-begin / tau) - np.exp(-after / tau)) / np.maximum(after - begin, 1e-9)
+        quiet, spread = _robust_line(shape[whole], watts[whole])
+        if spread < best[0]:
+            best = spread, quiet[0] + quiet[1] * shape
+    spread, quiet_w = best
+    fall = level - quiet_w
+    clear = fall >= _FALL * level
+    fall = np.where(clear, fall, 1.0)
+    points: Array = np.stack([after, half, (level - watts) / fall, span, spread / fall], axis=1)
+    return np.asarray(points[clear])
+
+
+def _robust_line(x: Array, y: Array) -> tuple[tuple[float, float], float]:
+    """Fit ``a + b * x``, b not below 0, to all but a quarter of the points; return both and the scatter."""
+    kept = np.ones(x.size, dtype=bool)
+    intercept = slope = spread = 0.0
+    for _ in range(3):
+        slope = float(np.cov(x[kept], y[kept])[0, 1] / max(np.var(x[kept], ddof=1), 1e-12))
+        slope = max(slope, 0.0)
+        intercept = float(np.median(y[kept] - slope * x[kept]))
+        off = np.abs(y - intercept - slope * x)
+        spread = 1.4826 * float(np.median(off))
+        kept = off <= np.quantile(off, 0.75)
+    return (intercept, slope), spread
+
+
 class Response:
     """What one channel's publications around the ends of calls have taught.
 
     Attributes:
         ramp: Latency and window as far as they are learned.
+        sated: Whether so much was learned from that it is not worth extra readings any more.
     """
 
     def __init__(self) -> None:
         self.ramp = Ramp(None, None)
+        self.sated = False
         self._recent: deque[Published] = deque(maxlen=_RECENT)
-        self._points: deque[Point] = deque(maxlen=_POINTS)
-        self._fresh = 0
+        self._falls: deque[Fall] = deque(maxlen=_FALLS)
+        self._fresh = self._heard = 0
         self._busy_s = self._since_s = math.nan
         self._until_s = self._heard_s = -math.inf
 
     def publish(self, published: Published) -> None:
         """Take note of a mean power."""
         self._recent.append(published)
+        self._heard += 1
+        self.sated = self.sated or self._heard >= _PATIENCE
 
     def forget(self) -> None:
         """Learn anew; what is learned stays known until then."""
-        self._points.clear()
+        self._falls.clear()
         self._fresh = 0
 
-    def rest(self, since_s: float, until_s: float, quiet: Quiet, *, period_s: float, window_s: float) -> bool:
+    def rest(
+        self, since_s: float, until_s: float, *, latency_s: float, window_s: float, period_s: float
+    ) -> bool:
         """Learn from what was published after a call; return whether something new is known.
 
         Args:
             since_s: When a call was last open.
             until_s: Until when none has been since, and up to which everything published is known.
-            quiet: What the device draws meanwhile.
+            latency_s: Latency as it is known until now.
+            window_s: Window likewise, where publications have no span of their own.
             period_s: Time between publications.
-            window_s: Window as it is known until now, where publications have none of their own.
         """
         if since_s != self._since_s:
             # The call before this end began, at the earliest, when the last quiet time was over.
@@ -259,18 +340,20 @@ class Response:
         self._until_s = until_s
         heard_s, self._heard_s = self._heard_s, until_s
         level_w = self._level(period_s, window_s)
-        if level_w is None or not math.isfinite(quiet.idle_w):
+        if level_w is None:
             return False
         for one in self._recent:
-            if max(since_s, heard_s) < one.time_s <= until_s and one.time_s - since_s < LATE_S + 2 * period_s:
-                point = point_of(one, since_s, level_w, quiet, window_s)
-                if point is not None:
-                    self._points.append(point)
-                    self._fresh += 1
-        if self._fresh < max(_FEWEST, len(self._points) / 2):
+            after_s = one.time_s - since_s
+            if max(since_s, heard_s) < one.time_s <= until_s and after_s < LATE_S + 2 * period_s:
+                self._falls.append(Fall(after_s, one.half_s, one.watts, one.span_s, level_w))
+                self._fresh += 1
+        if self._fresh < max(_FEWEST, len(self._falls) / 2):
             return False
         self._fresh = 0
-        points = np.array(self._points)
+        self.sated = self.sated or len(self._falls) == _FALLS
+        points = points_of(np.array(self._falls), latency_s=latency_s, window_s=window_s, period_s=period_s)
+        if points is None:
+            return False
         found = fit(points, latest_s=period_s + LATE_S, period_s=period_s, widest_s=1.2 * period_s)
         if found is None:
             return False
@@ -289,24 +372,3 @@ class Response:
         if not reached or gap_s > 2 * period_s or abs(first.watts - last.watts) > _ALIKE * last.watts:
             return None
         return (first.watts + last.watts) / 2
-
-
-def point_of(
-    one: Published, since_s: float, level_w: float, quiet: Quiet, window_s: float
-) -> Point | None:
-    """Return where a publication after an end lies; None if the power hardly fell.
-
-    Args:
-        one: The publication.
-        since_s: When the call ended.
-        level_w: Power before.
-        quiet: Power after.
-        window_s: Window of the mean, where the publication has none of its own.
-    """
-    after_s = one.time_s - since_s
-    width_s = window_s if math.isnan(one.span_s) else one.span_s
-    quiet_w = quiet.mean_w(max(after_s - width_s, 0.0), after_s)
-    fall_w = level_w - quiet_w
-    if fall_w < _FALL * level_w:
-        return None
-    return Point(after_s, one.half_s, (level_w - one.watts) / fall_w, one.span_s, quiet.spread_w / fall_w)

@@ -16,7 +16,6 @@ is what the averaging window and the update period of the sensor may hide.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -72,11 +71,6 @@ class Quiet(NamedTuple):
     tau_s: float
     spread_w: float = 0.0
     """Standard deviation of the mean power of quiet stretches around that."""
-
-    def mean_w(self, begin_s: float, end_s: float) -> float:
-        """Return the mean power from `begin_s` to `end_s`, in seconds after the last call."""
-        faded_s = self.tau_s * (math.exp(-begin_s / self.tau_s) - math.exp(-end_s / self.tau_s))
-        return self.idle_w + self.glow_w * faded_s / (end_s - begin_s)
 
 
 UNKNOWN = Quiet(np.nan, 0.0, 1.0)

@@ -212,12 +212,16 @@ class Trace:
         self._respond()
         stepped = channel.method == "counter" or channel.quantity == "power"
         stepped = stepped and channel.period_s > _STEPPED_S
-        period_s = (calibration and calibration.period_s) or channel.period_s
-        self._stairs = Staircase(period_s, silent=channel.quantity == "power") if stepped else None
         # An average over many periods is level too seldom, and a counter of a millisecond is never late enough.
         self.response = Response() if stepped and channel.window_s < 2 * channel.period_s else None
         if calibration is not None and self.response is not None:
             self._adopt(calibration.latency, calibration.window)
+            self.response.sated = calibration.latency is not None
+        period_s = (calibration and calibration.period_s) or channel.period_s
+        self._stairs = Staircase(period_s, silent=channel.quantity == "power") if stepped else None
+        self._integrated: Reading | None = None
+        self._listen_s = self._integrate_s = math.inf
+        self._last_w: float | None = None
         self._published_s = math.nan
         self._published_half_s = 0.0
         self._value: float | None = None
@@ -274,7 +278,7 @@ class Trace:
     @property
     def period_s(self) -> float:
         """Time between updates of the published value, as far as it is known."""
-        return self.channel.period_s if self._stairs is None else self._stairs.period_s
+        return self.channel.period_s if self._stairs is None or self._sampled else self._stairs.period_s
 
     @property
     def learned_period(self) -> When | None:
@@ -305,15 +309,27 @@ class Trace:
         hasty = stalled or self.channel.quantity == "power"
         interval_s = self.interval_s if hasty else max(self.interval_s, pace_s)
         if self._sampled:
-            interval_s = min(interval_s, self.period_s)
-            if self._stairs is None:
-                return last + interval_s
-            if not self._stairs.known:
-                return last + self.channel.period_s / _UNKNOWN_LOOKS
+            return self._due_power_s(last)
         if self._stairs is None:
             # On a grid, so that many sensors are read in one go.
             return math.floor(last / interval_s + 1.0) * interval_s
         return max(self._stairs.next_look_s(last, interval_s), last + _LEAST_PAUSE_S)
+
+    def _due_power_s(self, last_s: float) -> float:
+        """Return when to read a sampled power: at the interval, and while its updates are to be learned from, for them."""
+        integrated_s = last_s if self._integrated is None else self._integrated.after_s
+        due_s = integrated_s + min(self.interval_s, self.period_s)
+        self._listen_s, self._integrate_s = math.inf, due_s
+        stairs, response = self._stairs, self.response
+        if stairs is None or response is None or response.sated:
+            return due_s
+        if stairs.known:
+            listen_s = max(stairs.next_look_s(last_s, self.period_s), last_s + _LEAST_PAUSE_S)
+        else:
+            listen_s = last_s + self.channel.period_s / _UNKNOWN_LOOKS
+        if listen_s < due_s:
+            self._listen_s = listen_s
+        return min(due_s, listen_s)
 
     def take(self, reading: Reading) -> None:
         """Add one reading to what is known."""
@@ -325,7 +341,11 @@ class Trace:
             elif self._average is not None:
                 self._take_average(reading, reading.value, self._average)
             elif self._sampled:
-                self._take_power(reading, reading.value)
+                self._listen(reading, reading.value)
+                # What was read to listen only is not integrated, so that powers are integrated evenly.
+                if not self._listen_s <= reading.before_s < self._integrate_s:
+                    self._take_power(reading, reading.value)
+                    self._integrated = reading
             else:
                 self._take_energy(reading, reading.value)
         else:
@@ -396,10 +416,14 @@ class Trace:
         response, period_s = self.response, self.period_s
         if response is None:
             return
-        window_s = self.window.value_s
-        if response.rest(since_s, until_s, self.quiet, period_s=period_s, window_s=window_s) and self._adopt(
-            *response.ramp
-        ):
+        new = response.rest(
+            since_s,
+            until_s,
+            latency_s=self.latency.value_s,
+            window_s=self.window.value_s,
+            period_s=period_s,
+        )
+        if new and self._adopt(*response.ramp):
             response.forget()
 
     def _heard(self, published: When, watts: float, span_s: float = math.nan) -> None:
@@ -427,10 +451,12 @@ class Trace:
     def _published(self, reading: Reading) -> When:
         """Return when the value just read was published."""
         earliest = reading.before_s - 1.05 * self.period_s
-        if self._read is not None and self._read.outcome is Outcome.OK:
-            earliest = max(earliest, self._read.before_s)
+        last = self._read if not self._sampled else self._integrated
+        if last is not None and last.outcome is Outcome.OK:
+            earliest = max(earliest, last.before_s)
         if len(self.curve):
-            earliest = max(earliest, self.curve.end_s + self.latency.value_s)
+            known = not self._sampled and not math.isnan(self._published_s)
+            earliest = max(earliest, self._published_s if known else self.curve.end_s + self.latency.value_s)
         return When(min(earliest, reading.after_s), reading.after_s)
 
     def _take_energy(self, reading: Reading, value: float) -> None:
@@ -471,7 +497,7 @@ class Trace:
         """
         time = published.middle_s - self.latency.value_s
         half = math.hypot(published.half_s, self.latency.error_s)
-        earliest = self.curve.end_s + max(since_s, 0.0) / 2 if since_s == since_s else time
+        earliest = time if math.isnan(since_s) else self.curve.end_s + max(since_s, 0.0) / 2
         return max(time, earliest), half + max(earliest - time, 0.0)
 
     def _append(self, time: float, half: float, joules: float) -> None:
@@ -530,6 +556,25 @@ class Trace:
             return
         self._append(time, half, joules)
 
+    def _listen(self, reading: Reading, watts: float) -> None:
+        """Note when a sampled power was published."""
+        stairs, before, self._last_w = self._stairs, self._last_w, watts
+        if (
+            stairs is None
+            or self._read is None
+            or before is None
+            or self.response is None
+            or self.response.sated
+        ):
+            return
+        if watts == before:
+            stairs.passed(reading.before_s)
+            return
+        earliest = reading.before_s - 1.05 * stairs.period_s
+        if self._read.outcome is Outcome.OK:
+            earliest = max(earliest, self._read.before_s)
+        self._heard(stairs.see(When(min(earliest, reading.after_s), reading.after_s)), watts)
+
     def _take_power(self, reading: Reading, watts: float) -> None:
         """Add the energy of a published power: of the period before it appeared, or held while it stays.
 
@@ -539,14 +584,7 @@ class Trace:
         shift = self.latency.value_s + max(self.window.value_s - self.channel.period_s, 0.0) / 2
         self._moved_s = reading.after_s
         previous, self._value = self._value, watts
-        published, stairs = self._published(reading), self._stairs
-        if watts != previous:
-            if stairs is not None and previous is not None and self._read is not None:
-                published = stairs.see(published)
-            self._heard(published, watts)
-        elif stairs is not None:
-            stairs.passed(reading.before_s)
-        time = published.middle_s - shift
+        time = self._published(reading).middle_s - shift
         middle = (reading.before_s + reading.after_s) / 2 - shift
         if previous is None or not len(self.curve):
             self.curve.append(middle, 0.0, 0.0)
@@ -556,7 +594,7 @@ class Trace:
         if watts == previous:
             time = middle
         elapsed = max(time, end + 1e-9) - end
-        fresh = min(elapsed, self.period_s) if watts != previous else elapsed
+        fresh = min(elapsed, self.channel.period_s) if watts != previous else elapsed
         joules = watts * fresh + previous * (elapsed - fresh)
         variance = (1 - self.curve.seen) * (0.5 * (watts - previous) * elapsed) ** 2
         variance += self._doubt(end + elapsed, watts, changed=watts != previous)

@@ -125,9 +125,7 @@ PROFILES: dict[str, Profile] = {
     "H100, gain 1.06": _gain(1.06),
     "H100, no counter": Profile((Gpu("h100", {}, COUNTER_ABSENT),)),
     "A100, no counter, 104 ms": Profile((Gpu("a100", {"instant_period_s": 0.104}, COUNTER_ABSENT),)),
-    "A100, no counter, window 18 ms": Profile(
-        (Gpu("a100", {"instant_window_s": 0.018}, COUNTER_ABSENT),)
-    ),
+    "A100, no counter, window 18 ms": Profile((Gpu("a100", {"instant_window_s": 0.018}, COUNTER_ABSENT),)),
     "RTX 3090, no counter": Profile((Gpu("rtx3090", {}, COUNTER_ABSENT),)),
     "RTX 3090, no counter, late by up to 5 ms": Profile(
         (Gpu("rtx3090", {"jitter_s": 0.005}, COUNTER_ABSENT),)
