@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from .sensors.sysfs import read_text
 
 if TYPE_CHECKING:
-    from .response import Estimate
+    from .ramp import Estimate
     from .sensors.base import Channel
 
 logger = logging.getLogger("aimeter")
@@ -92,7 +92,7 @@ class Calibration:
 def _estimate(value_s: float | None, error_s: float | None) -> Estimate | None:
     if value_s is None or error_s is None:
         return None
-    from .response import Estimate  # noqa: PLC0415 - loads NumPy, which whoever has none of them need not
+    from .ramp import Estimate  # noqa: PLC0415 - loads NumPy, which whoever has none of them need not
 
     return Estimate(value_s, error_s)
 

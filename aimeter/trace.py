@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .averages import ROUNDING_W, MovingAverage
-from .response import Estimate, Published, Response
+from .ramp import Estimate, Ramp
+from .response import Published, Response
 from .sensors.base import Channel, Outcome, Reading
 from .staircase import Staircase, When
 from .timeline import UNKNOWN, Array, Curve, Quiet
@@ -38,6 +39,9 @@ _UNKNOWN_LOOKS = 8
 
 _ADOPTIONS = 4
 """What is learned of latency and window is put to use so many times at most: a curve is not to waver."""
+
+_SURER = 0.7
+"""A value with at most this part of the error is better, though it may be the same: as of twice as many points."""
 
 _LEAST_PAUSE_S = 0.0005
 """Two readings of one channel are never closer."""
@@ -260,20 +264,19 @@ class Trace:
             self._average.window_s = window_s
         self.curve.counted = not self._sampled
 
-    def _adopt(self, latency: Estimate | None, window: Estimate | None) -> bool:
-        """Use what is learned in place of what is used, if that is not a possible value; return whether it is."""
+    def _adopt(self, latency: Estimate | None, window: Estimate | None) -> None:
+        """Use what is learned in place of what is used, if that is not a possible value or much less certain."""
         better = [
-            None if found is None or not (found.excludes(used) or found.error_s < used.error_s / 2) else found
+            found if found and (found.excludes(used) or found.error_s < _SURER * used.error_s) else None
             for found, used in ((latency, self.latency), (window, self.window))
         ]
         if self.channel.quantity == "energy":
             better[1] = None
         if better == [None, None] or self._adoptions == _ADOPTIONS:
-            return False
+            return
         self._adoptions += 1
         self.latency, self.window = better[0] or self.latency, better[1] or self.window
         self._respond()
-        return True
 
     @property
     def period_s(self) -> float:
@@ -413,18 +416,23 @@ class Trace:
 
     def _note_response(self, since_s: float, until_s: float) -> None:
         """Learn latency and window from what was published after a call."""
-        response, period_s = self.response, self.period_s
-        if response is None:
-            return
-        new = response.rest(
-            since_s,
-            until_s,
-            latency_s=self.latency.value_s,
-            window_s=self.window.value_s,
-            period_s=period_s,
-        )
-        if new and self._adopt(*response.ramp):
-            response.forget()
+        response = self.response
+        if response is not None and response.rest(since_s, until_s, **self._known()):
+            self._adopt(*response.ramp)
+
+    def _known(self) -> dict[str, float]:
+        return {
+            "latency_s": self.latency.value_s,
+            "window_s": self.window.value_s,
+            "period_s": self.period_s,
+        }
+
+    def conclude(self) -> Ramp | None:
+        """Return latency and window by all ends of calls so far; None where neither can be learned."""
+        if self.response is None:
+            return None
+        self.response.conclude(**self._known())
+        return self.response.ramp
 
     def _heard(self, published: When, watts: float, span_s: float = math.nan) -> None:
         """Keep a published mean power for learning."""
