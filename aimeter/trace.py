@@ -576,7 +576,9 @@ class Trace:
         ):
             return
         if watts == before:
-            stairs.passed(reading.before_s)
+            due = stairs.passed(reading.before_s)
+            if due is not None:
+                self._heard(due, watts)
             return
         earliest = reading.before_s - 1.05 * stairs.period_s
         if self._read.outcome is Outcome.OK:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,15 +22,16 @@ Progress = Callable[[Sequence[int]], Iterable[int]]
 
 AUTO = "auto"
 
-_CALLS = 48
-"""A sensor that looks at a quarter of the time sees the end of a quarter of the calls."""
+_CALLS, _TURNS = 48, 3
+"""A sensor that looks at a quarter of the time sees the end of a quarter of the calls; if that was not enough, there
+are as many calls once more, and again."""
 
 _BUSY_S = 0.4
 """A call must outlast three periods of a sensor of 100 ms, so that the level before its end is known."""
 
 _QUIET_S = 0.35
-_GOLDEN = 0.618
-"""Calls are not to keep step with a sensor: multiples of this part of a period fill it most evenly."""
+_GOLDEN = 0.382
+"""Ends of calls are not to keep step with a sensor: multiples of this part of a period fill it most evenly."""
 
 _MATRIX = 4096
 
@@ -107,22 +109,43 @@ def run_calls(
         sleep: Waits.
         progress: Shows the calls as they pass.
     """
-    period_s = max(trace.channel.period_s for trace in meter.sampler.traces)
     try:
         load()  # what is loaded and compiled first is no even load
-        for number in progress(range(_CALLS)):
-            with meter.track("calibrate"):
-                until_s = clock() + _BUSY_S
-                while clock() < until_s:
-                    load()
-                    wait_for_devices()
-            sleep(_QUIET_S + _GOLDEN * number % 1 * period_s)
+        wait_for_devices()
+        for _ in range(_TURNS):
+            sleep(_QUIET_S)
+            _calls(meter, load, clock=clock, sleep=sleep, progress=progress)
+            meter.flush()
+            with meter.sampler.alone():
+                if not any(not_learned(trace) for trace in meter.sampler.traces):
+                    break
     except Exception as error:  # noqa: BLE001 - the load is somebody else's code; what was measured at rest stands
         return f"the load raised {error!r}"
     return ""
 
 
-def not_learned(trace: Trace, fault: str) -> str:
+def _calls(
+    meter: Meter, load: Load, *, clock: Clock, sleep: Callable[[float], object], progress: Progress
+) -> None:
+    period_s = max(
+        trace.channel.period_s if trace.learned_period is None else trace.learned_period.middle_s
+        for trace in meter.sampler.traces
+    )
+    cycle_s = (math.ceil((_BUSY_S + _QUIET_S) / period_s) + _GOLDEN) * period_s
+    end_s = clock()
+    for _ in progress(range(_CALLS)):
+        end_s = max(end_s + cycle_s, clock() + _QUIET_S + _BUSY_S)
+        sleep(max(end_s - _BUSY_S - clock(), 0.0))
+        with meter.track("calibrate"):
+            load()
+            wait_for_devices()
+            while clock() < end_s:
+                load()
+                wait_for_devices()
+    sleep(_QUIET_S)
+
+
+def not_learned(trace: Trace, fault: str = "") -> str:
     """Return why latency and window of a channel were not learned; empty if they were, or cannot be."""
     ramp = trace.conclude()
     if ramp is None:
