@@ -20,9 +20,6 @@ _FALLS = 192
 _RECENT = 256
 """Publications remembered until the calls around them are settled."""
 
-_PATIENCE = 4096
-"""After so many publications extra readings for the sake of learning are not worth their cost any more."""
-
 _ALIKE = 0.2
 """The last two means before an end must agree to this part: a call's level must have been reached."""
 
@@ -130,15 +127,13 @@ class Response:
         self.sated = False
         self._recent: deque[Published] = deque(maxlen=_RECENT)
         self._falls: deque[Fall] = deque(maxlen=_FALLS)
-        self._fresh = self._heard = 0
+        self._fresh = 0
         self._busy_s = self._since_s = math.nan
         self._until_s = self._heard_s = -math.inf
 
     def publish(self, published: Published) -> None:
         """Take note of a mean power."""
         self._recent.append(published)
-        self._heard += 1
-        self.sated = self.sated or self._heard >= _PATIENCE
 
     def rest(
         self, since_s: float, until_s: float, *, latency_s: float, window_s: float, period_s: float

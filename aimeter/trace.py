@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .averages import ROUNDING_W, MovingAverage
+from .listener import Listener
 from .ramp import Estimate, Ramp
 from .response import Published, Response
 from .sensors.base import Channel, Outcome, Reading
@@ -33,9 +34,6 @@ RETRY_S = 1.0
 
 _WHOLE = 0.9
 """A sensor whose averaging window is at least this part of its period sees all of the time."""
-
-_UNKNOWN_LOOKS = 8
-"""A power whose updates are not foretold is looked at so often in its documented period, and not more often."""
 
 _ADOPTIONS = 4
 """What is learned of latency and window is put to use so many times at most: a curve is not to waver."""
@@ -223,13 +221,14 @@ class Trace:
             self.response.sated = calibration.latency is not None
         period_s = (calibration and calibration.period_s) or channel.period_s
         self._stairs = Staircase(period_s, silent=channel.quantity == "power") if stepped else None
-        self._integrated: Reading | None = None
-        self._listen_s = self._integrate_s = math.inf
-        self._last_w: float | None = None
+        self._listener: Listener | None = None
+        if self._stairs is not None and self.response is not None and channel.quantity == "power":
+            self._listener = Listener(self._stairs, self.response, channel.period_s)
         self._published_s = math.nan
         self._published_half_s = 0.0
         self._value: float | None = None
         self._read: Reading | None = None
+        self._integrated: Reading | None = None
         self._moved_s = 0.0
         self._settled_gap_s: float | None = None
         self._idle: dict[int, float] = {}
@@ -291,9 +290,11 @@ class Trace:
     def resume(self, now_s: float) -> None:
         """Start watching the channel's health anew after a time without readings."""
         self._moved_s = now_s
-        self._read = None
+        self._read = self._integrated = None
         if self._stairs is not None:
             self._stairs.forget()
+        if self._listener is not None:
+            self._listener.forget()
 
     def due_s(self, now_s: float, pace_s: float = 0.0) -> float:
         """Return when to read next: at the interval, or where a staircase's next step is best seen.
@@ -307,48 +308,31 @@ class Trace:
         last = self._read.after_s
         if not self.alive:
             return last + RETRY_S
+        if self._sampled:
+            interval_s = min(self.interval_s, self.period_s)
+            return last + interval_s if self._listener is None else self._listener.due_s(last, interval_s)
         # A power is lost unless it is read; a counter that seems to have died is looked at closely.
         stalled = last - self._moved_s > pace_s + self.period_s
         hasty = stalled or self.channel.quantity == "power"
         interval_s = self.interval_s if hasty else max(self.interval_s, pace_s)
-        if self._sampled:
-            return self._due_power_s(last)
         if self._stairs is None:
             # On a grid, so that many sensors are read in one go.
             return math.floor(last / interval_s + 1.0) * interval_s
         return max(self._stairs.next_look_s(last, interval_s), last + _LEAST_PAUSE_S)
 
-    def _due_power_s(self, last_s: float) -> float:
-        """Return when to read a sampled power: at the interval, and while its updates are to be learned from, for them."""
-        integrated_s = last_s if self._integrated is None else self._integrated.after_s
-        due_s = integrated_s + min(self.interval_s, self.period_s)
-        self._listen_s, self._integrate_s = math.inf, due_s
-        stairs, response = self._stairs, self.response
-        if stairs is None or response is None or response.sated:
-            return due_s
-        if stairs.known:
-            listen_s = max(stairs.next_look_s(last_s, self.period_s), last_s + _LEAST_PAUSE_S)
-        else:
-            listen_s = last_s + self.channel.period_s / _UNKNOWN_LOOKS
-        if listen_s < due_s:
-            self._listen_s = listen_s
-        return min(due_s, listen_s)
-
     def take(self, reading: Reading) -> None:
         """Add one reading to what is known."""
         if self.gone:
             return
+        integrated = not self._sampled or self._listener is None or self._listener.take(reading)
         if reading.outcome is Outcome.OK and reading.value is not None:
             if not self.alive:
                 self._revive(reading, reading.value)
             elif self._average is not None:
                 self._take_average(reading, reading.value, self._average)
             elif self._sampled:
-                self._listen(reading, reading.value)
-                # What was read to listen only is not integrated, so that powers are integrated evenly.
-                if not self._listen_s <= reading.before_s < self._integrate_s:
+                if integrated:
                     self._take_power(reading, reading.value)
-                    self._integrated = reading
             else:
                 self._take_energy(reading, reading.value)
         else:
@@ -360,6 +344,8 @@ class Trace:
         if self._read is None:
             self._moved_s = reading.after_s
         self._read = reading
+        if integrated:
+            self._integrated = reading
         if self.alive and reading.after_s - self._moved_s >= DEAD_AFTER_S:
             self.reason = reading.reason or f"has not advanced for {DEAD_AFTER_S:g} s"
             self._die()
@@ -434,7 +420,7 @@ class Trace:
         self.response.conclude(**self._known())
         return self.response.ramp
 
-    def _heard(self, published: When, watts: float, span_s: float = math.nan) -> None:
+    def _note_published(self, published: When, watts: float, span_s: float = math.nan) -> None:
         """Keep a published mean power for learning."""
         if self.response is not None:
             half = math.hypot(published.half_s, 0.0 if math.isnan(span_s) else self._published_half_s)
@@ -459,7 +445,7 @@ class Trace:
     def _published(self, reading: Reading) -> When:
         """Return when the value just read was published."""
         earliest = reading.before_s - 1.05 * self.period_s
-        last = self._read if not self._sampled else self._integrated
+        last = self._integrated if self._sampled else self._read
         if last is not None and last.outcome is Outcome.OK:
             earliest = max(earliest, last.before_s)
         if len(self.curve):
@@ -494,7 +480,7 @@ class Trace:
             published = self._stairs.see(published)
         since_s = published.middle_s - self._published_s
         if since_s > 0:
-            self._heard(published, found.joules / since_s, since_s)
+            self._note_published(published, found.joules / since_s, since_s)
         self._append(*self._true(published, since_s), found.joules)
 
     def _true(self, published: When, since_s: float) -> tuple[float, float]:
@@ -552,7 +538,7 @@ class Trace:
             published = due
         self._value = watts
         since_s = published.middle_s - self._published_s
-        self._heard(published, watts)
+        self._note_published(published, watts)
         time, half = self._true(published, since_s)
         if len(self.curve):
             time = max(time, self.curve.end_s + 1e-9)
@@ -563,27 +549,6 @@ class Trace:
             self.last_power_w = watts
             return
         self._append(time, half, joules)
-
-    def _listen(self, reading: Reading, watts: float) -> None:
-        """Note when a sampled power was published."""
-        stairs, before, self._last_w = self._stairs, self._last_w, watts
-        if (
-            stairs is None
-            or self._read is None
-            or before is None
-            or self.response is None
-            or self.response.sated
-        ):
-            return
-        if watts == before:
-            due = stairs.passed(reading.before_s)
-            if due is not None:
-                self._heard(due, watts)
-            return
-        earliest = reading.before_s - 1.05 * stairs.period_s
-        if self._read.outcome is Outcome.OK:
-            earliest = max(earliest, self._read.before_s)
-        self._heard(stairs.see(When(min(earliest, reading.after_s), reading.after_s)), watts)
 
     def _take_power(self, reading: Reading, watts: float) -> None:
         """Add the energy of a published power: of the period before it appeared, or held while it stays.
