@@ -32,6 +32,9 @@ import numpy.typing as npt
 
 from .timeline import Array
 
+CLEARLY = 1.5
+"""What is used is given up if what is learned lies so many half-widths away: published values are a prior."""
+
 FEWEST = 8
 """Points that an estimate takes; so many more make a new one."""
 
@@ -65,9 +68,9 @@ class Estimate(NamedTuple):
     value_s: float
     error_s: float
 
-    def excludes(self, other: Estimate) -> bool:
-        """Return whether the other value is not a possible one."""
-        return abs(self.value_s - other.value_s) > math.hypot(self.error_s, other.error_s)
+    def excludes(self, other: Estimate, times: float = 1.0) -> bool:
+        """Return whether the other value lies more than so many half-widths away."""
+        return abs(self.value_s - other.value_s) > times * math.hypot(self.error_s, other.error_s)
 
 
 class Ramp(NamedTuple):
@@ -143,7 +146,7 @@ def _told(
     """Return what a box of possible values says."""
     earliest, latest, narrow, wide, step, width_step, count = box
     width = (narrow + wide) / 2 if widest_s else float(np.mean(points[:, 3]))
-    # Where the quiet power is misjudged, it is so for all points.
+    # Where the quiet power is misjudged, the whole ramp is too steep or not steep enough.
     early = points[points[:, 0] < width]
     shift = width * float(np.median(early[:, 4])) / 2 if len(early) else 0.0
     error = (latest - earliest + step + width_step / 2) / 2 + shift + _TOUCH_S
@@ -151,7 +154,7 @@ def _told(
     if latest < latest_s - step and error <= _ROUGH * period_s and count >= FEWEST / 2:
         latency = Estimate(float(earliest + latest) / 2, float(error))
     if widest_s and wide < widest_s - width_step and narrow > width_step:
-        error = (wide - narrow + width_step) / 2 + shift + _TOUCH_S
+        error = (wide - narrow + width_step) / 2 + 2 * shift + _TOUCH_S
         window = Estimate(float(width), float(error)) if error <= _ROUGH * width else None
     return Ramp(latency, window) if latency or window else None
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .averages import ROUNDING_W, MovingAverage
 from .listener import Listener
-from .ramp import Estimate, Ramp
+from .ramp import CLEARLY, Estimate, Ramp
 from .response import Published, Response
 from .sensors.base import Channel, Outcome, Reading
 from .staircase import Staircase, When
@@ -266,7 +266,9 @@ class Trace:
     def _adopt(self, latency: Estimate | None, window: Estimate | None) -> None:
         """Use what is learned in place of what is used, if that is not a possible value or much less certain."""
         better = [
-            found if found and (found.excludes(used) or found.error_s < _SURER * used.error_s) else None
+            found
+            if found and (found.excludes(used, CLEARLY) or found.error_s < _SURER * used.error_s)
+            else None
             for found, used in ((latency, self.latency), (window, self.window))
         ]
         if self.channel.quantity == "energy":

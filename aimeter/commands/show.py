@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aimeter.commands.diagnosis import METERED, PARTLY
+from aimeter.ramp import CLEARLY
 from aimeter.report.units import printable, quantity
 
 if TYPE_CHECKING:
@@ -113,12 +114,13 @@ def _learned(meter: MeterReport) -> list[str]:
     told = []
     late_s, late_error_s = meter.learned_latency_s, meter.learned_latency_error_s
     if late_s is not None and late_error_s is not None:
-        how = "used" if late_s > late_error_s else "taken as none"
+        how = "used" if late_s > CLEARLY * late_error_s else "taken as none"
         told.append(f"latency {quantity(late_s, 's', late_error_s, largest=0)}, {how}")
     wide_s, wide_error_s = meter.learned_window_s, meter.learned_window_error_s
     if wide_s is not None and wide_error_s is not None:
-        differs = abs(wide_s - meter.window_s) > wide_error_s
-        how = f"used in place of the documented {_time(meter.window_s)}" if differs else "as documented"
+        differs = abs(wide_s - meter.window_s) > CLEARLY * wide_error_s
+        documented = f"the documented {_time(meter.window_s)}"
+        how = f"used in place of {documented}" if differs else f"not told from {documented}"
         told.append(f"window {quantity(wide_s, 's', wide_error_s, largest=0)}, {how}")
     if not told or meter.learned_age_s is None:
         return []
