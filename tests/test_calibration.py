@@ -488,12 +488,14 @@ def test_a_load_that_fails_or_does_not_load_is_told(nvml):
         (":f", "names no function"),
         ("no_such_module_here:f", "importing no_such_module_here raised ModuleNotFoundError"),
         ("json:dumbs", "has no function dumbs. Did you mean 'dumps'"),
-        ("json:decoder", "has no function decoder"),
+        ("json:decoder", "has no plain function decoder"),
+        ("app_that_waits:f", "has no plain function f"),
         ("app_that_raises:f", "raised RuntimeError('not today')"),
     ],
 )
 def test_a_load_that_cannot_be_is_told_at_once(tmp_path, monkeypatch, text, says):
     """A name that leads to no function is an error that says what to give, before anything is measured."""
+    (tmp_path / "app_that_waits.py").write_text("async def f(): pass")
     (tmp_path / "app_that_raises.py").write_text("raise RuntimeError('not today')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

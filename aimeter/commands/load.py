@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -58,11 +59,11 @@ def load_named(text: str) -> Load:
         message = f"--load {text}: importing {module_name} raised {error!r}. {example}."
         raise ConfigurationError(message) from error
     found = getattr(module, name, None)
-    if not callable(found):
+    if not callable(found) or inspect.iscoroutinefunction(found):
         names = [one for one, value in vars(module).items() if callable(value)]
-        message = (
-            f"--load {text}: {module_name} has no function {name}.{did_you_mean(name, names)} {example}."
-        )
+        what = "no function" if found is None else "no plain function"
+        hint = did_you_mean(name, names) if found is None else ""
+        message = f"--load {text}: {module_name} has {what} {name}.{hint} {example}."
         raise ConfigurationError(message)
     return found  # type: ignore[no-any-return]
 
