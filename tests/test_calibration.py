@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -517,6 +518,23 @@ def test_auto_needs_cuda(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ConfigurationError, match="--load MODULE:FUNCTION"):
         load_named("auto")
+
+
+def test_auto_loads_every_device_of_torch(monkeypatch):
+    """The automatic load multiplies on each CUDA device, and takes their memory when it is first called, not before."""
+    made, multiplied = [], []
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(is_available=lambda: True, device_count=lambda: 2),
+        rand=lambda *_, device: made.append(device) or device,
+        mm=lambda a, b: multiplied.append((a, b)),
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    load = load_named("auto")
+    assert made == []
+    load()
+    load()
+    assert made == ["cuda:0", "cuda:1"]
+    assert multiplied == [("cuda:0", "cuda:0"), ("cuda:1", "cuda:1")] * 2
 
 
 # In use
