@@ -8,20 +8,38 @@ exactly, whatever the power did inside. A sensor that is renewed every T with W 
 that averages over a second and is renewed every 100 ms holds ten interleaved chains of exact energies; what was
 smeared over a second is told apart again to 100 ms.
 
-The chains drift apart by the sensor's rounding: W times half of its last digit at each link. Whenever the power was
-steady for a whole window all of them are equal again, and are set so.
+The chains drift apart by the sensor's rounding, W times its half-width at each link, and how the energy of the window
+before the first publication lay in it nobody knows. An average that stands still does not mend that: a load that keeps
+step with the window has one, too. But no device draws less than its idle power: of a window with the mean power P only
+(P - idle) * W can lie anywhere in it. At rest that is nothing, and the chains are joined again. So each energy is the
+mean of what its own chain says and of what the one before says, weighted by the inverse of their variances.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections import deque
+from typing import NamedTuple
 
 ROUNDING_W = 0.5
 """Half-width of a published power around boxcar average, gain and offset: "Part-time Power Measurements", arXiv
 2312.02741, artifact; 0.5 W rms in re-analysed records of an RTX 3090."""
 
-_STEADY = 0.01
-"""Powers that differ by less than this part, or by the rounding, are one steady power."""
+_SIGMA_W = ROUNDING_W / 1.96
+"""The same as a standard deviation."""
+
+_SAME = 0.25
+"""Publications whose times are known to this part of the period can be told to be a window apart."""
+
+
+class _Point(NamedTuple):
+    """Joules up to a publication, their variance, and the half-width of its time."""
+
+    time_s: float
+    joules: float
+    variance_j2: float
+    half_s: float
 
 
 class MovingAverage:
@@ -36,45 +54,85 @@ class MovingAverage:
         self.window_s = window_s
         # A window of about one period is renewed as a whole.
         self._whole = window_s < 1.5 * period_s
-        self._points: deque[tuple[float, float]] = deque()
-        self._recent: deque[tuple[float, float]] = deque()
-        self._first_w = 0.0
+        self._same_s = _SAME * period_s
+        self._points: deque[_Point] = deque()
+        self._last_w = 0.0
+        self._lowest_w = math.inf
         self.joules = 0.0
         """Joules up to the newest publication."""
+        self.error_j = 0.0
+        """95 % half-width of that, if the publication's time were exact."""
 
-    def publish(self, time_s: float, watts: float) -> float:
-        """Return the joules up to `time_s`, counted from the first publication, at which `watts` was published."""
-        if not self._points:
-            self._points.append((time_s, 0.0))
-            self._recent.append((time_s, watts))
-            self._first_w = watts
-            return 0.0
-        last_s, last_j = self._points[-1]
-        self._recent.append((time_s, watts))
-        while self._recent[0][0] < time_s - self.window_s:
-            self._recent.popleft()
-        powers = [power for _, power in self._recent]
-        steady = max(powers) - min(powers) <= max(_STEADY * watts, ROUNDING_W)
-        if self._whole:
-            fresh = min(time_s - last_s, self.window_s)
-            previous = self._recent[-2][1] if len(self._recent) > 1 else watts
-            joules = last_j + watts * fresh + previous * (time_s - last_s - fresh)
-        elif steady:
-            joules = last_j + watts * (time_s - last_s)
+    def publish(
+        self, time_s: float, watts: float, *, half_s: float = 0.0, least_w: float | None = None
+    ) -> float:
+        """Return the joules up to `time_s`, counted from the first publication, at which `watts` was published.
+
+        Args:
+            time_s: Time of the publication.
+            watts: Power published.
+            half_s: Half-width of `time_s`.
+            least_w: The least that the device draws; None if nothing is known, so that chains are not joined.
+        """
+        lapse_s = time_s - self._points[-1].time_s if self._points else math.inf
+        change_w, self._last_w = watts - self._last_w, watts
+        self._lowest_w = min(self._lowest_w, watts)
+        if self._whole and self._points:
+            point = _Point(time_s, self.joules + watts * lapse_s, 0.0, half_s)
+            # A mean over a window that is off in time by h takes in h of what the power changed by.
+            self.error_j = ROUNDING_W * self.window_s + half_s * abs(change_w)
+        elif lapse_s >= self.window_s:
+            point = self._begin(time_s, watts, lapse_s, half_s)
         else:
-            joules = max(self._at(time_s - self.window_s) + self.window_s * watts, last_j)
-        self._points.append((time_s, joules))
-        self.joules = joules
-        while len(self._points) > 1 and self._points[1][0] < time_s - self.window_s:
+            point = self._link(time_s, watts, half_s, least_w)
+            self.error_j = 1.96 * math.sqrt(point.variance_j2)
+        self._points.append(point)
+        while len(self._points) > 1 and self._points[1].time_s < time_s - self.window_s:
             self._points.popleft()
-        return joules
+        self.joules = point.joules
+        return self.joules
 
-    def _at(self, time_s: float) -> float:
-        """Return the joules up to an earlier time; before the first publication its power was drawn."""
-        first_s, first_j = self._points[0]
-        if time_s <= first_s:
-            return first_j - self._first_w * (first_s - time_s)
-        for (a_s, a_j), (b_s, b_j) in zip(self._points, list(self._points)[1:], strict=False):
-            if time_s <= b_s:
-                return a_j + (b_j - a_j) * (time_s - a_s) / (b_s - a_s)
-        return self._points[-1][1]
+    def _begin(self, time_s: float, watts: float, lapse_s: float, half_s: float) -> _Point:
+        """Start chains anew, from a window of which nothing is known but its mean."""
+        joules = self.joules + watts * lapse_s if self._points else 0.0
+        variance = (_SIGMA_W * self.window_s) ** 2
+        start = _Point(time_s - self.window_s, joules - watts * self.window_s, variance, math.inf)
+        self._points = deque([start])
+        return _Point(time_s, joules, variance, half_s)
+
+    def _link(self, time_s: float, watts: float, half_s: float, least_w: float | None) -> _Point:
+        """Add a link to the chain that the publication belongs to."""
+        floor_w = self._lowest_w if least_w is None else least_w
+        joules, variance = self._at(time_s - self.window_s, half_s, floor_w)
+        joules += watts * self.window_s
+        variance += (_SIGMA_W * self.window_s) ** 2
+        last = self._points[-1]
+        if least_w is not None:
+            lapse_s = time_s - last.time_s
+            beside = last.variance_j2 + (_SIGMA_W * lapse_s) ** 2
+            beside += _anywhere_j2(lapse_s / self.window_s, (watts - least_w) * self.window_s)
+            part = variance / (variance + beside)
+            joules += part * (last.joules + watts * lapse_s - joules)
+            variance *= 1 - part
+        return _Point(time_s, max(joules, last.joules), variance, half_s)
+
+    def _at(self, time_s: float, half_s: float, floor_w: float) -> tuple[float, float]:
+        """Return the joules up to an earlier time known to `half_s`, and their variance.
+
+        A publication that may have been at that very time was: those of one chain are a window apart.
+        """
+        points = list(self._points)
+        right = min(max(bisect_left(points, (time_s,)), 1), len(points) - 1)
+        before, after = points[right - 1], points[right]
+        near = before if time_s - before.time_s < after.time_s - time_s else after
+        if abs(near.time_s - time_s) <= near.half_s + half_s <= self._same_s:
+            return near.joules, near.variance_j2
+        span_s, step_j = after.time_s - before.time_s, after.joules - before.joules
+        part = min(max((time_s - before.time_s) / span_s, 0.0), 1.0)
+        variance = before.variance_j2 + part * (after.variance_j2 - before.variance_j2)
+        return before.joules + part * step_j, variance + _anywhere_j2(part, step_j - floor_w * span_s)
+
+
+def _anywhere_j2(part: float, energy_j: float) -> float:
+    """Return the variance of what lies in a part of a stretch that may hold all of an energy at any one moment."""
+    return part * (1 - part) * max(energy_j, 0.0) ** 2

@@ -54,10 +54,13 @@ class Listener:
         """
         self._integrate_s = (last_s if math.isnan(self._integrated_s) else self._integrated_s) + interval_s
         self._listen_s = math.inf
-        if self._response.sated or self._readings > _PATIENCE:
+        last = self._last
+        failed = last is not None and last.outcome is not Outcome.OK
+        if failed or self._response.sated or self._readings > _PATIENCE:
             return self._integrate_s
         if self._stairs.known:
-            look_s = max(self._stairs.next_look_s(last_s, interval_s), last_s + _LEAST_PAUSE_S)
+            takes_s = 0.0 if last is None else last.after_s - last.before_s
+            look_s = max(self._stairs.next_look_s(last_s, interval_s, takes_s), last_s + _LEAST_PAUSE_S)
         else:
             look_s = last_s + self._period_s / _LOOKS
         if look_s < self._integrate_s:

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .timeline import Array
+from .activity import Array
 
 CLEARLY = 1.5
 """What is used is given up if what is learned lies so many half-widths away: published values are a prior."""

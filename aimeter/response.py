@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .activity import Array
 from .ramp import FEWEST, Ramp, fit
-from .timeline import Array
 
 LATE_S = 0.05
 """No sensor is taken to be later than its period and this."""

@@ -20,8 +20,8 @@ from .sensors.base import KINDS, Channel
 from .settle import Figures
 
 if TYPE_CHECKING:
+    from .activity import Array
     from .call import Call
-    from .timeline import Array
     from .trace import Trace
 
 Mask = npt.NDArray[np.bool_]

@@ -206,13 +206,17 @@ class Sampler:
         """Go on after a rest."""
         for trace in self.traces:
             trace.resume(self.now())
+        for source in self.sources:
+            if source.glimpses is not None:
+                source.glimpses.resume()
         self._hurry()
 
     def _hurry(self) -> None:
         """Read all sensors now and often from now on, as something begins or ends."""
         self._event_s, self._calm = self.now(), False
         for source in self.sources:
-            source.due_s = -math.inf
+            if source.counter is None:
+                source.due_s = -math.inf
         if self._stepped is not None:
             self._stepped.wake(self)
         else:
@@ -330,6 +334,9 @@ class Sampler:
             self._event_s = ledger.newest_s
             if self._calm:
                 self._hurry()
+        for source in self.sources:
+            if source.glimpses is not None and source.due_s == math.inf:
+                source.plan(self.now(), self.interval_s)
         self.watch_pace()
 
     def linger_over(self) -> bool:
@@ -385,6 +392,11 @@ class Sampler:
                 self.complain("search", f"looking for sensors raised {error!r}: nothing is metered.")
             with self.alone(-1):
                 self.sources = [Source(sensor=sensor) for sensor in sensors]
+                self.sources += [
+                    Source(sensor=other, counter=source)
+                    for source in self.sources
+                    if (other := _beside(source.sensor)) is not None
+                ]
                 self._trace_all()
             self._found = True
         for finding in self.findings:
@@ -398,9 +410,14 @@ class Sampler:
         return {channel: stored.of(channel) for sensor in sensors for channel in sensor.channels}
 
     def _trace_all(self) -> None:
-        from .trace import Trace  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
+        from .glimpses import Glimpses  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
+        from .trace import Trace  # noqa: PLC0415 - the same
 
         for source in self.sources:
+            if source.counter is not None:
+                curve = source.counter.traces[0].curve
+                source.glimpses = Glimpses(source.sensor.channels[0], curve, self.interval_s)
+                continue
             source.traces = [
                 Trace(channel, self.interval_s, self._calibrated.get(channel))
                 for channel in source.sensor.channels
@@ -414,6 +431,8 @@ class Sampler:
             trace.interval_s = interval_s
         for source in self.sources:
             source.due_s = -math.inf
+            if source.glimpses is not None:
+                source.glimpses.interval_s = interval_s
 
     def _asking(self, question: Question, patience_s: float = SILENCE_S) -> AbstractContextManager[bool]:
         return (
@@ -430,6 +449,8 @@ class Sampler:
             readings = self._answer(source)
         died = []
         with self.alone(-1):
+            if source.glimpses is not None and readings:
+                source.glimpses.take(readings[0])
             for trace, reading in zip(source.traces, readings, strict=False):
                 was_alive = trace.alive
                 trace.take(reading)
@@ -475,6 +496,9 @@ class Sampler:
                 Trace(one, self.interval_s, swing_w=trace.curve.swing_w) for one in sensor.channels
             ]
             self.traces.extend(source.traces)
+            for other in self.sources:
+                if other.counter is source:
+                    other.glimpses = None
         return True
 
     def _note_silence(self, source: Source) -> None:
@@ -486,6 +510,8 @@ class Sampler:
             silent = [trace for trace in source.traces if trace.alive]
             for trace in silent:
                 trace.fall_silent(reason)
+            if source.glimpses is not None:
+                source.glimpses.resume()
         for trace in silent:
             self._mourn(trace)
 
@@ -630,6 +656,12 @@ class Sampler:
         self._trace_all()
         for source in self.sources:
             source.inherited, source.asked_s = True, None
+
+
+def _beside(sensor: Sensor) -> Sensor | None:
+    """Return the sensor that tells more of a sensor's counter, if it has one."""
+    beside: Callable[[], Sensor | None] | None = getattr(sensor, "beside", None)
+    return None if beside is None else beside()
 
 
 _worker = Worker()

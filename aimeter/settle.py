@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .timeline import NO_ACTIVITY, Activity, Array, Points, half_width, read
+from .activity import NO_ACTIVITY, Activity, Array
+from .timeline import Points, half_width, read
 
 if TYPE_CHECKING:
     from .call import Call
@@ -419,6 +420,9 @@ class Shares:
                     float(time[gap] - lapse[gap]), float(time[gap]), float(time[gap] - lapse[gap])
                 )
         activity = self._activity()
+        for trace in self.traces:
+            if trace.curve.finer is not None:
+                trace.curve.finer.compare(activity)
         points_read = read([trace.curve for trace in self.traces], time, activity)
         energy = np.array([points.energy_j for points in points_read]).reshape(traces, time.size)
         if first:
@@ -451,7 +455,7 @@ class Shares:
         share_after = np.divide(1.0, after, out=np.zeros_like(after), where=after > 0)
         both = (share > 0) & (share_after > 0)
         for k, one in enumerate(points_read):
-            error = half_width(one) * (share_after - share) * both
+            error = np.hypot(half_width(one), one.shift_j) * (share_after - share) * both
             spread = self._spread[k] + np.cumsum(error**2)
             points[:, k] = (*one, spread, spread - error**2)
         return points
@@ -513,9 +517,11 @@ class Shares:
         window = stop[_ENERGY] - start[_ENERGY]
         began, ended = Points(*start[:_SPREAD]), Points(*stop[:_SPREAD])
         alone = np.divide(total, window, out=np.zeros_like(total), where=window > 0)
+        part_begun, part_ended = weight / np.maximum(leaves, weight), held / np.maximum(before[end], weight)
         variance = (
-            (half_width(began) * weight / np.maximum(leaves, weight)) ** 2
-            + (half_width(ended) * held / np.maximum(before[end], weight)) ** 2
+            (half_width(began) * part_begun) ** 2
+            + (half_width(ended) * part_ended) ** 2
+            + (ended.shift_j * part_ended - began.shift_j * part_begun) ** 2
             # Whoever has nearly all of a device loses nothing to others, whatever the weights of its own children.
             + np.minimum(10 * (1 - alone), 1.0)
             * weight**2
@@ -529,7 +535,7 @@ class Shares:
         duration = np.maximum(np.minimum(duration, lapse), 0.0)
         covered = np.minimum(ended.covered_s - began.covered_s, duration)
         resolution = np.sqrt(variance)
-        bound = np.maximum(ended.high_j - began.low_j, 0.0)
+        bound = np.maximum(ended.high_j - began.low_j + ended.shift_j + began.shift_j, 0.0)
         counted = np.array([trace.curve.counted for trace in self.traces], dtype=bool)[:, None]
         resolution = np.where(counted, np.minimum(resolution, np.maximum(bound - total, total)), resolution)
         limit_w = np.array([trace.curve.limit_w for trace in self.traces])[:, None]
@@ -539,8 +545,7 @@ class Shares:
         died = np.array([trace.died_s for trace in self.traces])[:, None]
         alive = np.array([trace.alive for trace in self.traces], dtype=bool)[:, None]
         born = np.array([len(trace.curve) > 0 for trace in self.traces], dtype=bool)[:, None]
-        starts = np.array([close.entry.call.start_s for close in closes])
-        expected = born & (alive | (died > starts))
+        expected = born & (alive | (died > np.array([close.entry.call.start_s for close in closes])))
         covered = self._by_device(covered * expected)
         # Nothing is extrapolated into a gap; what the device may have drawn in it widens the error.
         late = np.array([close.entry.late_s for close in closes])
@@ -627,7 +632,7 @@ class Shares:
 
 
 _ENERGY, _COVERED = 0, 3
-_SPREAD, _SPREAD_BEFORE, _POINTS = 5, 6, 7
+_SPREAD, _SPREAD_BEFORE, _POINTS = 6, 7, 8
 
 
 def _widen(values: Array, by: int) -> npt.NDArray[np.float64]:

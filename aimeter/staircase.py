@@ -20,7 +20,7 @@ from typing import NamedTuple
 _REMEMBERED = 32
 """Steps that the period is learned from."""
 
-_LEAST_JITTER_S = 2e-4
+_LEAST_JITTER_S = 2e-5
 """A sensor is taken to be as steady as this until it shows otherwise."""
 
 _CLEAR = 0.45
@@ -29,11 +29,14 @@ _CLEAR = 0.45
 _NARROW, _NARROW_S = 1 / 400, 2.5e-4
 """Steps known to this part of the period, or to this time, are known well enough."""
 
-_LOOSE = 1 / 64
-"""The same where steps come faster than readings are wanted, so that not every step is looked at."""
+_MORE = 3
+"""Where steps come faster than readings are wanted, so many times more readings are made rather than steps missed."""
 
 _VERIFY_EVERY = 24
 """Every so many steps are looked at closely although their times are known, in case the sensor has changed."""
+
+_VERIFY_FIRST = 8
+"""So are the first ones from which they are known: a sensor that is not steady should show it soon."""
 
 _LOOKS = 8
 """As long as nothing is known, looks are this part of a period apart."""
@@ -77,6 +80,7 @@ class Staircase:
         self._shortest_s, self._longest_s = 0.0, math.inf
         self._last: When | None = None
         self._steps = 0
+        self._sure = False
 
     @property
     def known(self) -> bool:
@@ -94,30 +98,31 @@ class Staircase:
         self._shortest_s, self._longest_s = 0.0, math.inf
         self._last = None
 
-    def next_look_s(self, looked_s: float, interval_s: float) -> float:
+    def next_look_s(self, looked_s: float, interval_s: float, takes_s: float = 0.0) -> float:
         """Return when to look next.
 
         Args:
             looked_s: Time of the last look.
             interval_s: How often to look at a staircase whose steps are known.
+            takes_s: How long a look takes; the value may be of any moment in it.
         """
+        if self._sure and self.known and looked_s - takes_s > self._at(1).latest_s:
+            self._doubt()  # it should have come
         expected = self._expect(looked_s)
         if expected is None:
             return looked_s + self.period_s / _LOOKS
         after = expected.latest_s + _LEAST_JITTER_S
         before = expected.earliest_s - _LEAST_JITTER_S
-        narrow_s = self.period_s * (_NARROW if interval_s <= self.period_s else _LOOSE)
-        if expected.half_s > max(narrow_s, _NARROW_S, 1.5 * self.jitter_s):
-            return expected.middle_s if looked_s < expected.middle_s else after
-        if self._steps % _VERIFY_EVERY == 0 and looked_s < before:
+        if expected.half_s > max(_NARROW * self.period_s, _NARROW_S, 1.5 * self.jitter_s, takes_s):
+            halving = expected.middle_s - takes_s / 2
+            return halving if looked_s < halving else after
+        if (self._steps % _VERIFY_EVERY == 0 or len(self._seen) < _VERIFY_FIRST) and looked_s < before:
             return before
-        # Looks at several staircases fall together on a grid, unless a step is due just then.
         if self.period_s < interval_s:
-            suits = math.floor(looked_s / interval_s + 1.0) * interval_s
-            nearest = self._expect(suits)
-            return (
-                suits if nearest is None or suits < nearest.earliest_s else nearest.latest_s + _LEAST_JITTER_S
-            )
+            passed_over = math.ceil(interval_s / (_MORE * self.period_s)) - 1
+            wanted = self._expect(after + (passed_over - 0.5) * self.period_s) if passed_over else expected
+            return after if wanted is None else wanted.latest_s + _LEAST_JITTER_S
+        # Looks at several staircases fall together on a grid, unless a step is due just then.
         suits = math.ceil(after / interval_s) * interval_s
         following = self._expect(after)
         return suits if following is None or suits < following.earliest_s else after
@@ -145,6 +150,7 @@ class Staircase:
     def see(self, bracket: When) -> When:
         """Take note of a step seen within `bracket`, and return when it was, as narrowly as is known."""
         self._steps += 1
+        self._sure = not self._silent
         if self._last is None:
             return self._begin(bracket)
         if not self.known:
@@ -161,6 +167,7 @@ class Staircase:
             and before.latest_s > bracket.earliest_s
         ):
             # Whether the newest step had come yet cannot be told.
+            self._sure = False
             return When(max(before.earliest_s, bracket.earliest_s), bracket.latest_s)
         return self._take(ahead, bracket, expected)
 
@@ -190,17 +197,21 @@ class Staircase:
         slack = 2 * self.jitter_s
         least, most = bracket.earliest_s - slack, bracket.latest_s + slack
         # This runs for every step of every device: plain tuples and names, no attribute.
-        self._shortest_s = max(
-            self._shortest_s, *[(least - late) / (number - n) for n, _, late in self._seen]
-        )
-        self._longest_s = min(self._longest_s, *[(most - early) / (number - n) for n, early, _ in self._seen])
-        if narrowed.half_s < 0 or self._shortest_s > self._longest_s:
-            self.jitter_s = min(4 * self.jitter_s, self.period_s / _LOOKS)
+        shortest = max(self._shortest_s, *[(least - late) / (number - n) for n, _, late in self._seen])
+        longest = min(self._longest_s, *[(most - early) / (number - n) for n, early, _ in self._seen])
+        if narrowed.half_s < 0 or shortest > longest:
+            self._doubt()
             return self._begin(bracket)
+        self._shortest_s, self._longest_s = shortest, longest
         self._seen.append((number, *narrowed))
         self._last = narrowed
-        self.period_s = (max(self._shortest_s, 0.0) + self._longest_s) / 2
+        self.period_s = (max(shortest, 0.0) + longest) / 2
         return narrowed
+
+    def _doubt(self) -> None:
+        """Allow for more jitter, and find the steps anew."""
+        self.jitter_s = min(4 * self.jitter_s, self.period_s / _LOOKS)
+        self.forget()
 
     def _begin(self, bracket: When) -> When:
         self.forget()

@@ -8,6 +8,7 @@ knot's uncertainty.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from enum import Enum
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .averages import ROUNDING_W, MovingAverage
+from .activity import UNKNOWN, Array, Quiet
+from .averages import MovingAverage
 from .listener import Listener
 from .ramp import CLEARLY, Estimate, Ramp
 from .response import Published, Response
 from .sensors.base import Channel, Outcome, Reading
 from .staircase import Staircase, When
-from .timeline import UNKNOWN, Array, Curve, Quiet
+from .timeline import Curve
 
 if TYPE_CHECKING:
     from .calibration import Calibration
@@ -66,20 +68,33 @@ _REST_S = 1.0
 _IDLE_SLOTS = 60
 """The memory of the idle power is kept as the lowest of each of so many slots."""
 
+_LIKELY = 0.85
+"""Where steps are foretold, bounds from many of them overlap, and 95 % of the steps lie within this part of what is
+left: see tests/test_staircase.py."""
+
+_SLOWER = 1.2
+"""How much longer the shortest look is taken to be from one look to the next, so that long ones are not forgotten."""
+
 _NEAR_S, _NEAR_STRETCHES = 0.25, 8
 """The afterglow counts as seen once so many quiet stretches began within this time of a call."""
 
 _UNSEEN_GLOW = 0.2
 """Until then its standard deviation is this part of the idle power: GPUs have been seen to glow at half of it."""
 
-_LEAST_SPREAD = 0.0015
+_LEAST_SPREAD = 0.0004
 """No device draws its quiet power more steadily than this part of it."""
+
+_FADED = 1.05
+"""The idle power is taken to be within this factor of the lowest power seen."""
 
 _NO_GLOW = 1e-6
 """Below this, nothing of an afterglow is left in the stretches seen."""
 
 _TAUS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Time constants tried for the afterglow of a call."""
+
+_CLEAR = 0.05
+"""A stretch whose power is known to this part of the idle power counts half as much as one that is exactly known."""
 
 _BELOW = 0.9
 """A short gap in which less than this part of the calibrated idle power was drawn contradicts it."""
@@ -140,29 +155,59 @@ def difference(
 
 
 def quiet_power(stretches: Array, idle_w: float) -> Quiet:
-    """Fit ``idle_w + glow_w * exp(-s / tau_s)`` to the mean powers of quiet stretches, by least squares.
+    """Fit ``idle_w + glow_w * exp(-s / tau_s)`` to the mean powers of quiet stretches, by weighted least squares.
 
     Args:
-        stretches: Begin and end in seconds since a call was last open, and mean power in W; shape (n, 3).
-        idle_w: Power long after a call.
+        stretches: Begin and end in seconds since a call was last open, mean power in W, and the 95 % half-width
+            with which it is known; shape (n, 4).
+        idle_w: Lowest power seen; what had not faded away yet may be in it.
     """
-    begin, end, watts = stretches.T
-    best, least = Quiet(idle_w, 0.0, _TAUS_S[0]), float(np.sum((watts - idle_w) ** 2))
+    begin, end, watts, error = stretches.T
+    weight = 1 / (1 + (error / (_CLEAR * idle_w)) ** 2)
+    total, sum_watts = float(weight.sum()), float(weight @ watts)
+    best, least = Quiet(idle_w, 0.0, _TAUS_S[0]), float(weight @ (watts - idle_w) ** 2)
     for tau in _TAUS_S:
         mean = _mean_glow(begin, end, tau)
-        norm = float(mean @ mean)
+        weighted = weight * mean
+        norm, sum_mean, product = float(weighted @ mean), float(weighted.sum()), float(weighted @ watts)
         if norm < _NO_GLOW:
             continue
-        glow = max(float(mean @ (watts - idle_w)) / norm, 0.0)
-        squares = float(np.sum((watts - idle_w - glow * mean) ** 2))
+        apart = norm * total - sum_mean**2
+        idle = (norm * sum_watts - sum_mean * product) / apart if apart > _NO_GLOW * norm * total else idle_w
+        idle = min(max(idle, idle_w / _FADED), idle_w * _FADED)
+        glow = max((product - idle * sum_mean) / norm, 0.0)
+        squares = float(weight @ (watts - idle - glow * mean) ** 2)
         if squares < least:
-            best, least = Quiet(idle_w, glow, tau), squares
-    fit = best.idle_w + best.glow_w * _mean_glow(begin, end, best.tau_s)
+            best, least = Quiet(idle, glow, tau), squares
+    # What the meter may have been off by is not the device's.
+    square = (watts - best.idle_w - best.glow_w * _mean_glow(begin, end, best.tau_s)) ** 2
+    mean_square = float(weight @ (square - (error / 1.96) ** 2)) / max(total - 2, 1.0)
     # Other programs load the device now and then: the few stretches far off the fit count as well as the many near it.
-    spread = max(math.sqrt(least / max(len(watts) - 2, 1)), float(np.max(np.abs(watts - fit))) / 3)
+    most_square = float(np.max(square - error**2)) / 9
+    spread = math.sqrt(max(mean_square, most_square, 0.0))
     near = int(np.count_nonzero(begin < _NEAR_S))
     doubt = _LEAST_SPREAD if near >= _NEAR_STRETCHES else _UNSEEN_GLOW
     return best._replace(spread_w=max(spread, doubt * idle_w))
+
+
+class Power(NamedTuple):
+    """A mean power of a quiet stretch, and the 95 % half-width that its two knots leave it."""
+
+    watts: float
+    error_w: float
+
+    def lower(self, other: Power | None) -> Power:
+        """Return the lower of two, or their mean, weighted by the inverse of the variances, if none is for certain.
+
+        The lowest of many uncertain ones would be lower than any true one.
+        """
+        if other is None:
+            return self
+        both = math.hypot(self.error_w, other.error_w)
+        if abs(self.watts - other.watts) >= both:
+            return min(self, other)
+        part = (self.error_w / both) ** 2
+        return Power(self.watts + part * (other.watts - self.watts), self.error_w * other.error_w / both)
 
 
 def _mean_glow(begin: Array, end: Array, tau: float) -> Array:
@@ -180,7 +225,8 @@ class Trace:
         gone: True once the device said that it will not come back.
         died_s: Until when the curve is known, if it is not alive.
         reason: Why it is not alive, or the last thing that went wrong.
-        idle_w: Lowest power seen over a quiet stretch; until one was seen, that of the calibration.
+        idle_w: Lowest power seen over a quiet stretch, as far as they are certain; until one was seen, that of the
+            calibration.
         calibration: Where `idle_w` comes from; None if it was seen, or nothing is known.
         quiet: What the device draws while no call is open, for the shape of the curve.
         unclaimed_j: Energy that came to light after its time had been settled without it.
@@ -231,18 +277,21 @@ class Trace:
         self._integrated: Reading | None = None
         self._moved_s = 0.0
         self._settled_gap_s: float | None = None
-        self._idle: dict[int, float] = {}
-        self._lowest_w = math.inf
+        self._look_s = math.inf
+        self._idle: dict[int, Power] = {}
+        self._lowest: Power | None = None
         self._changed_s = math.nan
         self._unchanged_s: deque[float] = deque(maxlen=_CHANGES)
         self._range_w = math.inf, -math.inf
         self._stuck_j2 = 0.0
-        self._quiet: list[tuple[float, float, float]] = []
+        self._quiet: list[tuple[float, float, float, float]] = []
         self.quiet = UNKNOWN
         self.idle_w: float | None = None
+        self._idle_error_w = 0.0
         self.calibration = calibration
         if calibration is not None:
             self.idle_w = calibration.idle_w
+            self._idle_error_w = calibration.spread_w
             spread_w = max(calibration.spread_w, _UNSEEN_GLOW * self.idle_w)
             self.quiet = Quiet(self.idle_w, 0.0, _TAUS_S[0], spread_w)
 
@@ -320,12 +369,16 @@ class Trace:
         if self._stairs is None:
             # On a grid, so that many sensors are read in one go.
             return math.floor(last / interval_s + 1.0) * interval_s
-        return max(self._stairs.next_look_s(last, interval_s), last + _LEAST_PAUSE_S)
+        if self._read.outcome is not Outcome.OK:
+            return last + min(interval_s, self.period_s)
+        takes_s = last - self._read.before_s
+        return max(self._stairs.next_look_s(last, interval_s, takes_s), last + _LEAST_PAUSE_S)
 
     def take(self, reading: Reading) -> None:
         """Add one reading to what is known."""
         if self.gone:
             return
+        self._look_s = min(reading.after_s - reading.before_s, _SLOWER * self._look_s)
         integrated = not self._sampled or self._listener is None or self._listener.take(reading)
         if reading.outcome is Outcome.OK and reading.value is not None:
             if not self.alive:
@@ -387,20 +440,26 @@ class Trace:
             since_s: When a call was last open.
         """
         self._note_response(since_s, end_s)
-        times, joules = self.curve.knots[:2]
+        times, joules, _, half_s, rounding_j = self.curve.details
         first, last = np.searchsorted(times, start_s), np.searchsorted(times, end_s, side="right") - 1
         if last <= first:
             return
         inside = times[first : last + 1]
-        watts = np.diff(joules[first : last + 1]) / np.diff(inside)
-        self._quiet += zip(inside[:-1] - since_s, inside[1:] - since_s, watts, strict=True)
+        spans, watts = np.diff(inside), np.diff(joules[first : last + 1]) / np.diff(inside)
+        half, rounding = half_s[first : last + 1], rounding_j[first : last + 1]
+        error = np.sqrt(watts**2 * (half[1:] ** 2 + half[:-1] ** 2) + rounding[1:] ** 2 + rounding[:-1] ** 2)
+        self._quiet += zip(inside[:-1] - since_s, inside[1:] - since_s, watts, error / spans, strict=True)
         del self._quiet[:-_QUIET_STRETCHES]
         if times[last] - times[first] >= 0.9 * min(self.period_s, _IDLE_STRETCH_S):
-            power = float((joules[last] - joules[first]) / (times[last] - times[first]))
-            if power > 0:
+            span_s = float(times[last] - times[first])
+            watts_w = float(joules[last] - joules[first]) / span_s
+            error_j = math.hypot(watts_w * half[0], watts_w * half[-1], rounding[0], rounding[-1])
+            if watts_w > 0:
+                power = Power(watts_w, error_j / span_s)
                 self._note_idle(end_s, power, rested=start_s - since_s >= _REST_S)
         if self.idle_w is not None:
-            self.quiet = quiet_power(np.array(self._quiet), self.idle_w)
+            quiet = quiet_power(np.array(self._quiet), self.idle_w)
+            self.quiet = quiet._replace(spread_w=max(quiet.spread_w, self._idle_error_w / 1.96))
 
     def _note_response(self, since_s: float, until_s: float) -> None:
         """Learn latency and window from what was published after a call."""
@@ -429,20 +488,26 @@ class Trace:
             self.response.publish(Published(published.middle_s, half, watts, span_s))
         self._published_s, self._published_half_s = published.middle_s, published.half_s
 
-    def _note_idle(self, time_s: float, power_w: float, *, rested: bool) -> None:
+    def _note_idle(self, time_s: float, power: Power, *, rested: bool) -> None:
         """Keep the lowest power of a device at rest; a short gap between calls only bounds it from above."""
         if rested:
             slot = int(time_s * _IDLE_SLOTS / _IDLE_MEMORY_S)
-            self._idle[slot] = min(power_w, self._idle.get(slot, math.inf))
+            self._idle[slot] = power.lower(self._idle.get(slot))
             for old in [known for known in self._idle if known <= slot - _IDLE_SLOTS]:
                 del self._idle[old]
         else:
-            self._lowest_w = min(power_w, self._lowest_w)
-        if self.calibration is not None and not rested and power_w > _BELOW * self.calibration.idle_w:
+            self._lowest = power.lower(self._lowest)
+        most_w = power.watts + power.error_w
+        if self.calibration is not None and not rested and most_w > _BELOW * self.calibration.idle_w:
             return
         self.calibration = None
-        self.idle_w = min([*self._idle.values()] or [self._lowest_w])
-        self.idle_w = min(self.idle_w, power_w)
+        idle = self._lowest or power
+        if self._idle:
+            first, *others = self._idle.values()
+            idle = functools.reduce(Power.lower, others, first)
+        if most_w < idle.watts - idle.error_w:
+            idle = power
+        self.idle_w, self._idle_error_w = idle
 
     def _published(self, reading: Reading) -> When:
         """Return when the value just read was published."""
@@ -486,15 +551,14 @@ class Trace:
         self._append(*self._true(published, since_s), found.joules)
 
     def _true(self, published: When, since_s: float) -> tuple[float, float]:
-        """Return the time that a published value tells of, and how far off that may be.
+        """Return the time that a published value tells of, and how far off that may be but for the latency's error.
 
         Knots come at least half as far apart as publications: when a latency is put to use, the curve draws back
         to it step by step.
         """
         time = published.middle_s - self.latency.value_s
-        half = math.hypot(published.half_s, self.latency.error_s)
         earliest = time if math.isnan(since_s) else self.curve.end_s + max(since_s, 0.0) / 2
-        return max(time, earliest), half + max(earliest - time, 0.0)
+        return max(time, earliest), published.half_s + max(earliest - time, 0.0)
 
     def _append(self, time: float, half: float, joules: float) -> None:
         """Add a knot, after giving up the part of its energy whose time has been settled without it."""
@@ -507,15 +571,25 @@ class Trace:
             joules *= 1 - part
             self._settled_gap_s = None
         power = joules / (time - end)
-        before, around = self.last_power_w, max(power, self.last_power_w)
+        around = max(power, self.last_power_w)
         self.last_power_w = power
         rounding = self.channel.quantum_j
         if self._average is not None:
-            # A mean over a window that is off in time by h takes in h of what the power changed by.
-            rounding += ROUNDING_W * self._average.window_s + half * abs(power - before)
-        uncertainty = half * around + rounding
+            rounding += self._average.error_j
+        uncertainty = (half + self.latency.error_s) * around + rounding
+        # Which moment of a look its value is of, is the sensor's habit: the knots are off by the same, and by latency.
+        habit = min(half, self._look_s / 2)
+        own, shift = half - habit, math.hypot(habit, self.latency.error_s)
+        if self._stairs is not None and self._stairs.known:
+            own = _LIKELY * max(own, min(half, 2 * self._stairs.jitter_s))
         curve.append(
-            time, curve.energy_j + joules, uncertainty, half_s=half, rounding_j=rounding, quiet=self.quiet
+            time,
+            curve.energy_j + joules,
+            uncertainty,
+            half_s=own,
+            rounding_j=rounding,
+            shift_s=shift,
+            quiet=self.quiet,
         )
 
     def _take_average(self, reading: Reading, watts: float, average: MovingAverage) -> None:
@@ -544,8 +618,11 @@ class Trace:
         time, half = self._true(published, since_s)
         if len(self.curve):
             time = max(time, self.curve.end_s + 1e-9)
+        # By its publications, so that no joule is lost while the curve draws back to a latency.
+        at = published.middle_s if math.isnan(since_s) else published.middle_s + max(1e-9 - since_s, 0.0)
         before = average.joules
-        joules = average.publish(time, watts) - before
+        least_w = None if self.idle_w is None else self.idle_w - self._idle_error_w
+        joules = average.publish(at, watts, half_s=published.half_s, least_w=least_w) - before
         if not len(self.curve):
             self.curve.append(time, 0.0, 0.0)
             self.last_power_w = watts

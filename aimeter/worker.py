@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .glimpses import Glimpses
     from .sampler import Sampler
     from .sensors.base import Sensor
     from .trace import Trace
@@ -53,7 +54,9 @@ class Source(Question):
 
     Attributes:
         sensor: The sensor.
-        traces: What is known of its channels.
+        traces: What is known of its channels; empty if it only tells more of another one's.
+        counter: The source whose counter it tells more of.
+        glimpses: What it tells of it.
         inherited: It was opened by the process that this one was forked from.
         abandoned: It was to be closed while a thread waited for its answer; that thread closes it.
         due_s: When it is to be asked next.
@@ -61,6 +64,8 @@ class Source(Question):
 
     sensor: Sensor
     traces: list[Trace] = field(default_factory=list)
+    counter: Source | None = None
+    glimpses: Glimpses | None = None
     inherited: bool = False
     abandoned: bool = False
     due_s: float = -math.inf
@@ -73,6 +78,8 @@ class Source(Question):
             pace_s: How often to look at counters, if that is less often than the interval.
         """
         due = [trace.due_s(now_s, pace_s) for trace in self.traces if not trace.gone]
+        if self.glimpses is not None and not self.glimpses.gone:
+            due.append(self.glimpses.due_s(now_s))
         self.due_s = min(due, default=math.inf)
 
     def close(self) -> None:

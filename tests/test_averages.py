@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,15 +31,47 @@ def test_energy_is_recovered_exactly(width, levels):
         assert joules == pytest.approx(truth, rel=0.02, abs=(ROUNDING_W + 0.01 * 700) * width * period + 1e-6)
 
 
-def test_a_steady_power_sets_the_chains_equal():
-    """Rounding that made interleaved chains drift is forgotten once the power has been steady for a window."""
+def test_rest_joins_the_chains_again():
+    """Rounding that made interleaved chains drift is forgotten once the device has drawn its least for a window."""
     average = MovingAverage(1.0, 0.1)
-    for k in range(40):
-        average.publish(k * 0.1, 100.0 + (0.3 if k % 2 else -0.3))
-    before = average.joules
-    for k in range(40, 60):
-        average.publish(k * 0.1, 100.0)
-    assert average.joules - before == pytest.approx(200.0, rel=1e-3)
+    joules = []
+    for k in range(80):
+        noise = (0.0 if k > 40 else 0.3 if k % 2 else -0.3) + (200.0 if 15 <= k < 25 else 0.0)
+        joules.append(average.publish(k * 0.1, 100.0 + noise, least_w=100.0))
+        if k == 40:
+            drifted = average.error_j
+    assert average.error_j < drifted
+    for a, b in pairwise(joules[60:]):
+        assert b - a == pytest.approx(10.0, abs=0.05)
+
+
+def test_the_truth_lies_within_the_error_of_the_chains():
+    """Errors of the published power add up along a chain, and its error says so: 95 % of energies lie inside."""
+    choose = random.Random(7)
+    inside = count = 0
+    for _ in range(20):
+        levels = [50.0] * 20 + [choose.uniform(40.0, 300.0) for _ in range(300)]
+        average = MovingAverage(1.0, 0.1)
+        truth = 0.0
+        for k in range(10, len(levels)):
+            power = sum(levels[k - 9 : k + 1]) / 10 + choose.gauss(0, ROUNDING_W / 1.96)
+            joules = average.publish(k * 0.1, power, least_w=40.0)
+            truth += 0.1 * levels[k] if k > 10 else 0.0
+            inside += abs(joules - truth) <= average.error_j
+            count += 1
+    assert inside >= 0.93 * count
+
+
+def test_a_window_of_which_only_the_mean_is_known_is_as_uncertain_as_that():
+    """After a pause the energy of the window before may lie anywhere in it, but for what is always drawn."""
+    work, rest = MovingAverage(1.0, 0.1), MovingAverage(1.0, 0.1)
+    for k in range(6):
+        # All of it was drawn in the first half of the window before: it leaves the average at the end of it.
+        work.publish(k * 0.1, 240.0 - 40.0 * k, least_w=40.0)
+        rest.publish(k * 0.1, 40.0, least_w=40.0)
+    assert abs(work.joules - 0.5 * 40.0) <= work.error_j
+    assert rest.joules == pytest.approx(0.5 * 40.0)
+    assert rest.error_j < 1.0
 
 
 def test_energy_never_falls():
@@ -47,3 +82,15 @@ def test_energy_never_falls():
         joules = average.publish(k * 0.1, watts)
         assert joules >= last
         last = joules
+
+
+def test_a_load_in_step_with_the_window_is_not_taken_for_a_steady_power():
+    """An average that stands still because a load keeps step with the window does not flatten that load."""
+    levels = [50.0] * 21 + [283.0, 167.0] * 30 + [50.0] * 30
+    average = MovingAverage(1.0, 0.1)
+    before = 0.0
+    for k in range(10, len(levels)):
+        joules = average.publish(k * 0.1, sum(levels[k - 9 : k + 1]) / 10)
+        if k > 10:
+            assert joules - before == pytest.approx(0.1 * levels[k], abs=1e-6)
+        before = joules

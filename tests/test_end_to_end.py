@@ -202,7 +202,7 @@ def test_b10_figures_are_of_the_call_and_not_of_the_run(nvml):
 
 def test_an_implausible_power_is_flagged(nvml):
     """A call whose mean power no such device can draw is kept, and flagged in its row."""
-    clock, gpu, meter = metered(nvml, counter_gain=3.0)
+    clock, gpu, meter = metered(nvml, counter_gain=2.0)
     settle_in(clock, meter)
     gpu.set_power(600.0)
     with meter.track("hot") as hot:

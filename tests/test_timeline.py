@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimeter.timeline import Activity, Curve, Quiet
+from aimeter.activity import Activity, Quiet
+from aimeter.timeline import Curve
 
 steps = st.lists(
     st.tuples(st.floats(min_value=1e-3, max_value=2.0), st.floats(min_value=0.0, max_value=700.0)),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aimeter.activity import Activity
 from aimeter.ramp import Estimate
 from aimeter.sensors.base import Channel, Outcome, Reading
-from aimeter.trace import DEAD_AFTER_S, Difference, Step, Trace, difference
+from aimeter.trace import DEAD_AFTER_S, Difference, Power, Step, Trace, difference, quiet_power
 
 
 def channel(**changes):
@@ -192,6 +195,67 @@ def test_published_power_is_integrated_within_its_error(levels, phase):
     times = np.arange(a, b, 1e-4)
     truth = sum(levels[min(int(t / 0.1) + 1, len(levels) - 1)] for t in times) * 1e-4
     assert abs(joules[0] - truth) <= resolution[0] + 0.1
+
+
+# Quiet power
+
+
+def test_the_idle_power_is_not_the_lowest_of_many_uncertain_ones():
+    """Quiet stretches that are uncertain by more than they differ give the idle power as their mean, not their least."""
+    choose = random.Random(3)
+    known = None
+    for _ in range(500):
+        known = Power(choose.gauss(35.0, 3.0), 1.96 * 3.0).lower(known)
+    assert known.watts == pytest.approx(35.0, abs=1.0)
+    assert Power(30.0, 0.1).lower(known).watts == 30.0
+    assert Power(60.0, 0.1).lower(known) == known
+
+
+def test_what_the_meter_is_off_by_is_no_scatter_of_the_device():
+    """A device whose quiet power is steady is known to be so by stretches that are themselves uncertain."""
+    choose = random.Random(3)
+    begins = np.array([0.1, 0.5] * 16)
+    glow = 20.0 * 0.4 * (np.exp(-begins / 0.4) - np.exp(-(begins + 0.1) / 0.4)) / 0.1
+    watts = [35.0 + one + choose.gauss(0, 3.0) for one in glow]
+    stretches = np.array([begins, begins + 0.1, watts, np.full(32, 9.0)]).T
+    quiet = quiet_power(stretches, 35.0)
+    assert quiet.spread_w < 0.5
+    stretches[:, 3] = 0.0
+    assert quiet_power(stretches, 35.0).spread_w > 2.0
+
+
+def test_a_train_of_calls_in_step_with_a_long_average_is_told_apart():
+    """A load that keeps step with a 1 s average makes it stand still, and neither flattens the curve nor lowers the
+    idle power."""
+    idle_w, busy_w, start_s, calls = 35.0, 235.0, 4.033, 60
+    begins = [start_s + 0.2 * k for k in range(calls)]
+
+    def energy_j(time_s):
+        busy_s = sum(min(max(time_s - begin, 0.0), 0.06) for begin in begins)
+        return idle_w * time_s + (busy_w - idle_w) * busy_s
+
+    sensor = channel(method="power", quantity="power", period_s=0.1, window_s=1.0, max_power_w=350.0)
+    trace, now, noted_s = Trace(sensor, 0.1), 0.0, 0.0
+    while now < start_s + 0.2 * calls + 2.0:
+        published_s = 0.1 * int(now / 0.1 + 1e-9)
+        watts = round(energy_j(published_s) - energy_j(published_s - 1.0), 2)
+        read(trace, now, watts)
+        for begin, end in [
+            (0.2, start_s),
+            *[(begin + 0.06, begin + 0.2) for begin in begins[:-1]],
+            (begins[-1] + 0.06, now),
+        ]:
+            if noted_s < end <= now - 0.5:
+                trace.note_quiet(begin, end, begin)
+                noted_s = end
+        now = max(trace.due_s(now), now + 0.001)
+    assert trace.idle_w == pytest.approx(idle_w, rel=0.05)
+    edges = np.unique([[begin, begin + 0.06] for begin in begins])
+    activity = Activity(edges, np.arange(edges.size) % 2 == 0)
+    joules, resolution = trace.curve.energy(np.array(begins), np.array(begins) + 0.06, activity)
+    truth = busy_w * 0.06
+    assert np.mean(np.abs(joules - truth) <= resolution) >= 0.95
+    assert np.median(np.abs(joules - truth)) < 0.1 * truth
 
 
 # Death and return

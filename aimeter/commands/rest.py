@@ -12,8 +12,8 @@ import numpy as np
 from aimeter.sensors.base import Channel
 
 if TYPE_CHECKING:
+    from aimeter.activity import Array
     from aimeter.staircase import When
-    from aimeter.timeline import Array
 
 _FEWEST_CHANGES = 6
 _CLEAR = 1.5

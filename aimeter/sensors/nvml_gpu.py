@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aimeter.sensors.base import Channel, Outcome, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from aimeter.sensors.base import Clock, Method, Quantity
     from aimeter.sensors.visible import Gpu
@@ -133,12 +133,20 @@ class NvmlGpu:
         nv: The module ``pynvml``.
         gpu: The device, as `probe` found it.
         clock: Monotonic clock that stamps the readings.
+        ways: Which ways of reading to try, in this order; all by default.
 
     Raises:
         pynvml.NVMLError: If NVML or the device cannot be opened.
     """
 
-    def __init__(self, nv: Any, gpu: Gpu, *, clock: Clock = time.perf_counter) -> None:  # noqa: ANN401  no types
+    def __init__(
+        self,
+        nv: Any,  # noqa: ANN401  pynvml has no types
+        gpu: Gpu,
+        *,
+        clock: Clock = time.perf_counter,
+        ways: Sequence[_Way] | None = None,
+    ) -> None:
         self.channels: tuple[Channel, ...] = ()
         self.faults: list[str] = []
         """Why ways that are better than the one in use do not serve."""
@@ -154,7 +162,7 @@ class NvmlGpu:
         except nv.NVMLError:
             self.close()
             raise
-        self._ways = _ways(nv, gpu.capability)
+        self._ways = list(_ways(nv, gpu.capability) if ways is None else ways)
         self._instant_ways = [
             way for way in self._ways if 0 < way.window_s < _AVERAGE_WINDOW_S and not way.note
         ]
@@ -201,6 +209,18 @@ class NvmlGpu:
             self.channels = (self._channel(way),)
             return True
         return False
+
+    def beside(self) -> NvmlGpu | None:
+        """Return a sensor of the instant power, which tells more of a counter's steps; None if there is none."""
+        if self._way.quantity != "energy":
+            return None
+        for way in self._instant_ways:
+            with contextlib.suppress(self._nv.NVMLError):
+                other = NvmlGpu(self._nv, self._gpu, clock=self._clock, ways=[way])
+                if other.channels:
+                    return other
+                other.close()
+        return None
 
     def instant_power_w(self) -> float | None:
         """Return the power of this moment in watts, to check a counter by; None if there is none."""

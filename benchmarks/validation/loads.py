@@ -256,6 +256,25 @@ def neighbour(choose: random.Random, calls: int) -> Load:
     return load._replace(waveform=add(load.waveform, blocks))
 
 
+def light_around(choose: random.Random, calls: int) -> Load:
+    """Long calls that wait for the host, with short heavy calls in them."""
+    script = _Script(choose)
+    while len(script.spans) < calls:
+        outer = len(script.spans)
+        script.spans.append(Span(script.now_s, script.now_s))
+        for _ in range(choose.randint(5, 30)):
+            script.draw(choose.uniform(90, 150))
+            script.wait(choose.uniform(0.03, 0.2))
+            begin = script.now_s
+            script.plateau(choose.uniform(300, 600), _length_s(choose, 0.01, 0.1))
+            script.spans.append(Span(begin, script.now_s, parent=outer))
+        script.draw(choose.uniform(90, 150))
+        script.wait(0.05)
+        script.spans[outer] = script.spans[outer]._replace(end_s=script.now_s)
+        script.rest(choose.uniform(0.3, 2.0))
+    return script.done()
+
+
 LOADS: dict[str, Callable[[random.Random, int], Load]] = {
     "serving": serving,
     "never idle": never_idle,
@@ -267,4 +286,5 @@ LOADS: dict[str, Callable[[random.Random, int], Load]] = {
     "slow to rest": slow_to_rest,
     "host work": host_work,
     "regular": regular,
+    "light around": light_around,
 }

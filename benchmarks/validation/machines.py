@@ -123,6 +123,9 @@ PROFILES: dict[str, Profile] = {
     "H100, gain 0.955": _gain(0.955),
     "H100, gain 0.9": _gain(0.9),
     "H100, gain 1.06": _gain(1.06),
+    "H100, no power beside": Profile((Gpu("h100", {}, (FIELD_INSTANT,)),)),
+    "H100, power of another scale": Profile((Gpu("h100", {"gain": 0.9}),)),
+    "H100, power sticks": Profile((Gpu("h100", fault=_freeze(FIELD_INSTANT)),)),
     "H100, no counter": Profile((Gpu("h100", {}, COUNTER_ABSENT),)),
     "A100, no counter, 104 ms": Profile((Gpu("a100", {"instant_period_s": 0.104}, COUNTER_ABSENT),)),
     "A100, no counter, window 18 ms": Profile((Gpu("a100", {"instant_window_s": 0.018}, COUNTER_ABSENT),)),
@@ -172,16 +175,22 @@ class _SlowFile:
     """A counter's file whose reading takes its time."""
 
     def __init__(
-        self, counter: powercap_sensor.Counter, tree: PowercapTree, world: World, read_s: float
+        self,
+        counter: powercap_sensor.Counter,
+        tree: PowercapTree,
+        world: World,
+        before_s: float,
+        after_s: float,
     ) -> None:
-        self._counter, self._tree, self._world, self._read_s = counter, tree, world, read_s
+        self._counter, self._tree, self._world = counter, tree, world
+        self._before_s, self._after_s = before_s, after_s
         self.close = counter.close
 
     def read_uj(self) -> int:
-        self._world.elapse(self._read_s / 2)
+        self._world.elapse(self._before_s)
         self._tree.time = self._world()
         value = self._counter.read_uj()
-        self._world.elapse(self._read_s / 2)
+        self._world.elapse(self._after_s)
         return value
 
 
@@ -203,9 +212,10 @@ def machine(profile: Profile, load: Load, choose: random.Random) -> Iterator[Mac
                 devices += _packages(profile, tree, shifted)
                 found, _ = powercap_sensor.probe(tree.root, world, tree.sleep)
                 world.elapse(max(tree.time - world(), 0.0))
+                read_s, taken_at = profile.cpus[0].read_s, choose.random()
                 for sensor in found:
                     sensor._counters = [
-                        _SlowFile(counter, tree, world, profile.cpus[0].read_s)
+                        _SlowFile(counter, tree, world, read_s * taken_at, read_s * (1 - taken_at))
                         for counter in sensor._counters
                     ]
                 sensors += found
@@ -224,7 +234,8 @@ def _plug_in(
 ) -> tuple[str, Waveform, Waveform]:
     limit_w = PRESETS[gpu.preset]["max_limit_w"]
     phases = {f"{sensor}_phase_s": choose.uniform(0, 0.1) for sensor in ("instant", "average", "counter")}
-    device = nvml.add(gpu.preset, **{"latency_s": _NVML_READ_S, **phases, **gpu.settings})
+    habit = {"latency_s": _NVML_READ_S, "taken_at": choose.random()}
+    device = nvml.add(gpu.preset, **{**habit, **phases, **gpu.settings})
     waveform = shifted.scaled(limit_w / LIMIT_W)
     for piece in waveform.pieces:
         device.set_power(piece.watts, at=piece.start_s, tau_s=piece.tau_s)

@@ -59,7 +59,7 @@ typedef struct {
     double gain, offset_w, quantum_w;  /* of every published power */
     double usage_is_average;           /* which of the two nvmlDeviceGetPowerUsage gives */
     double module_w;                   /* what the module draws beside the GPU (Grace Hopper); NAN: no such scope */
-    double latency_s, burst_s, burst_every;
+    double latency_s, burst_s, burst_every, taken_at;
     double jitter_s; /* how late any meter may be renewed */
     double mig_mode;
     PowerSensor instant, average;
@@ -238,7 +238,7 @@ static const struct { const char *key; size_t offset; } numbers[] = {
     NUMBER("memory_bytes", memory_bytes), NUMBER("utilization", utilization),
     NUMBER("gain", gain), NUMBER("offset_w", offset_w), NUMBER("quantum_w", quantum_w),
     NUMBER("usage_is_average", usage_is_average), NUMBER("module_w", module_w),
-    NUMBER("latency_s", latency_s), NUMBER("burst_s", burst_s), NUMBER("burst_every", burst_every),
+    NUMBER("latency_s", latency_s), NUMBER("taken_at", taken_at), NUMBER("burst_s", burst_s), NUMBER("burst_every", burst_every),
     NUMBER("jitter_s", jitter_s),
     NUMBER("mig_mode", mig_mode),
     NUMBER("instant_period_s", instant.period_s), NUMBER("instant_window_s", instant.window_s),

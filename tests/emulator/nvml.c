@@ -66,8 +66,8 @@ static int begin(Function f, Handle h, Device **device, int metered)
     d->calls[f]++;
     d->reads++;
     latency_s = d->burst_every > 0 && d->reads % (long)d->burst_every == 0 ? d->burst_s : d->latency_s;
-    pass(latency_s / 2); /* the value is taken in the middle of the call */
-    pause_after_s = latency_s / 2;
+    pass(latency_s * d->taken_at);
+    pause_after_s = latency_s * (1 - d->taken_at);
     fault = metered ? NULL : due(&d->faults[f]);
     return fault ? fault->code : SUCCESS;
 }

@@ -84,6 +84,7 @@ NAMES = {
 _EVERY_GPU = {
     "memory_bytes": 16 * 2**30,
     "quantum_w": 0.01,
+    "taken_at": 0.5,
     "average_period_s": 0.1,
     "average_window_s": 1.0,
     "instant_phase_s": 0.031,

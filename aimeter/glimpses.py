@@ -1,0 +1,261 @@
+"""Glimpses: what a power that is published now and then tells about the inside of a counter's step.
+
+A counter gives the amount of a step. Where calls meet in a step, how much of it is whose is open; many devices publish
+a power as well, the mean over a short window (25 ms of every 100 ms on A100 and H100). Such a window is a second
+amount, of a part of the step: together they narrow down what each stretch of calls drew.
+
+The two meters of a device differ in gain, and documents may be wrong about the window. So the gain is learned from
+windows in which nothing began or ended, and what lies at the edges of a window counts for little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .sensors.base import Outcome
+from .shape import UNLIKE, Step
+from .staircase import Staircase, When
+
+if TYPE_CHECKING:
+    from .activity import Activity, Array
+    from .sensors.base import Channel, Reading
+    from .timeline import Curve
+
+_WANTED_S = 10.0
+"""The power is read for so long after a step in which calls met."""
+
+_REMEMBERED = 64
+"""Glimpses kept: more than there are in the steps that are not settled yet."""
+
+_GAINS, _LEAST_GAINS = 32, 4
+"""Windows that the gain is learned from, and without how many nothing is made of it."""
+
+_CLEAR = 0.03
+"""A window whose energy the counter tells to this part teaches the gain."""
+
+_LEAST_GAIN_ERROR, _MOST_GAIN_ERROR = 0.005, 0.2
+"""Relative 95 % half-width of the gain: never better, and beyond which the two meters contradict each other."""
+
+_MEDIAN = 1.2533
+"""Standard deviation of the median of normal values, times the root of their number, in theirs."""
+
+_BLUR = 0.3
+"""Part of a window by which it may be longer or shorter than documented: 18 instead of 25 ms have been found on
+nodes with an A100 ("Part-time Power Measurements", arXiv 2312.02741)."""
+
+_SHARP = 0.2
+"""A window whose end is known less well than to this part of it is left out."""
+
+_STUCK = 3
+"""A power published so many times over without a change is that of a device at rest, or of a sensor that is stuck."""
+
+_UNEVEN = 0.3
+"""Standard deviation of the mean power of a part of a call around that of the whole: spikes, plateaus, pauses."""
+
+_CHILDREN = 1.5
+"""The same between calls where some run inside others, as of a host that waits and a kernel that runs."""
+
+_MOST_SEGMENTS = 64
+"""In a step with more edges than this no window sees any one of the stretches."""
+
+_CONTRADICTION = 0.1
+"""Windows that leave less than nothing for the rest, by this part of the step, are of something else."""
+
+
+class Glimpse(NamedTuple):
+    """The energy of one window by the power sensor's own scale, and the counter's curve at both ends."""
+
+    begin_s: float
+    end_s: float
+    energy_j: float
+    half_s: float
+    begin_j: float
+    begin_half_j: float
+    end_j: float
+    end_half_j: float
+
+
+class Glimpses:
+    """The published power of a device whose energy is counted.
+
+    Args:
+        channel: The power.
+        curve: The counter's curve, which it makes finer.
+        interval_s: Longest time between two readings.
+
+    Attributes:
+        gone: True once the device said that it will not answer any more.
+    """
+
+    def __init__(self, channel: Channel, curve: Curve, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self.gone = False
+        self._channel = channel
+        self._curve = curve
+        self._stairs = Staircase(channel.period_s, silent=True)
+        self._read: Reading | None = None
+        self._same = 0
+        self._new: deque[tuple[float, float, float]] = deque(maxlen=_REMEMBERED)
+        self._known: deque[Glimpse] = deque(maxlen=_REMEMBERED)
+        self._gains: deque[float] = deque(maxlen=_GAINS)
+        self._rough: deque[float] = deque(maxlen=_GAINS)
+        curve.finer = self
+
+    def due_s(self, now_s: float) -> float:
+        """Return when to read next: never, unless calls met in a step not long ago."""
+        if now_s - self._curve.doubted_s > _WANTED_S:
+            return math.inf
+        read = self._read
+        if read is None or read.outcome is not Outcome.OK:
+            return now_s if read is None else read.after_s + self._channel.period_s
+        return self._stairs.next_look_s(read.after_s, self.interval_s, read.after_s - read.before_s)
+
+    def resume(self) -> None:
+        """Start anew after a time without readings."""
+        self._read = None
+        self._stairs.forget()
+
+    def take(self, reading: Reading) -> None:
+        """Add one reading to what is known."""
+        last, self._read = self._read, reading
+        self.gone = reading.outcome is Outcome.GONE
+        if last is None or last.value is None or reading.value is None:
+            return
+        published: When | None
+        if reading.value != last.value:
+            self._same = 0
+            earliest = max(last.before_s, reading.before_s - 1.05 * self._stairs.period_s)
+            published = self._stairs.see(When(earliest, reading.after_s))
+        else:
+            published = self._stairs.passed(reading.before_s)
+            self._same += published is not None
+        if (
+            published is not None
+            and self._same < _STUCK
+            and published.half_s <= _SHARP * self._channel.window_s
+        ):
+            self._new.append((published.middle_s, published.half_s, reading.value))
+
+    def compare(self, activity: Activity) -> None:
+        """Hold new glimpses against the counter's curve, as far as that is known: the gain is learned from them."""
+        new = [self._new.popleft() for _ in range(sum(end <= self._curve.end_s for end, _, _ in self._new))]
+        if not new:
+            return
+        ends, half, watts = np.array(new).T
+        begins = ends - self._channel.window_s
+        points = self._curve.at(np.concatenate([begins, ends]), activity, finely=False)
+        energy = points.energy_j.reshape(2, -1)
+        half_j = np.maximum(points.high_j - points.energy_j, points.energy_j - points.low_j).reshape(2, -1)
+        by_power = watts * self._channel.window_s
+        counted = energy[1] - energy[0]
+        steady = activity.edges(begins - half, ends + half) == 0
+        clear = (counted > 0) & (by_power > 0) & (np.hypot(*half_j) <= _CLEAR * counted)
+        self._gains.extend((counted / by_power)[steady & clear].tolist())
+        self._rough.extend((counted / by_power)[counted * by_power > 0].tolist())
+        columns = (begins, ends, by_power, half, energy[0], half_j[0], energy[1], half_j[1])
+        self._known.extend(Glimpse(*row) for row in np.column_stack(columns).tolist())
+
+    @property
+    def gain(self) -> tuple[float, float] | None:
+        """The counter's energy over the power's, and its 95 % half-width; None if unknown, or if they contradict."""
+        if len(self._gains) >= _LEAST_GAINS:
+            gain, error = _middle(self._gains)
+        elif len(self._rough) == _GAINS:
+            # A device that never rests: calls are as often before a window as in it.
+            gain, error = _middle(self._rough)
+            error *= _MEDIAN / math.sqrt(_GAINS)
+        else:
+            return None
+        return (gain, max(error, _LEAST_GAIN_ERROR * gain)) if error <= _MOST_GAIN_ERROR * gain else None
+
+    def refine(self, times_s: Array, step: Step) -> tuple[Array, Array] | None:
+        """Return how much of a step's excess lies before each time, and its 95 % half-width; None if that is open.
+
+        The mean powers of the stretches between edges are taken to be around one mean with a known scatter. What
+        windows saw, and that all stretches add up to the excess, are conditions on them.
+
+        Args:
+            times_s: Times inside the step.
+            step: What is known of it.
+        """
+        gain = self.gain
+        seen = [one for one in self._known if one.begin_s < step.end_s and one.end_s > step.begin_s]
+        bounds = step.bounds()
+        if gain is None or not seen or bounds.size > _MOST_SEGMENTS:
+            return None
+        open_then = step.activity.is_open((bounds[1:] + bounds[:-1]) / 2)
+        begins, lengths = bounds[:-1][open_then], np.diff(bounds)[open_then]
+        mean_w = step.excess_j / float(lengths.sum())
+        scatter = (_CHILDREN if step.mixed else UNLIKE / 1.96) * mean_w
+        conditions = [lengths]
+        amounts, variances = [step.excess_j], [0.0]
+        for one in seen:
+            window_s = np.clip(np.array([one.begin_s, one.end_s]), step.begin_s, step.end_s)
+            part = np.clip(window_s[1] - begins, 0, lengths) - np.clip(window_s[0] - begins, 0, lengths)
+            if not part.any():
+                continue
+            quiet_j = np.diff(step.quiet_j(window_s))[0]
+            amount = gain[0] * one.energy_j - quiet_j
+            variance = (gain[1] * one.energy_j / 1.96) ** 2
+            if one.begin_s < step.begin_s:
+                amount -= step.begin_j - one.begin_j
+                variance += (one.begin_half_j / 1.96) ** 2
+            if one.end_s > step.end_s:
+                amount -= one.end_j - step.end_j
+                variance += (one.end_half_j / 1.96) ** 2
+            if step.activity.edges(*(window_s[:, None] + [[-one.half_s], [one.half_s]]))[0]:
+                variance += (mean_w * (_BLUR * (one.end_s - one.begin_s) + one.half_s) / 1.96) ** 2
+            variance += float(np.sum((_UNEVEN * mean_w * part * (1 - part / lengths)) ** 2))
+            conditions.append(part)
+            amounts.append(amount)
+            variances.append(variance)
+        if len(conditions) == 1:
+            return None
+        powers, covariance = conditioned(
+            np.full(lengths.size, mean_w),
+            scatter,
+            np.array(conditions),
+            np.array(amounts),
+            np.array(variances),
+        )
+        kept = np.maximum(powers, 0.0)
+        if float((kept - powers) @ lengths) > _CONTRADICTION * step.excess_j:
+            return None
+        kept *= step.excess_j / float(kept @ lengths)
+        before = np.clip(times_s[:, None] - begins, 0, lengths)
+        inside = UNLIKE / 1.96 * kept * before * (1 - before / lengths)
+        variance_j2 = np.einsum("ij,jk,ik->i", before, covariance, before) + np.sum(inside**2, axis=1)
+        return before @ kept, 1.96 * np.sqrt(np.maximum(variance_j2, 0.0))
+
+
+def _middle(values: Iterable[float]) -> tuple[float, float]:
+    """Return the median, and the 95 % half-width of one value around it, by the median distance from it."""
+    known = np.array(values)
+    middle = float(np.median(known))
+    return middle, 1.96 * 1.4826 * float(np.median(np.abs(known - middle)))
+
+
+def conditioned(
+    means: Array, deviation: float, conditions: Array, amounts: Array, variances: Array
+) -> tuple[Array, Array]:
+    """Return mean and covariance of independent normal quantities, given linear conditions on them.
+
+    With prior N(m, s² I), conditions H x = z ± r: x = m + K (z - H m), C = s² (I - K H), K = s² Hᵀ (s² H Hᵀ + R)⁻¹
+    (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, appendix A.2).
+
+    Args:
+        means: Prior means, shape (n,).
+        deviation: Prior standard deviation of each.
+        conditions: H, shape (m, n).
+        amounts: z, shape (m,).
+        variances: Diagonal of R, shape (m,); 0 for what is exact.
+    """
+    prior = deviation**2
+    spread = prior * conditions @ conditions.T + np.diag(variances)
+    gain = prior * np.linalg.solve(spread, conditions).T
+    return means + gain @ (amounts - conditions @ means), prior * (np.eye(means.size) - gain @ conditions)
