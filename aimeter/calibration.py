@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from .sensors.sysfs import read_text
 
 if TYPE_CHECKING:
+    from .ramp import Estimate
     from .sensors.base import Channel
 
 logger = logging.getLogger("aimeter")
@@ -56,6 +57,10 @@ class Calibration:
         period_s: Time between updates of the published value; None if that could not be seen.
         jitter_s: Standard deviation of the times of updates around a straight line; None likewise.
         measured_s: When, in seconds since 1970 (UTC).
+        latency_s: How late the published value is, learned under a load; None if it was not. Likewise the next ones.
+        latency_error_s: Its 95 % half-width.
+        window_s: Time over which a published power is the mean.
+        window_error_s: Its 95 % half-width.
     """
 
     id: str
@@ -68,6 +73,28 @@ class Calibration:
     period_s: float | None
     jitter_s: float | None
     measured_s: float
+    latency_s: float | None = None
+    latency_error_s: float | None = None
+    window_s: float | None = None
+    window_error_s: float | None = None
+
+    @property
+    def latency(self) -> Estimate | None:
+        """The latency as an estimate."""
+        return _estimate(self.latency_s, self.latency_error_s)
+
+    @property
+    def window(self) -> Estimate | None:
+        """The window as an estimate."""
+        return _estimate(self.window_s, self.window_error_s)
+
+
+def _estimate(value_s: float | None, error_s: float | None) -> Estimate | None:
+    if value_s is None or error_s is None:
+        return None
+    from .ramp import Estimate  # noqa: PLC0415 - loads NumPy, which whoever has none of them need not
+
+    return Estimate(value_s, error_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +308,9 @@ def _entry(value: Mapping[str, Any]) -> _Entry:
 
 
 _TEXTS = ("id", "source", "method", "device", "name")
-_OPTIONAL = ("period_s", "jitter_s")
+_LEARNED = ("latency_s", "latency_error_s", "window_s", "window_error_s")
+"""Fields that files written before they were learned do not have."""
+_OPTIONAL = ("period_s", "jitter_s", *_LEARNED)
 
 
 def _calibration(value: Mapping[str, Any]) -> Calibration:
@@ -293,14 +322,15 @@ def _calibration(value: Mapping[str, Any]) -> Calibration:
     """
     found: dict[str, Any] = {}
     for field in fields(Calibration):
-        key, raw = field.name, value[field.name]
+        key = field.name
+        raw = value.get(key) if key in _LEARNED else value[key]
         if key in _TEXTS:
             found[key] = str(raw)
         elif raw is None and key in _OPTIONAL:
             found[key] = None
         else:
             found[key] = _not_negative(raw)
-    if found["period_s"] == 0:
+    if 0 in (found["period_s"], found["window_s"]):
         raise ValueError(found)
     return Calibration(**found)
 

@@ -132,6 +132,15 @@ def calibrate(
         float,
         typer.Option("--seconds", metavar="N", min=5, max=3600, help="Watch the devices for N seconds."),
     ] = 10.0,
+    load: Annotated[
+        str | None,
+        typer.Option(
+            "--load",
+            metavar="MODULE:FUNCTION",
+            help="Then load the devices with this for about 40 s, to learn how late the sensors are and how far back "
+            "they look; auto: matrices, with PyTorch on CUDA.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure what the devices draw at rest, and keep it for this machine.
@@ -143,7 +152,7 @@ def calibrate(
     """
     from aimeter.commands import calibrate as calibrating
 
-    outcomes = calibrating.calibrate(seconds, {}, _progress)
+    outcomes = calibrating.calibrate(seconds, {}, _progress, load=load)
     if as_json:
         _print_json(asdict(outcomes))
     else:

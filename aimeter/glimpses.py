@@ -134,7 +134,11 @@ class Glimpses:
         else:
             published = self._stairs.passed(reading.before_s)
             self._same += published is not None
-        if published is not None and self._same < _STUCK and published.half_s <= _SHARP * self._channel.window_s:
+        if (
+            published is not None
+            and self._same < _STUCK
+            and published.half_s <= _SHARP * self._channel.window_s
+        ):
             self._new.append((published.middle_s, published.half_s, reading.value))
 
     def compare(self, activity: Activity) -> None:

@@ -18,6 +18,9 @@ import numpy as np
 
 from .activity import UNKNOWN, Array, Quiet
 from .averages import MovingAverage
+from .listener import Listener
+from .ramp import CLEARLY, Estimate, Ramp
+from .response import Published, Response
 from .sensors.base import Channel, Outcome, Reading
 from .staircase import Staircase, When
 from .timeline import Curve
@@ -33,6 +36,12 @@ RETRY_S = 1.0
 
 _WHOLE = 0.9
 """A sensor whose averaging window is at least this part of its period sees all of the time."""
+
+_ADOPTIONS = 4
+"""What is learned of latency and window is put to use so many times at most: a curve is not to waver."""
+
+_SURER = 0.7
+"""A value with at most this part of the error is better, though it may be the same: as of twice as many points."""
 
 _LEAST_PAUSE_S = 0.0005
 """Two readings of one channel are never closer."""
@@ -221,6 +230,9 @@ class Trace:
         calibration: Where `idle_w` comes from; None if it was seen, or nothing is known.
         quiet: What the device draws while no call is open, for the shape of the curve.
         unclaimed_j: Energy that came to light after its time had been settled without it.
+        latency: How late the published value is, as it is used; documented values have no error.
+        window: Time over which a published power is the mean, as it is used.
+        response: What was learned of both; None where nothing can be.
     """
 
     def __init__(
@@ -241,23 +253,28 @@ class Trace:
         self.faults = 0
         self.resets = 0
         self.last_power_w = 0.0
-        self._sampled = channel.quantity == "power" and channel.window_s < _WHOLE * channel.period_s
-        whole = channel.quantity == "power" and not self._sampled
-        self._average = MovingAverage(channel.window_s, channel.period_s) if whole else None
-        reach = channel.window_s + channel.period_s if self._sampled else 0.0
-        seen = min(channel.window_s / channel.period_s, 1.0) if self._sampled and channel.window_s else 1.0
-        self.curve = Curve(
-            counted=not self._sampled,
-            max_power_w=channel.max_power_w,
-            reach_s=reach,
-            seen=seen,
-            swing_w=swing_w,
-        )
-        stepped = (channel.method == "counter" or whole) and channel.period_s > _STEPPED_S
+        self.latency, self.window = Estimate(0.0, 0.0), Estimate(channel.window_s, 0.0)
+        self._adoptions = 0
+        self.curve = Curve(counted=True, max_power_w=channel.max_power_w, swing_w=swing_w)
+        self._average: MovingAverage | None = None
+        self._respond()
+        stepped = channel.method == "counter" or channel.quantity == "power"
+        stepped = stepped and channel.period_s > _STEPPED_S
+        # An average over many periods is level too seldom, and a counter of a millisecond is never late enough.
+        self.response = Response() if stepped and channel.window_s < 2 * channel.period_s else None
+        if calibration is not None and self.response is not None:
+            self._adopt(calibration.latency, calibration.window)
+            self.response.sated = calibration.latency is not None
         period_s = (calibration and calibration.period_s) or channel.period_s
-        self._stairs = Staircase(period_s, silent=whole) if stepped else None
+        self._stairs = Staircase(period_s, silent=channel.quantity == "power") if stepped else None
+        self._listener: Listener | None = None
+        if self._stairs is not None and self.response is not None and channel.quantity == "power":
+            self._listener = Listener(self._stairs, self.response, channel.period_s)
+        self._published_s = math.nan
+        self._published_half_s = 0.0
         self._value: float | None = None
         self._read: Reading | None = None
+        self._integrated: Reading | None = None
         self._moved_s = 0.0
         self._settled_gap_s: float | None = None
         self._look_s = math.inf
@@ -278,10 +295,43 @@ class Trace:
             spread_w = max(calibration.spread_w, _UNSEEN_GLOW * self.idle_w)
             self.quiet = Quiet(self.idle_w, 0.0, _TAUS_S[0], spread_w)
 
+    def _respond(self) -> None:
+        """Integrate as latency and window ask for."""
+        channel, window_s = self.channel, self.window.value_s
+        self._sampled = channel.quantity == "power" and window_s < _WHOLE * channel.period_s
+        if channel.quantity == "energy":
+            return
+        if self._sampled:
+            self._average = None
+            # What is not known of the latency is as if the sensor reached so much further.
+            self.curve.reach_s = window_s + channel.period_s + self.latency.error_s
+            self.curve.seen = min(window_s / channel.period_s, 1.0) if window_s else 1.0
+        elif self._average is None:
+            self._average = MovingAverage(window_s, channel.period_s)
+        else:
+            self._average.window_s = window_s
+        self.curve.counted = not self._sampled
+
+    def _adopt(self, latency: Estimate | None, window: Estimate | None) -> None:
+        """Use what is learned in place of what is used, if that is not a possible value or much less certain."""
+        better = [
+            found
+            if found and (found.excludes(used, CLEARLY) or found.error_s < _SURER * used.error_s)
+            else None
+            for found, used in ((latency, self.latency), (window, self.window))
+        ]
+        if self.channel.quantity == "energy":
+            better[1] = None
+        if better == [None, None] or self._adoptions == _ADOPTIONS:
+            return
+        self._adoptions += 1
+        self.latency, self.window = better[0] or self.latency, better[1] or self.window
+        self._respond()
+
     @property
     def period_s(self) -> float:
         """Time between updates of the published value, as far as it is known."""
-        return self.channel.period_s if self._stairs is None else self._stairs.period_s
+        return self.channel.period_s if self._stairs is None or self._sampled else self._stairs.period_s
 
     @property
     def learned_period(self) -> When | None:
@@ -291,9 +341,11 @@ class Trace:
     def resume(self, now_s: float) -> None:
         """Start watching the channel's health anew after a time without readings."""
         self._moved_s = now_s
-        self._read = None
+        self._read = self._integrated = None
         if self._stairs is not None:
             self._stairs.forget()
+        if self._listener is not None:
+            self._listener.forget()
 
     def due_s(self, now_s: float, pace_s: float = 0.0) -> float:
         """Return when to read next: at the interval, or where a staircase's next step is best seen.
@@ -308,7 +360,8 @@ class Trace:
         if not self.alive:
             return last + RETRY_S
         if self._sampled:
-            return last + min(self.interval_s, self.period_s)
+            interval_s = min(self.interval_s, self.period_s)
+            return last + interval_s if self._listener is None else self._listener.due_s(last, interval_s)
         # A power is lost unless it is read; a counter that seems to have died is looked at closely.
         stalled = last - self._moved_s > pace_s + self.period_s
         hasty = stalled or self.channel.quantity == "power"
@@ -326,13 +379,15 @@ class Trace:
         if self.gone:
             return
         self._look_s = min(reading.after_s - reading.before_s, _SLOWER * self._look_s)
+        integrated = not self._sampled or self._listener is None or self._listener.take(reading)
         if reading.outcome is Outcome.OK and reading.value is not None:
             if not self.alive:
                 self._revive(reading, reading.value)
             elif self._average is not None:
                 self._take_average(reading, reading.value, self._average)
             elif self._sampled:
-                self._take_power(reading, reading.value)
+                if integrated:
+                    self._take_power(reading, reading.value)
             else:
                 self._take_energy(reading, reading.value)
         else:
@@ -344,6 +399,8 @@ class Trace:
         if self._read is None:
             self._moved_s = reading.after_s
         self._read = reading
+        if integrated:
+            self._integrated = reading
         if self.alive and reading.after_s - self._moved_s >= DEAD_AFTER_S:
             self.reason = reading.reason or f"has not advanced for {DEAD_AFTER_S:g} s"
             self._die()
@@ -382,6 +439,7 @@ class Trace:
             end_s: End of the stretch.
             since_s: When a call was last open.
         """
+        self._note_response(since_s, end_s)
         times, joules, _, half_s, rounding_j = self.curve.details
         first, last = np.searchsorted(times, start_s), np.searchsorted(times, end_s, side="right") - 1
         if last <= first:
@@ -402,6 +460,33 @@ class Trace:
         if self.idle_w is not None:
             quiet = quiet_power(np.array(self._quiet), self.idle_w)
             self.quiet = quiet._replace(spread_w=max(quiet.spread_w, self._idle_error_w / 1.96))
+
+    def _note_response(self, since_s: float, until_s: float) -> None:
+        """Learn latency and window from what was published after a call."""
+        response = self.response
+        if response is not None and response.rest(since_s, until_s, **self._known()):
+            self._adopt(*response.ramp)
+
+    def _known(self) -> dict[str, float]:
+        return {
+            "latency_s": self.latency.value_s,
+            "window_s": self.window.value_s,
+            "period_s": self.period_s,
+        }
+
+    def conclude(self) -> Ramp | None:
+        """Return latency and window by all ends of calls so far; None where neither can be learned."""
+        if self.response is None:
+            return None
+        self.response.conclude(**self._known())
+        return self.response.ramp
+
+    def _note_published(self, published: When, watts: float, span_s: float = math.nan) -> None:
+        """Keep a published mean power for learning."""
+        if self.response is not None:
+            half = math.hypot(published.half_s, 0.0 if math.isnan(span_s) else self._published_half_s)
+            self.response.publish(Published(published.middle_s, half, watts, span_s))
+        self._published_s, self._published_half_s = published.middle_s, published.half_s
 
     def _note_idle(self, time_s: float, power: Power, *, rested: bool) -> None:
         """Keep the lowest power of a device at rest; a short gap between calls only bounds it from above."""
@@ -427,10 +512,12 @@ class Trace:
     def _published(self, reading: Reading) -> When:
         """Return when the value just read was published."""
         earliest = reading.before_s - 1.05 * self.period_s
-        if self._read is not None and self._read.outcome is Outcome.OK:
-            earliest = max(earliest, self._read.before_s)
+        last = self._integrated if self._sampled else self._read
+        if last is not None and last.outcome is Outcome.OK:
+            earliest = max(earliest, last.before_s)
         if len(self.curve):
-            earliest = max(earliest, self.curve.end_s)
+            known = not self._sampled and not math.isnan(self._published_s)
+            earliest = max(earliest, self._published_s if known else self.curve.end_s + self.latency.value_s)
         return When(min(earliest, reading.after_s), reading.after_s)
 
     def _take_energy(self, reading: Reading, value: float) -> None:
@@ -447,16 +534,31 @@ class Trace:
         published = self._published(reading)
         self._value, self._moved_s = value, reading.after_s
         if found.step is Step.FIRST:
-            self.curve.append(published.middle_s, 0.0, 0.0)
+            self.curve.append(published.middle_s - self.latency.value_s, 0.0, 0.0)
+            self._published_s, self._published_half_s = published.middle_s, published.half_s
             return
         if found.step is Step.RESET:
             self.resets += 1
             self.reason = "the counter was reset"
-            self.settle_gap(published.middle_s)
+            self.settle_gap(published.middle_s - self.latency.value_s)
+            self._published_s = math.nan
             return
         if self._stairs is not None and self._read is not None:
             published = self._stairs.see(published)
-        self._append(published.middle_s, published.half_s, found.joules)
+        since_s = published.middle_s - self._published_s
+        if since_s > 0:
+            self._note_published(published, found.joules / since_s, since_s)
+        self._append(*self._true(published, since_s), found.joules)
+
+    def _true(self, published: When, since_s: float) -> tuple[float, float]:
+        """Return the time that a published value tells of, and how far off that may be but for the latency's error.
+
+        Knots come at least half as far apart as publications: when a latency is put to use, the curve draws back
+        to it step by step.
+        """
+        time = published.middle_s - self.latency.value_s
+        earliest = time if math.isnan(since_s) else self.curve.end_s + max(since_s, 0.0) / 2
+        return max(time, earliest), published.half_s + max(earliest - time, 0.0)
 
     def _append(self, time: float, half: float, joules: float) -> None:
         """Add a knot, after giving up the part of its energy whose time has been settled without it."""
@@ -474,10 +576,10 @@ class Trace:
         rounding = self.channel.quantum_j
         if self._average is not None:
             rounding += self._average.error_j
-        uncertainty = half * around + rounding
-        # Which moment of a look its value is of, is the sensor's habit: the knots are off by the same.
-        shift = min(half, self._look_s / 2)
-        own = half - shift
+        uncertainty = (half + self.latency.error_s) * around + rounding
+        # Which moment of a look its value is of, is the sensor's habit: the knots are off by the same, and by latency.
+        habit = min(half, self._look_s / 2)
+        own, shift = half - habit, math.hypot(habit, self.latency.error_s)
         if self._stairs is not None and self._stairs.known:
             own = _LIKELY * max(own, min(half, 2 * self._stairs.jitter_s))
         curve.append(
@@ -511,12 +613,16 @@ class Trace:
                 due = When(reading.before_s - self.period_s, reading.after_s)
             published = due
         self._value = watts
-        time, half = published.middle_s, published.half_s
+        since_s = published.middle_s - self._published_s
+        self._note_published(published, watts)
+        time, half = self._true(published, since_s)
         if len(self.curve):
             time = max(time, self.curve.end_s + 1e-9)
+        # By its publications, so that no joule is lost while the curve draws back to a latency.
+        at = published.middle_s if math.isnan(since_s) else published.middle_s + max(1e-9 - since_s, 0.0)
         before = average.joules
         least_w = None if self.idle_w is None else self.idle_w - self._idle_error_w
-        joules = average.publish(time, watts, half_s=half, least_w=least_w) - before
+        joules = average.publish(at, watts, half_s=published.half_s, least_w=least_w) - before
         if not len(self.curve):
             self.curve.append(time, 0.0, 0.0)
             self.last_power_w = watts
@@ -529,7 +635,7 @@ class Trace:
         What was published at t is a mean over the window before t, so it belongs to the time around the
         middle of the window: knots are shifted back by what the window exceeds the period.
         """
-        shift = max(self.channel.window_s - self.channel.period_s, 0.0) / 2
+        shift = self.latency.value_s + max(self.window.value_s - self.channel.period_s, 0.0) / 2
         self._moved_s = reading.after_s
         previous, self._value = self._value, watts
         time = self._published(reading).middle_s - shift

@@ -7,12 +7,14 @@ import json
 import logging
 import math
 import os
+import random
 import re
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,15 +36,18 @@ from aimeter.calibration import (
 from aimeter.commands import calibrate as calibrating
 from aimeter.commands.calibrate import measure_at_rest
 from aimeter.commands.doctor import examine
+from aimeter.commands.load import load_named
 from aimeter.commands.rest import Rest, not_at_rest, rest_of, steps_of
 from aimeter.commands.show import show
 from aimeter.errors import ConfigurationError
+from aimeter.ramp import Estimate
 from aimeter.sensors import nvml as nvml_sensor
 from aimeter.sensors.base import Channel, Outcome
 from aimeter.staircase import When
 from aimeter.testing import FakeClock, FakeSensor
 from tests import children
 from tests.emulator.clock import EmulatedClock
+from tests.emulator.nvml import ENERGY, NOT_SUPPORTED, PRESETS
 
 NOW_S = 1_795_000_000.0
 HERE = Machine("0123abcd", "6.1.0", "570.86.15")
@@ -151,6 +156,8 @@ calibrations = st.builds(
     Calibration,
     *[st.text(max_size=8) for _ in range(5)],
     idle_w=positive, spread_w=positive, period_s=st.none() | positive, jitter_s=st.none() | positive,
+    latency_s=st.none() | positive, latency_error_s=st.none() | positive,
+    window_s=st.none() | positive, window_error_s=st.none() | positive,
     measured_s=st.floats(NOW_S, NOW_S + 30),
 )  # fmt: skip
 
@@ -257,7 +264,7 @@ def with_channel(**changes):
         b'{"schema": 1, "machines": {"0123abcd": 3}}', b'{"schema": 2, "machines": {}}', b"[" * 100_000,
         *[json.dumps(with_channel(**bad)).encode() for bad in (
             {"idle_w": -1}, {"idle_w": "many"}, {"idle_w": None}, {"idle_w": math.nan}, {"idle_w": True},
-            {"idle_w": ...}, {"period_s": 0}, {"period_s": math.inf}, {"spread_w": []}, {"measured_s": None},
+            {"idle_w": ...}, {"period_s": 0}, {"window_s": 0}, {"latency_s": -1}, {"window_error_s": "much"}, {"period_s": math.inf}, {"spread_w": []}, {"measured_s": None},
         )],
     ],
 )  # fmt: skip
@@ -273,6 +280,17 @@ def test_a_malformed_file_is_passed_over_with_one_line(file, caplog, text):
     assert "aimeter calibrate" in line.getMessage()
     store(file, HERE, [OF_GPU])
     assert stored(file).of(GPU) == OF_GPU
+
+
+def test_a_file_from_before_latencies_were_learned_is_used(file):
+    """What older versions wrote has neither latency nor window, and everything else counts."""
+    old = dict.fromkeys(("latency_s", "latency_error_s", "window_s", "window_error_s"), ...)
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(with_channel(**old)))
+    machine = replace(HERE, driver=None)
+    known = stored(file, machine=machine).of(GPU)
+    assert known == OF_GPU
+    assert (known.latency, known.window) == (None, None)
 
 
 junk = st.recursive(
@@ -395,6 +413,130 @@ def test_devices_that_fail_are_told_and_do_not_stop_the_others():
     assert any("busy" in problem for problem in problems)
 
 
+# Under a load
+
+
+def at_work(nvml, preset, *, counter=True, **sensor):
+    """Return what calibrating one emulated GPU under a load of its own learns, and the problems."""
+    clock, choose = EmulatedClock(nvml), random.Random(2)
+    gpu = nvml.add(preset, latency_s=0.0003, **sensor)
+    if not counter:
+        gpu.fault(ENERGY, NOT_SUPPORTED)
+    idle_w, most_w = PRESETS[preset]["idle_w"], PRESETS[preset]["max_limit_w"]
+    gpu.set_power(idle_w)
+
+    def load():
+        gpu.set_power(0.6 * most_w * choose.gauss(1, 0.03))
+        clock.sleep(0.02)
+        gpu.set_power(1.4 * idle_w)
+        gpu.set_power(idle_w, at=clock() + 1e-6, tau_s=0.4)
+
+    sensors, _ = nvml_sensor.probe({}, clock)
+    shown = []
+    measured, problems = measure_at_rest(
+        sensors, 5.0, QUIET, clock=clock, sleep=clock.sleep, cpu_s=lambda: 0.0, load=load,
+        progress=lambda steps: shown.append(len(steps)) or steps,
+    )  # fmt: skip
+    assert shown[1] >= 30
+    return measured, problems
+
+
+@pytest.mark.parametrize(
+    ("preset", "sensor", "latency_s", "window_s"),
+    [
+        ("h100", {"counter_latency_s": 0.015}, 0.015, None),
+        ("a100", {"counter": False, "instant_window_s": 0.018, "instant_latency_s": 0.008}, 0.008, 0.018),
+        ("t4", {"counter": False, "instant_window_s": 0.02}, 0.0, 0.02),
+        ("rtx3090", {"counter": False, "instant_latency_s": 0.01}, 0.01, 0.1),
+    ],
+)
+def test_a_load_teaches_latency_and_window(nvml, preset, sensor, latency_s, window_s):
+    """The ends of calls made on purpose give latency and window, the truth within their half-widths."""
+    (found,), problems = at_work(nvml, preset, **sensor)
+    assert problems == []
+    assert found.idle_w == pytest.approx(PRESETS[preset]["idle_w"], rel=0.01)
+    assert abs(found.latency_s - latency_s) <= found.latency_error_s < 0.006
+    if window_s is None:
+        assert found.window is None
+    else:
+        assert abs(found.window_s - window_s) <= found.window_error_s < 0.25 * window_s
+
+
+def test_a_load_that_fails_or_does_not_load_is_told(nvml):
+    """What was measured at rest stands; that latencies were not learned is a problem with its reason."""
+    reasons = []
+    for load in (lambda: 1 / 0, None):
+        nvml.reset()
+        clock = EmulatedClock(nvml)
+        nvml.add("h100", latency_s=0.0003).set_power(70.0)
+        sensors, _ = nvml_sensor.probe({}, clock)
+        work = load or (lambda clock=clock: clock.sleep(0.05))
+        (found,), (problem,) = measure_at_rest(
+            sensors, 5.0, QUIET, clock=clock, sleep=clock.sleep, cpu_s=lambda: 0.0, load=work
+        )
+        assert (found.latency, found.window) == (None, None)
+        assert found.idle_w == pytest.approx(70.0, rel=0.01)
+        assert problem.startswith("gpu:0 (NVIDIA H100 80GB HBM3): latency not learned: ")
+        reasons.append(problem)
+    assert "the load raised ZeroDivisionError" in reasons[0]
+    assert "did not fall" in reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("app", "names no function"),
+        (":f", "names no function"),
+        ("no_such_module_here:f", "importing no_such_module_here raised ModuleNotFoundError"),
+        ("json:dumbs", "has no function dumbs. Did you mean 'dumps'"),
+        ("json:decoder", "has no plain function decoder"),
+        ("app_that_waits:f", "has no plain function f"),
+        ("app_that_raises:f", "raised RuntimeError('not today')"),
+    ],
+)
+def test_a_load_that_cannot_be_is_told_at_once(tmp_path, monkeypatch, text, says):
+    """A name that leads to no function is an error that says what to give, before anything is measured."""
+    (tmp_path / "app_that_waits.py").write_text("async def f(): pass")
+    (tmp_path / "app_that_raises.py").write_text("raise RuntimeError('not today')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(ConfigurationError, match=re.escape(says)) as caught:
+        load_named(text)
+    assert "MODULE:FUNCTION" in str(caught.value)
+
+
+def test_a_function_of_the_working_folder_is_a_load(tmp_path, monkeypatch):
+    """MODULE is looked for where the command is run, as Python does for scripts."""
+    (tmp_path / "app_to_load.py").write_text("def generate():\n    return 42\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    assert load_named("app_to_load:generate")() == 42
+
+
+def test_auto_needs_cuda(monkeypatch):
+    """Without PyTorch on CUDA there is no automatic load, and the error says what to give instead."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigurationError, match="--load MODULE:FUNCTION"):
+        load_named("auto")
+
+
+def test_auto_loads_every_device_of_torch(monkeypatch):
+    """The automatic load multiplies on each CUDA device, and takes their memory when it is first called, not before."""
+    made, multiplied = [], []
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(is_available=lambda: True, device_count=lambda: 2),
+        rand=lambda *_, device: made.append(device) or device,
+        mm=lambda a, b: multiplied.append((a, b)),
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    load = load_named("auto")
+    assert made == []
+    load()
+    load()
+    assert made == ["cuda:0", "cuda:1"]
+    assert multiplied == [("cuda:0", "cuda:0"), ("cuda:1", "cuda:1")] * 2
+
+
 # In use
 
 
@@ -476,6 +618,53 @@ def test_the_calibrated_period_is_where_looking_begins(nvml, file):
     for setting, period_s in (("off", 0.1), (file, 0.02)):
         meter = aimeter.Meter(sensors=sensors, clock=clock, region="FR", calibration=setting)
         assert meter.sampler.traces[0].period_s == period_s
+
+
+def test_calibrated_latency_and_window_are_used_from_the_first_reading_on(nvml, file):
+    """What is not as documented is used with its error; what may be is used as documented."""
+    for late_s, wide_s, used in (
+        (0.012, 0.018, (Estimate(0.012, 0.002), Estimate(0.018, 0.003))),
+        (0.001, 0.024, (Estimate(0.0, 0.0), Estimate(0.025, 0.0))),
+        (None, None, (Estimate(0.0, 0.0), Estimate(0.025, 0.0))),
+    ):
+        nvml.reset()
+        clock = EmulatedClock(nvml)
+        gpu = nvml.add("a100")
+        gpu.fault(ENERGY, NOT_SUPPORTED)
+        one = replace(
+            OF_GPU, device=gpu.uuid, name=gpu.name, method="power", measured_s=time.time(),
+            latency_s=late_s, latency_error_s=0.002, window_s=wide_s, window_error_s=0.003,
+        )  # fmt: skip
+        store(file, this_machine(), [one])
+        sensors, _ = nvml_sensor.probe({}, clock)
+        meter = aimeter.Meter(sensors=sensors, clock=clock, region="FR", calibration=file)
+        (trace,) = meter.sampler.traces
+        assert (trace.latency, trace.window) == used
+
+
+def test_the_doctor_tells_what_is_learned(nvml, file):
+    """Latency and window with their errors and their age, and whether they are used; nothing where nothing was learned."""
+    gpu = nvml.add("a100")
+    gpu.fault(ENERGY, NOT_SUPPORTED)
+    gpu.set_power(50.0)
+    known = replace(
+        OF_GPU, device=gpu.uuid, name=gpu.name, method="power", measured_s=time.time() - 3 * 86400
+    )
+    store(file, this_machine(), [known])
+    assert "learned" not in shown(file)
+    for late_s, wide_s, line in (
+        (0.012, 0.0182, "latency 12.0 ± 2.0 ms, used; window 18.2 ± 3.0 ms, used in place of the documented 25 ms"),
+        (0.0011, 0.0241, "latency 1.1 ± 2.0 ms, taken as none; window 24.1 ± 3.0 ms, not told from the documented 25 ms"),
+    ):  # fmt: skip
+        one = replace(known, latency_s=late_s, latency_error_s=0.002, window_s=wide_s, window_error_s=0.003)
+        store(file, this_machine(), [one])
+        assert f"gpu:0: learned 3 days ago: {line}" in shown(file)
+    (meter,) = [
+        one for one in examine({"calibration": file}, lambda steps: steps[:2]).meters if one.id == "gpu:0"
+    ]
+    assert (meter.window_s, meter.learned_window_s, meter.learned_window_error_s) == (0.025, 0.0241, 0.003)
+    assert (meter.learned_latency_s, meter.learned_latency_error_s) == (0.0011, 0.002)
+    assert meter.learned_age_s == pytest.approx(3 * 86400, abs=60)
 
 
 def test_the_command_stores_and_the_doctor_shows(nvml, tmp_path):

@@ -136,6 +136,33 @@ def test_power_usage_is_instantaneous_before_ampere_and_on_ga100(nvml):
     assert pynvml.nvmlDeviceGetPowerUsage(handle) == instant.value.uiVal == 300_000
 
 
+def test_a_late_meter_tells_of_the_time_before(nvml):
+    """With a latency every meter publishes, when it always would, what was true so much earlier."""
+    prompt = nvml.add("h100", idle_w=100)
+    late = nvml.add(
+        "h100", idle_w=100, counter_latency_s=0.03, instant_latency_s=0.02, average_latency_s=0.05
+    )
+    for gpu in (prompt, late):
+        gpu.play([(0.013, 100.0), (0.03, 500.0), (0.1, 300.0), (1.0, 100.0)], start=10.0)
+    nvml.time = 11.0
+    handles = opened(), opened(1)
+    seen = []
+    for handle in handles:
+        powers = [value.value.uiVal / 1e3 for value in field(handle, 185, 186)]
+        seen.append([energy_j(handle), *powers])
+    # By then the counter was renewed at phase 13 ms and the powers at 57 and 31 ms, every 100 ms.
+    published = [prompt.true_energy_j(0, end) for end in (10.913, 10.883)]
+    assert seen[0][0] - seen[1][0] == pytest.approx(published[0] - published[1], abs=0.002)
+    nvml.time = 10.1301
+    prompt_w, late_w = (field(handle, 186)[0].value.uiVal / 1e3 for handle in handles)
+    assert prompt_w == pytest.approx(prompt.true_energy_j(10.031 - 0.025, 10.031) / 0.025, abs=0.01)
+    assert late_w == pytest.approx(prompt.true_energy_j(10.011 - 0.025, 10.011) / 0.025, abs=0.01)
+    nvml.time = 10.1571
+    prompt_w, late_w = (field(handle, 185)[0].value.uiVal / 1e3 for handle in handles)
+    assert prompt_w == pytest.approx(prompt.true_energy_j(9.157, 10.157), abs=0.01)
+    assert late_w == pytest.approx(prompt.true_energy_j(9.107, 10.107), abs=0.01)
+
+
 def test_scopes_of_the_power_field(nvml):
     """The module's scope exists on Grace Hopper only and contains the CPU."""
     nvml.add("gh200", idle_w=80)

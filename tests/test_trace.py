@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimeter.activity import Activity
+from aimeter.ramp import Estimate
 from aimeter.sensors.base import Channel, Outcome, Reading
 from aimeter.trace import DEAD_AFTER_S, Difference, Power, Step, Trace, difference, quiet_power
 
@@ -131,6 +132,36 @@ def test_a_reset_is_a_gap_and_not_an_energy():
     assert trace.curve.energy_j - before == pytest.approx(90.0, abs=20.0)
     covered = trace.curve.at(np.array([0.05, 1.9])).covered_s
     assert covered[1] - covered[0] == pytest.approx(1.85, abs=0.25)
+
+
+@given(st.floats(0.0, 0.15), st.floats(1.0, 3.0), st.lists(st.floats(50.0, 600.0), min_size=50, max_size=50))
+def test_a_latency_put_to_use_loses_no_joule(latency_s, when_s, watts):
+    """Whenever and however late: knots go on, none goes back, their joules add up, and soon they lie where they belong."""
+    trace = Trace(channel(), 0.05)
+    energy = np.concatenate([[0.0], np.cumsum(watts)]) * 0.1
+    for step in range(1, 51):
+        if (step - 1) * 0.1 <= when_s < step * 0.1:
+            trace._adopt(Estimate(latency_s, latency_s / 2), None)
+        for offset in (0.0005, 0.05, 0.0995):
+            read(trace, 0.1 * step + offset, energy[step])
+    times, joules, _ = trace.curve.knots
+    assert (np.diff(times) > 0).all()
+    assert joules[-1] - joules[0] == pytest.approx(energy[-1] - energy[1])
+    assert times[-1] == pytest.approx(5.0 - trace.latency.value_s, abs=0.003)
+    assert np.diff(times)[-5:] == pytest.approx(0.1, abs=0.003)
+
+
+def test_what_is_learned_is_put_to_use_a_few_times_at_most():
+    """A latency that seems to be another every time does not make the curve waver for ever."""
+    trace, used = Trace(channel(), 0.05), set()
+    for k in range(20):
+        trace._adopt(Estimate(0.005 + 0.02 * (k % 2), 0.001), None)
+        used.add(trace.latency)
+        changes = trace._adoptions
+    assert changes == 4
+    before = trace.latency
+    trace._adopt(Estimate(before.value_s + 0.0005, before.error_s), None)
+    assert trace.latency == before
 
 
 # Power

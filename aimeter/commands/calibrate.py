@@ -2,6 +2,7 @@
 
 First every sensor is read quickly, to see when its values change. Then it is read as in metering, for some
 seconds, and what the devices draw meanwhile is their idle power. So that includes what metering itself costs.
+Last, if a load is given, the ends of calls of it show how late the sensors are and how far back they look.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from aimeter import settings as settings_module
 from aimeter.calibration import MAX_AGE_S, Calibration, path_of, store, this_machine
+from aimeter.commands.load import Load, load_named, not_learned, run_calls
 from aimeter.commands.rest import Rest, Steps, not_at_rest, rest_of, steps_of
 from aimeter.errors import ConfigurationError
 from aimeter.meter import Meter
@@ -31,6 +33,7 @@ from aimeter.staircase import When
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from aimeter.ramp import Estimate, Ramp
     from aimeter.sampler import SteppedClock
 
 ALL, SOME, NONE = 0, 1, 2
@@ -68,16 +71,19 @@ class Outcomes:
     exit_status: int
 
 
-def calibrate(seconds: float, arguments: Mapping[str, object], progress: Progress = iter) -> Outcomes:
+def calibrate(
+    seconds: float, arguments: Mapping[str, object], progress: Progress = iter, *, load: str | None = None
+) -> Outcomes:
     """Measure all sensors of this machine and store what they show.
 
     Args:
         seconds: How long to watch the devices at rest.
         arguments: Settings given as options.
         progress: Shows the steps of the time as they pass, as `rich.progress.track` does.
+        load: ``MODULE:FUNCTION`` or ``auto``: what to load the devices with, so as to learn latencies and windows.
 
     Raises:
-        ConfigurationError: A setting is unusable, or the calibration cannot be stored.
+        ConfigurationError: A setting or the load is unusable, or the calibration cannot be stored.
     """
     settings = settings_module.load(arguments)
     path = path_of(settings.calibration)
@@ -86,8 +92,11 @@ def calibrate(seconds: float, arguments: Mapping[str, object], progress: Progres
             "The setting calibration is 'off': no calibration would be used. Set AIMETER_CALIBRATION=auto."
         )
         raise ConfigurationError(message)
+    function = None if load is None else load_named(load)
     sensors = discover(powercap=settings.powercap).sensors
-    measured, problems = measure_at_rest(sensors, seconds, {**arguments, "log": None}, progress=progress)
+    measured, problems = measure_at_rest(
+        sensors, seconds, {**arguments, "log": None}, progress=progress, load=function
+    )
     if measured:
         try:
             store(path, this_machine(), measured)
@@ -108,8 +117,9 @@ def measure_at_rest(
     sleep: Callable[[float], object] = time.sleep,
     cpu_s: Callable[[], float] = lambda: busy_s(psutil.cpu_times()),
     progress: Progress = iter,
+    load: Load | None = None,
 ) -> tuple[list[Calibration], list[str]]:
-    """Watch sensors while nothing runs, and return what was seen, and what could not be.
+    """Watch sensors while nothing runs, then under a load if one is given; return what was seen, and what could not be.
 
     Args:
         sensors: The sensors; closed in the end.
@@ -118,12 +128,14 @@ def measure_at_rest(
         clock: The meter's clock.
         sleep: Waits.
         cpu_s: Returns the seconds for which the machine's CPUs together have been busy.
-        progress: Shows the steps of the time.
+        progress: Shows the steps of the time, and the calls of the load.
+        load: A function that loads the devices.
     """
     changes: dict[Channel, list[When]] = {}
     for sensor in sensors:
         changes |= watch_changes(sensor, clock, sleep)
-    quiet = {"enabled": True, "memory_rows": 0, "sync": "off", "calibration": "off"}
+    quiet = {"enabled": True, "memory_rows": 0, "calibration": "off"}
+    quiet["sync"] = "off" if load is None else "auto"
     measured, problems = [], []
     with Meter(sensors=sensors, clock=clock, **{**settings, **quiet}) as meter:  # type: ignore[arg-type]
         with meter.track("calibrate"):
@@ -142,7 +154,27 @@ def measure_at_rest(
                     problems.append(f"{channel.id} ({channel.name}) is not calibrated: {fault}.")
                 else:
                     measured.append(_calibration(channel, rest, steps_of(changes.get(channel, []))))
+        if load is not None and measured:
+            fault = run_calls(meter, load, clock=clock, sleep=sleep, progress=progress)
+            meter.flush()
+            with meter.sampler.alone():
+                for trace in meter.sampler.traces:
+                    reason = not_learned(trace, fault)
+                    problems += [reason] if reason else []
+                    measured = [_with_ramp(one, trace.channel, trace.conclude()) for one in measured]
     return measured, problems
+
+
+def _with_ramp(one: Calibration, channel: Channel, ramp: Ramp | None) -> Calibration:
+    """Add what was learned of a channel to its calibration."""
+    if one.id != channel.id or ramp is None:
+        return one
+    latency, window = ramp
+    if latency is not None:
+        one = replace(one, latency_s=latency.value_s, latency_error_s=latency.error_s)
+    if window is not None:
+        one = replace(one, window_s=window.value_s, window_error_s=window.error_s)
+    return one
 
 
 def _calibration(channel: Channel, rest: Rest, steps: Steps | None) -> Calibration:
@@ -204,9 +236,17 @@ def _table(channels: Sequence[Calibration]) -> Table:
         table.add_column(title, overflow="fold")
     for title in ("idle", "renewed every"):
         table.add_column(title, justify="right", no_wrap=True)
+    learned = [title for title in ("latency", "window") if any(getattr(one, title) for one in channels)]
+    for title in learned:
+        table.add_column(title, justify="right", no_wrap=True)
     for one in channels:
         idle = quantity(one.idle_w, "W", one.spread_w)
         period = "" if one.period_s is None else quantity(one.period_s, "s", one.jitter_s, largest=0)
-        cells = (f"  {one.id}", printable(one.name), f"{one.source} {one.method}", idle, period)
+        more = [_estimate(getattr(one, title)) for title in learned]
+        cells = (f"  {one.id}", printable(one.name), f"{one.source} {one.method}", idle, period, *more)
         table.add_row(*map(Text, cells))
     return table
+
+
+def _estimate(known: Estimate | None) -> str:
+    return "" if known is None else quantity(known.value_s, "s", known.error_s, largest=0)

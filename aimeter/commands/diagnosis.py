@@ -37,6 +37,12 @@ class MeterReport:
         idle_w: Idle power as `aimeter calibrate` has measured it; None if there is no calibration to be used.
         idle_spread_w: Its standard deviation then.
         idle_age_s: How long ago that was.
+        learned_window_s: The window as learned here or by `aimeter calibrate --load`; None if it was not. It is used
+            in place of the documented one, if that is not a possible value.
+        learned_window_error_s: Its 95 % half-width.
+        learned_latency_s: How late the published value is, likewise; nobody documents that, and none is assumed.
+        learned_latency_error_s: Its 95 % half-width.
+        learned_age_s: How long ago they were learned.
     """
 
     id: str
@@ -58,6 +64,11 @@ class MeterReport:
     idle_age_s: float | None = None
     observed_period_error_s: float | None = None
     window_s: float = 0.0
+    learned_window_s: float | None = None
+    learned_window_error_s: float | None = None
+    learned_latency_s: float | None = None
+    learned_latency_error_s: float | None = None
+    learned_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from aimeter.sinks import open_log
 from aimeter.trace import DEAD_AFTER_S
 
 if TYPE_CHECKING:
+    from aimeter.ramp import Estimate
     from aimeter.trace import Trace
 
 WATCH_S = 1.0
@@ -101,16 +102,39 @@ def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagn
 
 
 def _at_rest(report: MeterReport, channel: Channel | None, stored: Calibrations) -> MeterReport:
-    """Add what is known of a channel's idle power."""
+    """Add what a calibration knows of a channel: its idle power, and how its sensor responds."""
     known = None if channel is None else stored.of(channel)
     if known is None:
         return report
     age_s = stored.age_s(known)
-    return replace(report, idle_w=known.idle_w, idle_spread_w=known.spread_w, idle_age_s=age_s)
+    report = replace(report, idle_w=known.idle_w, idle_spread_w=known.spread_w, idle_age_s=age_s)
+    return _responding(report, known.latency, known.window, age_s)
+
+
+def _responding(
+    report: MeterReport, latency: Estimate | None, window: Estimate | None, age_s: float
+) -> MeterReport:
+    if latency is not None:
+        report = replace(
+            report,
+            learned_latency_s=latency.value_s,
+            learned_latency_error_s=latency.error_s,
+            learned_age_s=age_s,
+        )
+    if window is not None:
+        report = replace(
+            report,
+            learned_window_s=window.value_s,
+            learned_window_error_s=window.error_s,
+            learned_age_s=age_s,
+        )
+    return report
 
 
 def _as_learned(report: MeterReport, trace: Trace | None, began_s: float) -> MeterReport:
-    """Put what the sampler has learned of a counter's steps in the place of means over what was read."""
+    """Put what the sampler has learned of a sensor in the place of means over what was read."""
+    if trace is not None and trace.response is not None:
+        report = _responding(report, *trace.response.ramp, age_s=0.0)
     period = None if trace is None else trace.learned_period
     if trace is None or period is None:
         return report

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aimeter.commands.diagnosis import METERED, PARTLY
+from aimeter.ramp import CLEARLY
 from aimeter.report.units import printable, quantity
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _meters(meters: tuple[MeterReport, ...]) -> Table:
     rested = any(meter.idle_w is not None for meter in meters)
     windowed = any(meter.window_s for meter in meters)
     titles = ("power", *(["idle"] if rested else []), "error", "period", *(["seen"] if seen else []))
-    for title in (*titles, *(["mean over"] if windowed else []), "reading"):
+    for title in (*titles, *(["window"] if windowed else []), "reading"):
         table.add_column(title, justify="right", no_wrap=True)
     for meter in meters:
         cells = (
@@ -105,7 +106,25 @@ def _time(seconds: float) -> str:
 
 def _remarks(meter: MeterReport) -> list[str | Text]:
     remarks = [f"not metered: {meter.fault}"] if meter.fault else []
-    return [f"  {meter.id}: {remark}" for remark in (*remarks, *meter.notes)]
+    return [f"  {meter.id}: {remark}" for remark in (*remarks, *_learned(meter), *meter.notes)]
+
+
+def _learned(meter: MeterReport) -> list[str]:
+    """Return what was learned of how a sensor responds, and whether it is used in place of what is documented."""
+    told = []
+    late_s, late_error_s = meter.learned_latency_s, meter.learned_latency_error_s
+    if late_s is not None and late_error_s is not None:
+        how = "used" if late_s > CLEARLY * late_error_s else "taken as none"
+        told.append(f"latency {quantity(late_s, 's', late_error_s, largest=0)}, {how}")
+    wide_s, wide_error_s = meter.learned_window_s, meter.learned_window_error_s
+    if wide_s is not None and wide_error_s is not None:
+        differs = abs(wide_s - meter.window_s) > CLEARLY * wide_error_s
+        documented = f"the documented {_time(meter.window_s)}"
+        how = f"used in place of {documented}" if differs else f"not told from {documented}"
+        told.append(f"window {quantity(wide_s, 's', wide_error_s, largest=0)}, {how}")
+    if not told or meter.learned_age_s is None:
+        return []
+    return [f"learned {_age(meter.learned_age_s)} ago: {'; '.join(told)}"]
 
 
 def _by_weight(diagnosis: Diagnosis) -> list[Finding]:

@@ -118,6 +118,7 @@ PROFILES: dict[str, Profile] = {
     "H100, every tenth reading 30 ms": _counter(burst_s=0.03, burst_every=10),
     "H100, steps late by up to 5 ms": _counter(jitter_s=0.005),
     "H100, steps late by up to 40 ms": _counter(jitter_s=0.04),
+    "H100, counter 15 ms late": _counter(counter_latency_s=0.015),
     "H100, sampler starved": Profile((Gpu("h100"),), starved=0.1),
     "H100, gain 0.955": _gain(0.955),
     "H100, gain 0.9": _gain(0.9),
@@ -127,6 +128,7 @@ PROFILES: dict[str, Profile] = {
     "H100, power sticks": Profile((Gpu("h100", fault=_freeze(FIELD_INSTANT)),)),
     "H100, no counter": Profile((Gpu("h100", {}, COUNTER_ABSENT),)),
     "A100, no counter, 104 ms": Profile((Gpu("a100", {"instant_period_s": 0.104}, COUNTER_ABSENT),)),
+    "A100, no counter, window 18 ms": Profile((Gpu("a100", {"instant_window_s": 0.018}, COUNTER_ABSENT),)),
     "RTX 3090, no counter": Profile((Gpu("rtx3090", {}, COUNTER_ABSENT),)),
     "RTX 3090, no counter, late by up to 5 ms": Profile(
         (Gpu("rtx3090", {"jitter_s": 0.005}, COUNTER_ABSENT),)

@@ -46,8 +46,9 @@ static const char *const function_names[] = { FUNCTIONS(AS_TEXT) };
 
 /* From start_s on, power goes from from_w towards target_w with time constant tau_s (0: at once). */
 typedef struct { double start_s, target_w, tau_s, from_w, before_j; } Segment;
-typedef struct { double period_s, window_s, phase_s; } PowerSensor;
-typedef struct { double period_s, phase_s, gain, start_j, reset_s; } Counter;
+/* What a meter publishes is latency_s old: it tells of the time up to latency_s before. */
+typedef struct { double period_s, window_s, phase_s, latency_s; } PowerSensor;
+typedef struct { double period_s, phase_s, gain, start_j, reset_s, latency_s; } Counter;
 /* A code to return, or a raw value (mW, mJ) to give instead of the true one; for some calls, from a time on. */
 typedef struct { int active, code; double value, after_s; long calls; } Fault;
 typedef struct { char uuid[TEXT]; unsigned gpu_instance, compute_instance; } Mig;
@@ -177,7 +178,7 @@ static uint64_t milli(double value) { return value > 0 ? (uint64_t)(value * 1e3 
 
 static double sensed_w(const Device *d, const PowerSensor *sensor, double t)
 {
-    double end = published_at(t, sensor->period_s, sensor->phase_s, d->jitter_s), watts;
+    double end = published_at(t, sensor->period_s, sensor->phase_s, d->jitter_s) - sensor->latency_s, watts;
     if (sensor->window_s > 0)
         watts = (energy_until(d, end) - energy_until(d, end - sensor->window_s)) / sensor->window_s;
     else
@@ -189,7 +190,7 @@ static double sensed_w(const Device *d, const PowerSensor *sensor, double t)
 static double counted_j(const Device *d, double t)
 {
     const Counter *c = &d->counter;
-    double end = published_at(t, c->period_s, c->phase_s, d->jitter_s);
+    double end = published_at(t, c->period_s, c->phase_s, d->jitter_s) - c->latency_s;
     if (end >= c->reset_s)
         return c->gain * (energy_until(d, end) - energy_until(d, c->reset_s));
     return c->start_j + c->gain * energy_until(d, end);
@@ -241,12 +242,12 @@ static const struct { const char *key; size_t offset; } numbers[] = {
     NUMBER("jitter_s", jitter_s),
     NUMBER("mig_mode", mig_mode),
     NUMBER("instant_period_s", instant.period_s), NUMBER("instant_window_s", instant.window_s),
-    NUMBER("instant_phase_s", instant.phase_s),
+    NUMBER("instant_phase_s", instant.phase_s), NUMBER("instant_latency_s", instant.latency_s),
     NUMBER("average_period_s", average.period_s), NUMBER("average_window_s", average.window_s),
-    NUMBER("average_phase_s", average.phase_s),
+    NUMBER("average_phase_s", average.phase_s), NUMBER("average_latency_s", average.latency_s),
     NUMBER("counter_period_s", counter.period_s), NUMBER("counter_phase_s", counter.phase_s),
     NUMBER("counter_gain", counter.gain), NUMBER("counter_start_j", counter.start_j),
-    NUMBER("counter_reset_s", counter.reset_s),
+    NUMBER("counter_reset_s", counter.reset_s), NUMBER("counter_latency_s", counter.latency_s),
 };
 
 static Function function_named(const char *name)
