@@ -208,8 +208,9 @@ class Glimpses:
             if one.end_s > step.end_s:
                 amount -= one.end_j - step.end_j
                 variance += (one.end_half_j / 1.96) ** 2
-            if step.activity.edges(*(window_s[:, None] + [[-one.half_s], [one.half_s]]))[0]:
-                variance += (mean_w * (_BLUR * (one.end_s - one.begin_s) + one.half_s) / 1.96) ** 2
+            blur_s = _BLUR * (one.end_s - one.begin_s) + one.half_s
+            if step.activity.edges(*(window_s[:, None] + [[-blur_s], [blur_s]]))[0]:
+                variance += (mean_w * blur_s / 1.96) ** 2
             variance += float(np.sum((_UNEVEN * mean_w * part * (1 - part / lengths)) ** 2))
             conditions.append(part)
             amounts.append(amount)

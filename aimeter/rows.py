@@ -28,6 +28,9 @@ Mask = npt.NDArray[np.bool_]
 
 _WORST: dict[str, int] = {"none": 0, "counter": 1, "power": 2, "estimate": 3}
 
+_LITTLE = 0.1
+"""A device of which a call's share is known less well than to this part can tell little of it."""
+
 
 class Context(NamedTuple):
     """What the rows of one delivery have in common.
@@ -50,6 +53,17 @@ class Context(NamedTuple):
 def epoch_s(now_s: float) -> float:
     """Return the wall-clock time at 0 of the monotonic clock, which reads `now_s` just now."""
     return time.time() - now_s
+
+
+def together(resolution_j: Array, energy_j: Array) -> Array:
+    """Return the resolution of calls from those of devices, one device a row.
+
+    A device that can tell little of a call cannot because of how the call's power lies in time, and that is alike on
+    all devices: such errors add up. Others are of the times of readings, and independent.
+    """
+    alike = np.where(resolution_j > _LITTLE * energy_j, resolution_j, 0.0)
+    summed: Array = np.sqrt(alike.sum(axis=0) ** 2 + ((resolution_j - alike) ** 2).sum(axis=0))
+    return summed
 
 
 def error_j(resolution_j: Array, calibration_j: Mapping[str, Array]) -> Array:
@@ -169,7 +183,7 @@ def _joules(figures: Figures, traces: Sequence[Trace]) -> dict[str, Sequence[flo
         calibration[cause] = calibration.get(cause, 0.0) + channel.relative_error * drawn
     idle_w = np.array([np.nan if trace.idle_w is None else trace.idle_w for trace in traces])[:, None]
     idle = np.where(metered, np.minimum(idle_w * figures.idle_s, joules), 0.0).sum(axis=0)
-    resolution = np.sqrt((np.where(metered, figures.resolution_j, 0.0) ** 2).sum(axis=0))
+    resolution = together(np.where(metered, figures.resolution_j, 0.0), figures.energy_j)
     known = _any(metered)
     energy_j = _where(known, energy)
     return {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aimeter
+from aimeter.rows import together
 from aimeter.testing import FakeClock, FakeSensor
 
 
@@ -354,3 +356,10 @@ def test_children_heavier_than_their_parent_lie_within_their_error(period_s):
     clock.sleep(2.0)
     inside = sum(abs(step.energy_j - truth) <= step.error_j for step, truth in children)
     assert inside >= 0.95 * len(children)
+
+
+def test_errors_of_devices_add_up_where_the_cause_is_the_call():
+    """Devices that can tell little of a call are off alike; what is off by the times of readings is independent."""
+    energy = np.array([[10.0, 10.0], [10.0, 10.0], [100.0, 100.0]])
+    resolution = np.array([[4.0, 0.3], [5.0, 0.4], [1.2, 1.2]])
+    assert together(resolution, energy) == pytest.approx([np.hypot(9.0, 1.2), 1.3])

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimeter.activity import Activity
+from aimeter.quiet import Power, quiet_power
 from aimeter.ramp import Estimate
 from aimeter.sensors.base import Channel, Outcome, Reading
-from aimeter.trace import DEAD_AFTER_S, Difference, Power, Step, Trace, difference, quiet_power
+from aimeter.trace import DEAD_AFTER_S, Difference, Step, Trace, difference
 
 
 def channel(**changes):
