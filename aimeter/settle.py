@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .activity import NO_ACTIVITY, Activity, Array
-from .timeline import Points, half_width, read
+from .timeline import Points, half_width, moved, read
 
 if TYPE_CHECKING:
     from .call import Call
@@ -455,7 +455,8 @@ class Shares:
         share_after = np.divide(1.0, after, out=np.zeros_like(after), where=after > 0)
         both = (share > 0) & (share_after > 0)
         for k, one in enumerate(points_read):
-            error = np.hypot(half_width(one), one.shift_j) * (share_after - share) * both
+            off = np.sqrt(half_width(one) ** 2 + one.phase_j**2 + one.shift_j**2)
+            error = off * (share_after - share) * both
             spread = self._spread[k] + np.cumsum(error**2)
             points[:, k] = (*one, spread, spread - error**2)
         return points
@@ -517,30 +518,18 @@ class Shares:
         window = stop[_ENERGY] - start[_ENERGY]
         began, ended = Points(*start[:_SPREAD]), Points(*stop[:_SPREAD])
         alone = np.divide(total, window, out=np.zeros_like(total), where=window > 0)
-        part_begun, part_ended = weight / np.maximum(leaves, weight), held / np.maximum(before[end], weight)
-        variance = (
-            (half_width(began) * part_begun) ** 2
-            + (half_width(ended) * part_ended) ** 2
-            + (ended.shift_j * part_ended - began.shift_j * part_begun) ** 2
-            # Whoever has nearly all of a device loses nothing to others, whatever the weights of its own children.
-            + np.minimum(10 * (1 - alone), 1.0)
-            * weight**2
-            * np.maximum(stop[_SPREAD_BEFORE] - start[_SPREAD], 0.0)
-            + 1.96**2 * np.maximum(ended.variance_j2 - began.variance_j2, 0.0) * alone**2
-        )
         duration = np.array([close.entry.call.end_s - close.entry.call.start_s for close in closes])
         lapse = np.array([books.time_s[e] for e in end]) - np.array(
             [close.entry.call.start_s for close in closes]
         )
         duration = np.maximum(np.minimum(duration, lapse), 0.0)
         covered = np.minimum(ended.covered_s - began.covered_s, duration)
-        resolution = np.sqrt(variance)
-        bound = np.maximum(ended.high_j - began.low_j + ended.shift_j + began.shift_j, 0.0)
-        counted = np.array([trace.curve.counted for trace in self.traces], dtype=bool)[:, None]
-        resolution = np.where(counted, np.minimum(resolution, np.maximum(bound - total, total)), resolution)
-        limit_w = np.array([trace.curve.limit_w for trace in self.traces])[:, None]
-        most = np.where(duration > 0, limit_w * np.where(duration > 0, duration, 1.0), np.inf)
-        resolution = np.minimum(resolution, np.maximum(most - total, total))
+        # Whoever has nearly all of a device loses nothing to others, whatever the weights of its own children.
+        shared = np.minimum(10 * (1 - alone), 1.0) * weight**2
+        variance = shared * np.maximum(stop[_SPREAD_BEFORE] - start[_SPREAD], 0.0)
+        variance += 1.96**2 * np.maximum(ended.variance_j2 - began.variance_j2, 0.0) * alone**2
+        parts = weight / np.maximum(leaves, weight), held / np.maximum(before[end], weight)
+        resolution = self._resolution(began, ended, parts, variance, duration, total)
         power = np.array([trace.last_power_w for trace in self.traces])[:, None]
         died = np.array([trace.died_s for trace in self.traces])[:, None]
         alive = np.array([trace.alive for trace in self.traces], dtype=bool)[:, None]
@@ -569,6 +558,41 @@ class Shares:
             np.maximum(sharers, 1.0),
             suspended,
         )
+
+    def _resolution(
+        self,
+        began: Points,
+        ended: Points,
+        parts: tuple[Array, Array],
+        variance: Array,
+        duration: Array,
+        total: Array,
+    ) -> Array:
+        """Return the 95 % half-width of what calls used of each device, shape (traces, calls).
+
+        Args:
+            began: The curves where each call began.
+            ended: The curves where each call ended.
+            parts: The call's share of the power at its begin and at its end.
+            variance: Square of the half-width of what happened in between.
+            duration: The calls' seconds.
+            total: What they used.
+        """
+        first, last = parts
+        steady_s = np.array([trace.curve.steady_s for trace in self.traces])[:, None]
+        phases, shifts = (
+            (began.phase_j * first, ended.phase_j * last),
+            (began.shift_j * first, ended.shift_j * last),
+        )
+        variance = variance + (half_width(began) * first) ** 2 + (half_width(ended) * last) ** 2
+        resolution = np.sqrt(variance + moved(phases, shifts, duration, steady_s))
+        room = ended.shift_j + began.shift_j + ended.phase_j + began.phase_j
+        bound = np.maximum(ended.high_j - began.low_j + room, 0.0)
+        counted = np.array([trace.curve.counted for trace in self.traces], dtype=bool)[:, None]
+        resolution = np.where(counted, np.minimum(resolution, np.maximum(bound - total, total)), resolution)
+        limit_w = np.array([trace.curve.limit_w for trace in self.traces])[:, None]
+        most = np.where(duration > 0, limit_w * np.where(duration > 0, duration, 1.0), np.inf)
+        return np.asarray(np.minimum(resolution, np.maximum(most - total, total)))
 
     def _by_device(self, covered: Array) -> Array:
         """Add up the time covered by the traces of one device: one takes over where another ended."""
@@ -632,7 +656,7 @@ class Shares:
 
 
 _ENERGY, _COVERED = 0, 3
-_SPREAD, _SPREAD_BEFORE, _POINTS = 6, 7, 8
+_SPREAD, _SPREAD_BEFORE, _POINTS = 7, 8, 9
 
 
 def _widen(values: Array, by: int) -> npt.NDArray[np.float64]:

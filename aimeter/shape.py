@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from .activity import Activity, Array, Quiet
 
-LINES = 12
-TIME, JOULES, UNCERTAINTY, HALF, ROUND, SHIFT, IDLE, GLOW, TAU, SPREAD, COVERED, VARIANCE = range(LINES)
+LINES = 13
+TIME, JOULES, UNCERTAINTY, HALF, ROUND, PHASE, SHIFT, IDLE, GLOW, TAU, SPREAD, COVERED, VARIANCE = range(
+    LINES
+)
 """The lines of knots in a table: see `aimeter.timeline.Curve.append`; the last two are running sums."""
 
 NOTHING_J = 1e-9
@@ -90,7 +92,8 @@ class Shape(NamedTuple):
         worked_j: What of that lies before each time.
         unlike_j: 95 % half-width of that.
         other_j: 95 % half-width of everything else.
-        shift_j: 95 % half-width of what a common error of the knots' times makes of it.
+        phase_j: 95 % half-width of what an error of the knots' times makes of it that neighbours have in common.
+        shift_j: 95 % half-width of what one makes of it that all have in common.
         fits: Calls were open, and the stretch holds more than the quiet power.
         busy: Calls were open.
         known: The quiet power is known.
@@ -104,20 +107,21 @@ class Shape(NamedTuple):
     worked_j: Array
     unlike_j: Array
     other_j: Array
+    phase_j: Array
     shift_j: Array
     fits: npt.NDArray[np.bool_]
     busy: npt.NDArray[np.bool_]
     known: npt.NDArray[np.bool_]
     mixed: npt.NDArray[np.bool_]
 
-    def read(self, begin_j: Array, part: Array) -> tuple[Array, Array, Array]:
-        """Return the energy at each time, its 95 % half-width, and that of what shifts all alike."""
+    def read(self, begin_j: Array, part: Array) -> tuple[Array, Array, Array, Array]:
+        """Return the energy at each time, its 95 % half-width, and those of what shifts neighbours and all alike."""
         shaped = np.where(self.fits, self.quiet_j + self.worked_j, self.quiet_j * self.scale)
         usable = self.known & (self.fits | (self.scale > 0))
         shaped = np.where(usable, np.clip(shaped, 0.0, self.step_j), part * self.step_j)
         well = self.known & (self.fits | ~self.busy)
         likely = np.where(well, np.hypot(self.unlike_j, self.other_j), np.inf)
-        return begin_j + shaped, likely, np.where(well, self.shift_j, 0.0)
+        return begin_j + shaped, likely, np.where(well, self.phase_j, 0.0), np.where(well, self.shift_j, 0.0)
 
 
 def shape_of(time: Array, before: Array, after: Array, activity: Activity) -> Shape | None:
@@ -171,15 +175,18 @@ def shape_of(time: Array, before: Array, after: Array, activity: Activity) -> Sh
     resting = np.divide(quiet_all, rest_all, out=step / np.maximum(end - begin, 1e-12), where=rest_all > 0)
     working = np.divide(excess, open_all, out=resting.copy(), where=busy)
     knots, lever = np.concatenate([begin, end]), np.concatenate([1 - held, held])
-    half, common = (np.concatenate([before[line], after[line]]) for line in (HALF, SHIFT))
+    half, phase, common = (np.concatenate([before[line], after[line]]) for line in (HALF, PHASE, SHIFT))
     open_then = activity.is_open(knots)
-    shift = lever * np.where(open_then, np.tile(working, 2), np.tile(resting, 2)) * common
+    moved = lever * np.where(open_then, np.tile(working, 2), np.tile(resting, 2))
+    together = half + phase + common
     # Whether a call that begins or ends at a knot had done so by then is not known.
-    unclear = activity.changes_near(knots, half + common)
+    unclear = activity.changes_near(knots, together)
     power = np.where(open_then | unclear, np.tile(working, 2), np.tile(resting, 2))
-    timing = lever * power * (half + np.where(unclear, common, 0.0))
-    timing, shift = np.hypot(*timing.reshape(2, -1)), shift.reshape(2, -1).sum(axis=0)
+    timing = np.hypot(*(lever * power * np.where(unclear, together, half)).reshape(2, -1))
+    phase, shift = ((moved * one).reshape(2, -1).sum(axis=0) for one in (phase, common))
     rounding = np.maximum(before[ROUND], after[ROUND])
     other = np.sqrt(deviation**2 + timing**2 + rounding**2)
     worked = excess * open_part
-    return Shape(step, quiet_now, scale, excess, worked, unlike, other, shift, fits, busy, known, mixed)
+    return Shape(
+        step, quiet_now, scale, excess, worked, unlike, other, phase, shift, fits, busy, known, mixed
+    )

@@ -31,6 +31,7 @@ from .shape import (
     JOULES,
     LINES,
     NOTHING_J,
+    PHASE,
     ROUND,
     SHIFT,
     SPREAD,
@@ -51,6 +52,9 @@ _WHOLE = 0.9
 _UNSEEN = 0.5
 """A swing below this part of the greatest one is next to nothing."""
 
+_STEP = 0.25
+"""Even ends of one moment are told by the knots around them, which are a step apart: a quarter of what is steady."""
+
 _HEADROOM = 10.0
 """A device whose limit is unknown may draw this many times the highest mean power seen between two knots."""
 
@@ -60,7 +64,7 @@ class Points(NamedTuple):
 
     Attributes:
         energy_j: Best estimate of the joules since the curve began.
-        low_j: What the true value cannot be below, with 95 % confidence or better, but for `shift_j`.
+        low_j: What the true value cannot be below, with 95 % confidence or better, but for `phase_j` and `shift_j`.
         high_j: What the true value cannot be above.
         covered_s: Seconds since the curve began in which it was really metered.
         variance_j2: Running variance of the sampling error; a difference of two belongs to the time between.
@@ -71,6 +75,8 @@ class Points(NamedTuple):
     high_j: Array
     covered_s: Array
     variance_j2: Array
+    phase_j: Array
+    """95 % half-width of what the energy is off by if knots near one another are off in time by the same."""
     shift_j: Array
     """95 % half-width of what the energy is off by if all knots are off in time by the same."""
 
@@ -103,6 +109,8 @@ class Curve:
         self._limit_w = max_power_w or 0.0
         self._limit_known = max_power_w is not None
         self.reach_s = reach_s
+        self.steady_s = 0.0
+        """For about so long knots are off in time by the same; 0 if they are not."""
         self.finer: Finer | None = None
         """What shapes steps in which calls meet."""
         self.doubted_s = -np.inf
@@ -127,7 +135,8 @@ class Curve:
     @property
     def details(self) -> Array:
         """The same with the half-widths of each knot's time, and of its joules if that were exact, shape (5, n)."""
-        return self._buffer[:5, self._first : self._size]
+        block = self._buffer[:, self._first : self._size]
+        return np.vstack([block[:3], block[HALF] + block[PHASE], block[ROUND]])
 
     @property
     def limit_w(self) -> float:
@@ -149,6 +158,7 @@ class Curve:
         *,
         half_s: float = 0.0,
         rounding_j: float = 0.0,
+        phase_s: float = 0.0,
         shift_s: float = 0.0,
         quiet: Quiet = UNKNOWN,
         variance_j2: float = 0.0,
@@ -161,6 +171,7 @@ class Curve:
             uncertainty_j: 95 % half-width of `energy_j` at `time_s`.
             half_s: 95 % half-width of `time_s`.
             rounding_j: 95 % half-width of `energy_j` if its time were exact.
+            phase_s: 95 % half-width of what the times of this knot and those near it are off by, in addition.
             shift_s: 95 % half-width of what the times of all knots are off by, in addition.
             quiet: What the device draws while no call is open; shapes the stretch.
             variance_j2: Variance that sampling adds over the stretch.
@@ -169,14 +180,14 @@ class Curve:
         if span_s and not self._limit_known:
             self._limit_w = max(self._limit_w, _HEADROOM * (energy_j - self.energy_j) / span_s)
         self._put(
-            (time_s, energy_j, uncertainty_j, half_s, rounding_j, shift_s, *quiet),
+            (time_s, energy_j, uncertainty_j, half_s, rounding_j, phase_s, shift_s, *quiet),
             self._covered_s + span_s,
             self._variance_j2 + variance_j2,
         )
 
     def append_gap(self, time_s: float) -> None:
         """Add a knot that ends an unmetered stretch: no energy, no coverage."""
-        errors = self._buffer[[UNCERTAINTY, HALF, ROUND, SHIFT], self._size - 1].tolist()
+        errors = self._buffer[[UNCERTAINTY, HALF, ROUND, PHASE, SHIFT], self._size - 1].tolist()
         knot = (time_s, self.energy_j, *errors, *UNKNOWN)
         self._put(knot, self._covered_s, self._variance_j2)
 
@@ -219,7 +230,7 @@ class Curve:
         """Read a curve of less than two knots."""
         energy = np.full(times_s.shape, self._buffer[JOULES, self._first] if len(self) else 0.0)
         nothing = np.zeros_like(energy)
-        return Points(energy, energy, energy, nothing, nothing, nothing)
+        return Points(energy, energy, energy, nothing, nothing, nothing, nothing)
 
     def bounds(
         self,
@@ -295,7 +306,8 @@ class Curve:
         """
         start, end = self.at(np.asarray(t0_s, float), activity), self.at(np.asarray(t1_s, float), activity)
         joules = end.energy_j - start.energy_j
-        return joules, resolution(start, end, joules)
+        apart_s = np.asarray(t1_s, float) - np.asarray(t0_s, float)
+        return joules, resolution(start, end, joules, apart_s, self.steady_s)
 
 
 def read(
@@ -319,13 +331,10 @@ def read(
                 _refine(curve, curve.finer, shape, first, right, time, before, after, activity)
     if shape is None:
         nothing = np.zeros_like(part)
-        energy, likely, shift = (
-            before[JOULES] + (after[JOULES] - before[JOULES]) * part,
-            nothing + np.inf,
-            nothing,
-        )
+        phase = shift = nothing
+        energy, likely = before[JOULES] + (after[JOULES] - before[JOULES]) * part, nothing + np.inf
     else:
-        energy, likely, shift = shape.read(before[JOULES], part)
+        energy, likely, phase, shift = shape.read(before[JOULES], part)
     covered, variance = (before[line] + (after[line] - before[line]) * part for line in (COVERED, VARIANCE))
     points = []
     stretches = iter(enumerate(found))
@@ -337,29 +346,49 @@ def read(
         own = slice(number * times_s.size, (number + 1) * times_s.size)
         one = energy[own]
         low, high = curve.bounds(right, time[own], one, likely[own], before[:, own], after[:, own])
-        points.append(Points(one, low, high, covered[own], variance[own], shift[own]))
+        points.append(Points(one, low, high, covered[own], variance[own], phase[own], shift[own]))
     return points
 
 
 def half_width(points: Points) -> Array:
-    """Return the 95 % half-width of the energy at each point, but for what shifts all points alike."""
+    """Return the 95 % half-width of the energy at each point, but for what shifts others alike."""
     return np.maximum(points.energy_j - points.low_j, points.high_j - points.energy_j)
 
 
-def resolution(start: Points, end: Points, joules: Array) -> Array:
+def resolution(start: Points, end: Points, joules: Array, apart_s: Array, steady_s: float) -> Array:
     """Return the 95 % half-width of the energy between `start` and `end`.
 
-    The errors of the two ends are independent and add in quadrature, with the sampling variance in between; what all
-    knots are off by in time cancels as far as the powers at the two ends are alike. No estimate can be further off than the bounds of the two ends allow.
+    The errors of the two ends are independent and add in quadrature, with the sampling variance in between. What knots
+    are off by in time together cancels as far as the powers at the two ends are alike, see `moved`. No estimate can be
+    further off than the bounds of the two ends allow.
     """
     sampled = 1.96**2 * np.maximum(end.variance_j2 - start.variance_j2, 0.0)
-    shift = end.shift_j - start.shift_j
-    independent = np.sqrt(half_width(start) ** 2 + half_width(end) ** 2 + shift**2 + sampled)
-    shifts = start.shift_j + end.shift_j
-    most = np.maximum(end.high_j - start.low_j + shifts, 0.0)
-    least = np.maximum(end.low_j - start.high_j - shifts, 0.0)
-    bounded: Array = np.minimum(independent, np.maximum(most - joules, joules - least) + np.sqrt(sampled))
+    independent = half_width(start) ** 2 + half_width(end) ** 2 + sampled
+    phases, shifts = (start.phase_j, end.phase_j), (start.shift_j, end.shift_j)
+    independent += moved(phases, shifts, apart_s, np.asarray(steady_s))
+    room = start.shift_j + end.shift_j + start.phase_j + end.phase_j
+    most = np.maximum(end.high_j - start.low_j + room, 0.0)
+    least = np.maximum(end.low_j - start.high_j - room, 0.0)
+    bounded: Array = np.minimum(
+        np.sqrt(independent), np.maximum(most - joules, joules - least) + np.sqrt(sampled)
+    )
     return bounded
+
+
+def moved(
+    phases_j: tuple[Array, Array], shifts_j: tuple[Array, Array], apart_s: Array, steady_s: Array
+) -> Array:
+    """Return the square of what is left of errors in time that the knots at two ends have in common.
+
+    Args:
+        phases_j: What the energy at either end is off by if the knots near it are off in time.
+        shifts_j: The same if all knots are.
+        apart_s: Time between the ends.
+        steady_s: Knots so far apart have no more than 1 / e of the former in common; 0 if there is nothing like it.
+    """
+    near = np.where(steady_s > 0, np.exp(-apart_s / np.maximum(steady_s, 1e-12) - _STEP), 0.0)
+    (first, last), (begun, ended) = phases_j, shifts_j
+    return np.asarray((ended - begun) ** 2 + first**2 + last**2 - 2 * near * first * last)
 
 
 def _refine(

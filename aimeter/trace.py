@@ -73,6 +73,9 @@ _LIKELY = 0.85
 """Where steps are foretold, bounds from many of them overlap, and 95 % of the steps lie within this part of what is
 left: see tests/test_staircase.py."""
 
+_MEMORY = 4
+"""For about so many steps the phase of a staircase stays off by the same: until a look corrects it."""
+
 _SLOWER = 1.2
 """How much longer the shortest look is taken to be from one look to the next, so that long ones are not forgotten."""
 
@@ -497,16 +500,19 @@ class Trace:
             rounding += self._average.error_j
         uncertainty = (half + self.latency.error_s) * around + rounding
         # Which moment of a look its value is of, is the sensor's habit: the knots are off by the same, and by latency.
-        habit = min(half, self._look_s / 2)
+        habit, phase = min(half, self._look_s / 2), 0.0
         own, shift = half - habit, math.hypot(habit, self.latency.error_s)
         if self._stairs is not None and self._stairs.known:
-            own = _LIKELY * max(own, min(half, 2 * self._stairs.jitter_s))
+            # Steps that are foretold from one another are off together, but for the sensor's jitter.
+            own, phase = min(half, 2 * self._stairs.jitter_s), _LIKELY * own
+            curve.steady_s = _MEMORY * self.period_s
         curve.append(
             time,
             curve.energy_j + joules,
             uncertainty,
             half_s=own,
             rounding_j=rounding,
+            phase_s=phase,
             shift_s=shift,
             quiet=self.quiet,
         )

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from aimeter.staircase import Staircase, When
+from aimeter.trace import _LIKELY
 
 
 def watch(true_period_s, documented_s, jitter_s, *, seconds=50.0, interval_s=0.05, seed=1):
@@ -43,6 +44,24 @@ def test_steady_steps_are_found(true_period_s, documented_s):
     halves = sorted(when.half_s for when, _ in said)
     assert halves[len(halves) // 2] < max(true_period_s / 50, 0.005)
     assert looks_per_s < max(1.6 / min(true_period_s, 0.05), 5.0)
+
+
+def test_most_steps_lie_near_the_middle():
+    """Where steps are foretold, 95 % of them lie within the part of the bracket that the bars are made of."""
+    _, said, _ = watch(0.1, 0.1, 0.0, seconds=200.0)
+    off = sorted(abs(when.middle_s - truth) / when.half_s for when, truth in said)
+    assert off[int(0.95 * len(off))] < _LIKELY
+
+
+def test_a_step_that_does_not_come_is_noticed():
+    """A look after the time at which a step was to come raises a doubt at once, not only when it does come."""
+    stairs, said, _ = watch(0.1, 0.1, 0.0)
+    last, _ = said[-1]
+    before = stairs.jitter_s
+    assert stairs.next_look_s(last.latest_s + 0.01, 0.05) < last.latest_s + 0.15
+    assert stairs.jitter_s == before
+    stairs.next_look_s(last.latest_s + 0.15, 0.05)
+    assert stairs.jitter_s > before
 
 
 @pytest.mark.parametrize("jitter_s", [0.001, 0.01])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimeter.activity import Activity, Quiet
-from aimeter.timeline import Curve
+from aimeter.timeline import Curve, moved
 
 steps = st.lists(
     st.tuples(st.floats(min_value=1e-3, max_value=2.0), st.floats(min_value=0.0, max_value=700.0)),
@@ -147,3 +147,15 @@ def test_a_part_time_sensor_may_have_missed_what_keeps_step_with_it():
     )
     assert nothing < 1e-6
     assert something >= missed_j
+
+
+@given(st.floats(0, 10), st.floats(0, 10), st.floats(0, 10), st.floats(0.01, 2))
+def test_errors_in_time_cancel_between_near_ends(first, last, apart_s, steady_s):
+    """What knots have in common is a difference where it is wholly common, and a sum of squares where it is not."""
+    one, other, nothing = np.array([first]), np.array([last]), np.zeros(1)
+    shifted = moved((nothing, nothing), (one, other), np.array([apart_s]), np.array([steady_s]))
+    assert shifted == pytest.approx([(last - first) ** 2])
+    phase = moved((one, other), (nothing, nothing), np.array([apart_s]), np.array([steady_s]))
+    assert (last - first) ** 2 - 1e-9 <= phase[0] <= first**2 + last**2 + 1e-9
+    alone = moved((one, other), (nothing, nothing), np.array([apart_s]), np.zeros(1))
+    assert alone == pytest.approx([first**2 + last**2])
