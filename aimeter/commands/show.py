@@ -27,6 +27,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
     if diagnosis.meters:
         console.print(_meters(diagnosis.meters))
     _print(console, [line for meter in diagnosis.meters for line in _remarks(meter)])
+    _print(console, _not_learned(diagnosis.meters))
     missing = [line for finding in _by_weight(diagnosis) for line in _told(finding, diagnosis)]
     if diagnosis.calibration.problem:
         where = f"- calibration {diagnosis.calibration.path}: {diagnosis.calibration.problem}"
@@ -125,6 +126,15 @@ def _learned(meter: MeterReport) -> list[str]:
     if not told or meter.learned_age_s is None:
         return []
     return [f"learned {_age(meter.learned_age_s)} ago: {'; '.join(told)}"]
+
+
+def _not_learned(meters: tuple[MeterReport, ...]) -> list[str | Text]:
+    """Return one line on the meters whose response nobody has learned yet."""
+    slow = [meter.id for meter in meters if meter.source == "nvml" and meter.learned_age_s is None]
+    if not slow:
+        return []
+    what = "latency is taken as none, and any window as documented; to learn them"
+    return [f"  {', '.join(slow)}: {what}: aimeter calibrate --load MODULE:FUNCTION"]
 
 
 def _by_weight(diagnosis: Diagnosis) -> list[Finding]:
