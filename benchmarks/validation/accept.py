@@ -52,7 +52,9 @@ def faults(cells: Iterable[Cell], balance: Mapping[tuple[str, str], float]) -> l
     """Return a line for each bound that is broken."""
     cells = list(cells)
     lines = [
-        line for profile in dict.fromkeys(one.profile for one in cells) for line in outside(profile, cells)
+        line
+        for profile in dict.fromkeys(one.profile for one in cells)
+        for line in outside(profile, cells) + unresolved(profile, cells)
     ]
     for kind in CONDITIONS:
         lines += errors(kind, cells) + widths(kind, cells)
@@ -90,10 +92,21 @@ def outside(profile: str, cells: Iterable[Cell]) -> list[str]:
     return [f"{profile}: too few truths inside `error_j` in {', '.join(named)}{why}"]
 
 
-def is_rare(one: Cell) -> bool:
-    """Return whether the truth lies inside `error_j` in too few calls to be chance."""
+def unresolved(profile: str, cells: Iterable[Cell]) -> list[str]:
+    """Return in which loads too few truths, by the sensor's own scale, lie inside `resolution_j`."""
+    named = [
+        f"{one.load} ({100 * one.within_resolution:.0f} %)"
+        for one in cells
+        if one.profile == profile and one.length == ALL and is_rare(one, one.within_resolution)
+    ]
+    return [f"{profile}: too few truths inside `resolution_j` in {', '.join(named)}"] if named else []
+
+
+def is_rare(one: Cell, inside: float | None = None) -> bool:
+    """Return whether the truth lies inside `error_j`, or in the part given, in too few calls to be chance."""
     count = known(one)
-    return count > 0 and chance_of(round(one.within_error * count), count) < CHANCE
+    part = one.within_error if inside is None else inside
+    return count > 0 and chance_of(round(part * count), count) < CHANCE
 
 
 def known(one: Cell) -> int:

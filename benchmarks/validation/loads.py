@@ -222,7 +222,7 @@ def regular(choose: random.Random, calls: int) -> Load:
             script.plateau(watts, busy_s, noise=0.01)
             script.spans.append(Span(begin, script.now_s))
             script.rest(quiet_s)
-        script.rest(choose.uniform(0.3, 2.0))
+        script.wait(choose.uniform(0.3, 2.0))
     return script.done()
 
 
