@@ -5,7 +5,8 @@ a power as well, the mean over a short window (25 ms of every 100 ms on A100 and
 amount, of a part of the step: together they narrow down what each stretch of calls drew.
 
 The two meters of a device differ in gain, and documents may be wrong about the window. So the gain is learned from
-windows in which nothing began or ended, and what lies at the edges of a window counts for little.
+windows in which nothing began or ended, latency and window from the ends of calls, and until they are, what lies at the
+edges of a window counts for little.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .ramp import Estimate
+from .response import Published, Response
 from .sensors.base import Outcome
 from .shape import UNLIKE, Step
 from .staircase import Staircase, When
@@ -44,9 +47,10 @@ _LEAST_GAIN_ERROR, _MOST_GAIN_ERROR = 0.005, 0.2
 _MEDIAN = 1.2533
 """Standard deviation of the median of normal values, times the root of their number, in theirs."""
 
-_BLUR = 0.3
-"""Part of a window by which it may be longer or shorter than documented: 18 instead of 25 ms have been found on
-nodes with an A100 ("Part-time Power Measurements", arXiv 2312.02741)."""
+_BLUR, _LATE = 0.3, 0.5
+"""Part of a window by which it may be longer or shorter than documented, and by which it may be late, until both are
+learned: 18 instead of 25 ms have been found on nodes with an A100, and a rise from 10 to 90 % in 50 ms, where 25 ms
+alone take 20 ("Part-time Power Measurements", arXiv 2312.02741)."""
 
 _SHARP = 0.2
 """A window whose end is known less well than to this part of it is left out."""
@@ -102,6 +106,9 @@ class Glimpses:
         self._same = 0
         self._new: deque[tuple[float, float, float]] = deque(maxlen=_REMEMBERED)
         self._known: deque[Glimpse] = deque(maxlen=_REMEMBERED)
+        self._latency = Estimate(0.0, _LATE * channel.window_s)
+        self._window = Estimate(channel.window_s, _BLUR * channel.window_s)
+        self._response = Response()
         self._gains: deque[float] = deque(maxlen=_GAINS)
         self._rough: deque[float] = deque(maxlen=_GAINS)
         curve.finer = self
@@ -134,24 +141,43 @@ class Glimpses:
         else:
             published = self._stairs.passed(reading.before_s)
             self._same += published is not None
-        if (
-            published is not None
-            and self._same < _STUCK
-            and published.half_s <= _SHARP * self._channel.window_s
-        ):
-            self._new.append((published.middle_s, published.half_s, reading.value))
+        if published is None:
+            return
+        half_s = published.half_s
+        self._response.publish(Published(published.middle_s, half_s, reading.value, math.nan))
+        if self._same < _STUCK and half_s <= _SHARP * self._window.value_s:
+            self._new.append((published.middle_s, half_s, reading.value))
+
+    def rest(self, since_s: float, until_s: float) -> None:
+        """Learn how late the power is and how far back it looks, from what was published after a call.
+
+        Args:
+            since_s: When a call was last open.
+            until_s: Until when none has been since.
+        """
+        late_s, window_s, period_s = self._latency.value_s, self._window.value_s, self._stairs.period_s
+        if self._response.rest(since_s, until_s, latency_s=late_s, window_s=window_s, period_s=period_s):
+            latency, window = self._response.ramp
+            if latency is not None and latency.error_s < self._latency.error_s:
+                self._latency = latency
+                self._gains.clear()
+            if window is not None and window.error_s < self._window.error_s:
+                self._window = window
+                self._gains.clear()
 
     def compare(self, activity: Activity) -> None:
         """Hold new glimpses against the counter's curve, as far as that is known: the gain is learned from them."""
-        new = [self._new.popleft() for _ in range(sum(end <= self._curve.end_s for end, _, _ in self._new))]
+        until_s, window_s = self._curve.end_s + self._latency.value_s, self._window.value_s
+        new = [self._new.popleft() for _ in range(sum(end <= until_s for end, _, _ in self._new))]
         if not new:
             return
         ends, half, watts = np.array(new).T
-        begins = ends - self._channel.window_s
+        ends -= self._latency.value_s
+        begins = ends - window_s
         points = self._curve.at(np.concatenate([begins, ends]), activity, finely=False)
         energy = points.energy_j.reshape(2, -1)
         half_j = np.maximum(points.high_j - points.energy_j, points.energy_j - points.low_j).reshape(2, -1)
-        by_power = watts * self._channel.window_s
+        by_power = watts * window_s
         counted = energy[1] - energy[0]
         steady = activity.edges(begins - half, ends + half) == 0
         clear = (counted > 0) & (by_power > 0) & (np.hypot(*half_j) <= _CLEAR * counted)
@@ -208,7 +234,7 @@ class Glimpses:
             if one.end_s > step.end_s:
                 amount -= one.end_j - step.end_j
                 variance += (one.end_half_j / 1.96) ** 2
-            blur_s = _BLUR * (one.end_s - one.begin_s) + one.half_s
+            blur_s = self._window.error_s + self._latency.error_s + one.half_s
             if step.activity.edges(*(window_s[:, None] + [[-blur_s], [blur_s]]))[0]:
                 variance += (mean_w * blur_s / 1.96) ** 2
             variance += float(np.sum((_UNEVEN * mean_w * part * (1 - part / lengths)) ** 2))

@@ -76,6 +76,10 @@ class Finer(Protocol):
         """Take note of when calls were open, and of the counter's curve."""
         ...
 
+    def rest(self, since_s: float, until_s: float) -> None:
+        """Take note that no call was open from one time to another."""
+        ...
+
     def refine(self, times_s: Array, step: Step) -> tuple[Array, Array] | None:
         """Return how much of a step's excess lies before each time, and its 95 % half-width; None if that is open."""
         ...

@@ -362,6 +362,8 @@ class Trace:
             since_s: When a call was last open.
         """
         self._note_response(since_s, end_s)
+        if self.curve.finer is not None:
+            self.curve.finer.rest(since_s, end_s)
         times, joules, _, half_s, rounding_j = self.curve.details
         first, last = np.searchsorted(times, start_s), np.searchsorted(times, end_s, side="right") - 1
         if last <= first:
