@@ -47,6 +47,9 @@ _SURER = 0.7
 _LEAST_PAUSE_S = 0.0005
 """Two readings of one channel are never closer."""
 
+_INSTANT_S = 1e-9
+"""Knots are at least so far apart."""
+
 _STEPPED_S = 0.005
 """Counters renewed less often than this are staircases, whose steps are worth finding."""
 
@@ -84,6 +87,11 @@ _BELOW = 0.9
 
 _IDLE_STRETCH_S = 0.1
 """A quiet stretch teaches the idle power if its knots are this far apart, or a period of the sensor."""
+
+
+def _later(time_s: float) -> float:
+    """Return a time just after; a machine that has been up for a year resolves nanoseconds no more."""
+    return max(time_s + _INSTANT_S, math.nextafter(time_s, math.inf))
 
 
 class Step(Enum):
@@ -301,6 +309,7 @@ class Trace:
         if self.gone:
             return
         self._look_s = min(reading.after_s - reading.before_s, _SLOWER * self._look_s)
+        reading = self._plausible(reading)
         integrated = not self._sampled or self._listener is None or self._listener.take(reading)
         if reading.outcome is Outcome.OK and reading.value is not None:
             if not self.alive:
@@ -327,6 +336,19 @@ class Trace:
             self.reason = reading.reason or f"has not advanced for {DEAD_AFTER_S:g} s"
             self._die()
 
+    def _plausible(self, reading: Reading) -> Reading:
+        """Return a reading, or a failed one in its place if no device can draw what it says."""
+        value, channel = reading.value, self.channel
+        if reading.outcome is not Outcome.OK or value is None:
+            return reading
+        most = math.inf
+        if channel.quantity == "power" and channel.max_power_w is not None:
+            most = 2 * channel.max_power_w
+        if math.isfinite(value) and (channel.quantity == "energy" or 0 <= value <= most):
+            return reading
+        reason = f"reads {value:.6g} {'W' if channel.quantity == 'power' else 'J'}, which cannot be"
+        return reading._replace(outcome=Outcome.AGAIN, value=None, reason=reason)
+
     def fall_silent(self, reason: str) -> None:
         """End the curve for now, as the sensor does not answer; its next answer revives it."""
         self.reason = reason
@@ -344,7 +366,7 @@ class Trace:
             self.unclaimed_j += value - self._value
         self.alive, self._value, self._moved_s = True, value, reading.after_s
         if len(self.curve):
-            self.curve.append_gap(max(reading.after_s, self.curve.end_s + 1e-9))
+            self.curve.append_gap(max(reading.after_s, _later(self.curve.end_s)))
             self._settled_gap_s = None
 
     def settle_gap(self, time_s: float) -> None:
@@ -487,7 +509,7 @@ class Trace:
     def _append(self, time: float, half: float, joules: float) -> None:
         """Add a knot, after giving up the part of its energy whose time has been settled without it."""
         curve, end = self.curve, self.curve.end_s
-        time = max(time, end + 1e-9)
+        time = max(time, _later(end))
         if self._settled_gap_s is not None:
             known_since = float(curve.knots[0, -2]) if len(curve) > 1 else end
             part = (end - known_since) / max(time - known_since, 1e-9)
@@ -541,12 +563,12 @@ class Trace:
             published = due
         self._value = watts
         since_s = published.middle_s - self._published_s
+        # By its publications, so that no joule is lost while the curve draws back to a latency.
+        at = published.middle_s if math.isnan(since_s) else max(published.middle_s, _later(self._published_s))
         self._note_published(published, watts)
         time, half = self._true(published, since_s)
         if len(self.curve):
-            time = max(time, self.curve.end_s + 1e-9)
-        # By its publications, so that no joule is lost while the curve draws back to a latency.
-        at = published.middle_s if math.isnan(since_s) else published.middle_s + max(1e-9 - since_s, 0.0)
+            time = max(time, _later(self.curve.end_s))
         before = average.joules
         least_w = None if self.idle_w is None else self.idle_w - self._idle_error_w
         joules = average.publish(at, watts, half_s=published.half_s, least_w=least_w) - before
@@ -574,7 +596,7 @@ class Trace:
         end = self.curve.end_s
         if watts == previous:
             time = middle
-        elapsed = max(time, end + 1e-9) - end
+        elapsed = max(time, _later(end)) - end
         fresh = min(elapsed, self.channel.period_s) if watts != previous else elapsed
         joules = watts * fresh + previous * (elapsed - fresh)
         variance = (1 - self.curve.seen) * (0.5 * (watts - previous) * elapsed) ** 2

@@ -356,3 +356,38 @@ def test_a_power_that_moves_again_is_believed_again():
     trace, _ = powers([*noise(70.0, 20), *noise(400.0, 20), *[71.3] * 50, *noise(70.0, 60)])
     _, resolution = trace.curve.energy(np.array([11.0]), np.array([13.0]))
     assert resolution[0] < 330 * 0.125 * 2**0.5 + 10
+
+
+@pytest.mark.parametrize(
+    ("window_s", "method"), [(0.0, "counter"), (0.1, "power"), (0.025, "power"), (1.0, "power")]
+)
+def test_a_machine_that_has_been_up_for_a_year(window_s, method):
+    """Where a clock resolves nanoseconds no more, knots still follow one another, and every figure is a number."""
+    quantity = "energy" if method == "counter" else "power"
+    trace = Trace(channel(method=method, quantity=quantity, period_s=0.1, window_s=window_s), 0.05)
+    now = 3e7
+    for k in range(200):
+        value = 10.0 * k if quantity == "energy" else 100.0 + 7 * (k % 3)
+        read(trace, now, value)
+        now += 0.05 if k % 5 else 0.0  # two readings at one moment, too
+    times, joules, uncertainty = trace.curve.knots
+    assert np.all(np.diff(times) > 0)
+    assert np.all(np.isfinite(joules))
+    assert np.all(np.isfinite(uncertainty))
+    _, resolution = trace.curve.energy(times[:-1], times[1:])
+    assert np.all(np.isfinite(resolution))
+
+
+@pytest.mark.parametrize("value", [-100.0, float("nan"), float("inf"), 1e6])
+def test_a_power_that_cannot_be_is_not_believed(value):
+    """A sensor that says what no device can draw has failed that time: no energy falls, and none is made up."""
+    trace = Trace(
+        channel(method="power", quantity="power", period_s=0.1, window_s=0.1, max_power_w=350.0), 0.05
+    )
+    for k in range(100):
+        read(trace, 1.0 + 0.05 * k, value if 40 <= k < 45 else 100.0 + 7 * (k % 3))
+    _, joules, _ = trace.curve.knots
+    assert np.all(np.diff(joules) >= 0)
+    assert joules[-1] < 1000
+    assert trace.faults == 5
+    assert "cannot be" in trace.reason
