@@ -29,6 +29,9 @@ ROUNDING_W = 0.5
 _SIGMA_W = ROUNDING_W / 1.96
 """The same as a standard deviation."""
 
+_WHOLE = 1.5
+"""A window of less than so many periods is renewed as a whole."""
+
 _SAME = 0.25
 """Publications whose times are known to this part of the period can be told to be a window apart."""
 
@@ -52,9 +55,7 @@ class MovingAverage:
 
     def __init__(self, window_s: float, period_s: float) -> None:
         self.window_s = window_s
-        # A window of about one period is renewed as a whole.
-        self._whole = window_s < 1.5 * period_s
-        self._same_s = _SAME * period_s
+        self.period_s = period_s
         self._points: deque[_Point] = deque()
         self._last_w = 0.0
         self._lowest_w = math.inf
@@ -77,7 +78,7 @@ class MovingAverage:
         lapse_s = time_s - self._points[-1].time_s if self._points else math.inf
         change_w, self._last_w = watts - self._last_w, watts
         self._lowest_w = min(self._lowest_w, watts)
-        if self._whole and self._points:
+        if self.window_s < _WHOLE * self.period_s and self._points:
             point = _Point(time_s, self.joules + watts * lapse_s, 0.0, half_s)
             # A mean over a window that is off in time by h takes in h of what the power changed by.
             self.error_j = ROUNDING_W * self.window_s + half_s * abs(change_w)
@@ -125,7 +126,7 @@ class MovingAverage:
         right = min(max(bisect_left(points, (time_s,)), 1), len(points) - 1)
         before, after = points[right - 1], points[right]
         near = before if time_s - before.time_s < after.time_s - time_s else after
-        if abs(near.time_s - time_s) <= near.half_s + half_s <= self._same_s:
+        if abs(near.time_s - time_s) <= near.half_s + half_s <= _SAME * self.period_s:
             return near.joules, near.variance_j2
         span_s, step_j = after.time_s - before.time_s, after.joules - before.joules
         part = min(max((time_s - before.time_s) / span_s, 0.0), 1.0)

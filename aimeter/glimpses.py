@@ -58,6 +58,9 @@ _SHARP = 0.2
 _STUCK = 3
 """A power published so many times over without a change is that of a device at rest, or of a sensor that is stuck."""
 
+_PATIENCE = 32
+"""After so many readings without a change it is not looked for closely any more."""
+
 _UNEVEN = 0.3
 """Standard deviation of the mean power of a part of a call around that of the whole: spikes, plateaus, pauses."""
 
@@ -103,7 +106,7 @@ class Glimpses:
         self._curve = curve
         self._stairs = Staircase(channel.period_s, silent=True)
         self._read: Reading | None = None
-        self._same = 0
+        self._same = self._unchanged = 0
         self._new: deque[tuple[float, float, float]] = deque(maxlen=_REMEMBERED)
         self._known: deque[Glimpse] = deque(maxlen=_REMEMBERED)
         self._latency = Estimate(0.0, _LATE * channel.window_s)
@@ -120,7 +123,8 @@ class Glimpses:
         read = self._read
         if read is None or read.outcome is not Outcome.OK:
             return now_s if read is None else read.after_s + self._channel.period_s
-        return self._stairs.next_look_s(read.after_s, self.interval_s, read.after_s - read.before_s)
+        look_s = self._stairs.next_look_s(read.after_s, self.interval_s, read.after_s - read.before_s)
+        return look_s if self._unchanged < _PATIENCE else max(look_s, read.after_s + self.interval_s)
 
     def resume(self) -> None:
         """Start anew after a time without readings."""
@@ -134,8 +138,9 @@ class Glimpses:
         if last is None or last.value is None or reading.value is None:
             return
         published: When | None
+        self._unchanged += 1
         if reading.value != last.value:
-            self._same = 0
+            self._same = self._unchanged = 0
             earliest = max(last.before_s, reading.before_s - 1.05 * self._stairs.period_s)
             published = self._stairs.see(When(earliest, reading.after_s))
         else:
@@ -180,9 +185,11 @@ class Glimpses:
         by_power = watts * window_s
         counted = energy[1] - energy[0]
         steady = activity.edges(begins - half, ends + half) == 0
-        clear = (counted > 0) & (by_power > 0) & (np.hypot(*half_j) <= _CLEAR * counted)
-        self._gains.extend((counted / by_power)[steady & clear].tolist())
-        self._rough.extend((counted / by_power)[counted * by_power > 0].tolist())
+        drawn = (counted > 0) & (by_power > 0)
+        gains = np.divide(counted, by_power, out=np.zeros_like(counted), where=drawn)
+        clear = drawn & (np.hypot(*half_j) <= _CLEAR * counted)
+        self._gains.extend(gains[steady & clear].tolist())
+        self._rough.extend(gains[drawn].tolist())
         columns = (begins, ends, by_power, half, energy[0], half_j[0], energy[1], half_j[1])
         self._known.extend(Glimpse(*row) for row in np.column_stack(columns).tolist())
 
@@ -235,6 +242,10 @@ class Glimpses:
                 amount -= one.end_j - step.end_j
                 variance += (one.end_half_j / 1.96) ** 2
             blur_s = self._window.error_s + self._latency.error_s + one.half_s
+            if step.mixed and self._response.ramp.latency is None:
+                blur_s = max(
+                    blur_s, one.end_s - one.begin_s
+                )  # a call beside a window may draw many times what is in it
             if step.activity.edges(*(window_s[:, None] + [[-blur_s], [blur_s]]))[0]:
                 variance += (mean_w * blur_s / 1.96) ** 2
             variance += float(np.sum((_UNEVEN * mean_w * part * (1 - part / lengths)) ** 2))

@@ -387,16 +387,14 @@ class Sampler:
             try:
                 sensors, self.findings = self._discover()
                 self._calibrated = self._calibrations(sensors)
+                beside = [_beside(sensor) for sensor in sensors]
             except Exception as error:  # noqa: BLE001 - whatever drivers and kernels answer, the program goes on
-                sensors = []
+                sensors, beside = [], []
                 self.complain("search", f"looking for sensors raised {error!r}: nothing is metered.")
             with self.alone(-1):
                 self.sources = [Source(sensor=sensor) for sensor in sensors]
-                self.sources += [
-                    Source(sensor=other, counter=source)
-                    for source in self.sources
-                    if (other := _beside(source.sensor)) is not None
-                ]
+                counters = zip(self.sources[:], beside, strict=True)
+                self.sources += [Source(sensor=one, counter=counter) for counter, one in counters if one]
                 self._trace_all()
             self._found = True
         for finding in self.findings:
@@ -415,8 +413,9 @@ class Sampler:
 
         for source in self.sources:
             if source.counter is not None:
-                curve = source.counter.traces[0].curve
-                source.glimpses = Glimpses(source.sensor.channels[0], curve, self.interval_s)
+                trace = source.counter.traces[0]
+                if trace.channel.quantity == "energy":  # it may have fallen back to a power
+                    source.glimpses = Glimpses(source.sensor.channels[0], trace.curve, self.interval_s)
                 continue
             source.traces = [
                 Trace(channel, self.interval_s, self._calibrated.get(channel))
@@ -472,7 +471,7 @@ class Sampler:
             from .sensors.base import Outcome, Reading  # noqa: PLC0415 - needed when something went wrong only
 
             now, reason = self.now(), f"{type(sensor).__name__} raised {error!r}"
-            return [Reading(now, now, Outcome.GONE, None, reason) for _ in source.traces]
+            return [Reading(now, now, Outcome.GONE, None, reason) for _ in range(max(len(source.traces), 1))]
 
     def _fall_back(self, source: Source, trace: Trace) -> bool:
         """Go on with the next best way to read the device of a trace that died; False if there is none."""
@@ -659,9 +658,13 @@ class Sampler:
 
 
 def _beside(sensor: Sensor) -> Sensor | None:
-    """Return the sensor that tells more of a sensor's counter, if it has one."""
+    """Return the sensor that tells more of a sensor's counter, if it has one that works."""
     beside: Callable[[], Sensor | None] | None = getattr(sensor, "beside", None)
-    return None if beside is None else beside()
+    try:
+        return None if beside is None else beside()
+    except Exception as error:  # noqa: BLE001 - a sensor by somebody else may raise anything; nothing is lost
+        logger.debug("%s has nothing beside it: %r", type(sensor).__name__, error)
+        return None
 
 
 _worker = Worker()

@@ -41,6 +41,9 @@ _QUIET_STRETCH_S = 0.25
 _QUIET_GAP_S = 0.05
 """Gaps between calls shorter than this teach nothing."""
 
+_GLIMPSED_S = 1.0
+"""So far back a published power may tell of a step."""
+
 _LONGEST_STEP_S = 5.0
 """No sensor is renewed less often."""
 
@@ -391,7 +394,7 @@ class Shares:
 
     def _forget_activity(self, before_s: float) -> None:
         """Drop what no stretch that is still to be read reaches back to, but for the call before it."""
-        keep = max(bisect_right(self._activity_time, before_s) - 3, 0)
+        keep = max(bisect_right(self._activity_time, before_s - _GLIMPSED_S) - 3, 0)
         del self._activity_time[:keep], self._activity_open[:keep]
         del self._shift_time[: bisect_right(self._shift_time, before_s - _LONGEST_STEP_S)]
 
@@ -409,6 +412,7 @@ class Shares:
     def _energy(self, books: _Books, *, teaches: bool = True) -> Figures | None:
         """Read the curves at the edges and share them out."""
         traces = self._grow()
+        self._batch += 1  # first, so that nothing stale is taken for this batch's should it fail
         time = np.array(books.time_s)
         after = np.array(books.leaves, dtype=np.float64) / UNIT
         before = np.concatenate([[self._edge_leaves / UNIT], after[:-1]])
@@ -442,7 +446,6 @@ class Shares:
         self._edge_s, self._edge_leaves = books.time_s[-1], books.leaves[-1]
         self._edge_energy, self._earned = energy[:, -1], earned[:, -1]
         self._spread = points[_SPREAD, :, -1] if traces else self._spread
-        self._batch += 1
         return figures
 
     def _points(self, points_read: Sequence[Points], share: Array, after: Array) -> Array:

@@ -29,6 +29,9 @@ _CLEAR = 0.45
 _NARROW, _NARROW_S = 1 / 400, 2.5e-4
 """Steps known to this part of the period, or to this time, are known well enough."""
 
+_LOOSE = 1 / 64
+"""The same in the middle of a long call, in which hardly any step is looked at."""
+
 _MORE = 3
 """Where steps come faster than readings are wanted, so many times more readings are made rather than steps missed."""
 
@@ -98,13 +101,16 @@ class Staircase:
         self._shortest_s, self._longest_s = 0.0, math.inf
         self._last = None
 
-    def next_look_s(self, looked_s: float, interval_s: float, takes_s: float = 0.0) -> float:
+    def next_look_s(
+        self, looked_s: float, interval_s: float, takes_s: float = 0.0, *, sparing: bool = False
+    ) -> float:
         """Return when to look next.
 
         Args:
             looked_s: Time of the last look.
             interval_s: How often to look at a staircase whose steps are known.
             takes_s: How long a look takes; the value may be of any moment in it.
+            sparing: Nothing depends on the single step just now, as in the middle of a long call.
         """
         if self._sure and self.known and looked_s - takes_s > self._at(1).latest_s:
             self._doubt()  # it should have come
@@ -113,13 +119,14 @@ class Staircase:
             return looked_s + self.period_s / _LOOKS
         after = expected.latest_s + _LEAST_JITTER_S
         before = expected.earliest_s - _LEAST_JITTER_S
-        if expected.half_s > max(_NARROW * self.period_s, _NARROW_S, 1.5 * self.jitter_s, takes_s):
+        narrow = _LOOSE if sparing else _NARROW
+        if expected.half_s > max(narrow * self.period_s, _NARROW_S, 1.5 * self.jitter_s, takes_s):
             halving = expected.middle_s - takes_s / 2
             return halving if looked_s < halving else after
         if (self._steps % _VERIFY_EVERY == 0 or len(self._seen) < _VERIFY_FIRST) and looked_s < before:
             return before
         if self.period_s < interval_s:
-            passed_over = math.ceil(interval_s / (_MORE * self.period_s)) - 1
+            passed_over = math.ceil(interval_s / ((1 if sparing else _MORE) * self.period_s)) - 1
             wanted = self._expect(after + (passed_over - 0.5) * self.period_s) if passed_over else expected
             return after if wanted is None else wanted.latest_s + _LEAST_JITTER_S
         # Looks at several staircases fall together on a grid, unless a step is due just then.

@@ -296,19 +296,21 @@ class Trace:
         stalled = last - self._moved_s > pace_s + self.period_s
         hasty = stalled or self.channel.quantity == "power"
         interval_s = self.interval_s if hasty else max(self.interval_s, pace_s)
-        if self._stairs is None:
+        if self._stairs is None or self._stairs.period_s < _STEPPED_S:
             # On a grid, so that many sensors are read in one go.
             return math.floor(last / interval_s + 1.0) * interval_s
         if self._read.outcome is not Outcome.OK:
             return last + min(interval_s, self.period_s)
         takes_s = last - self._read.before_s
-        return max(self._stairs.next_look_s(last, interval_s, takes_s), last + _LEAST_PAUSE_S)
+        sparing = interval_s > self.interval_s
+        look_s = self._stairs.next_look_s(last, interval_s, takes_s, sparing=sparing)
+        return max(look_s, last + _LEAST_PAUSE_S)
 
     def take(self, reading: Reading) -> None:
         """Add one reading to what is known."""
         if self.gone:
             return
-        self._look_s = min(reading.after_s - reading.before_s, _SLOWER * self._look_s)
+        self._look_s = min(reading.after_s - reading.before_s, _SLOWER * max(self._look_s, _INSTANT_S))
         reading = self._plausible(reading)
         integrated = not self._sampled or self._listener is None or self._listener.take(reading)
         if reading.outcome is Outcome.OK and reading.value is not None:
@@ -569,6 +571,8 @@ class Trace:
         time, half = self._true(published, since_s)
         if len(self.curve):
             time = max(time, _later(self.curve.end_s))
+        if stairs is not None and stairs.known:
+            average.period_s = stairs.period_s
         before = average.joules
         least_w = None if self.idle_w is None else self.idle_w - self._idle_error_w
         joules = average.publish(at, watts, half_s=published.half_s, least_w=least_w) - before

@@ -94,3 +94,12 @@ def test_a_load_in_step_with_the_window_is_not_taken_for_a_steady_power():
         if k > 10:
             assert joules - before == pytest.approx(0.1 * levels[k], abs=1e-6)
         before = joules
+
+
+def test_a_window_of_two_periods_is_not_renewed_as_a_whole():
+    """A mean over 100 ms that turns out to be renewed every 50 ms is a chain of windows, not one of steps."""
+    average = MovingAverage(0.1, 0.1)
+    average.period_s = 0.05
+    levels = [100.0, 300.0] * 20
+    joules = [average.publish(0.05 * k, (levels[k] + levels[k - 1]) / 2, least_w=100.0) for k in range(1, 40)]
+    assert joules[-1] - joules[9] == pytest.approx(29 * 0.05 * 200.0, rel=0.05)

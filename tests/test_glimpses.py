@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import aimeter
 from aimeter.glimpses import conditioned
 from aimeter.sensors import nvml as nvml_sensor
+from aimeter.testing import FakeClock, FakeSensor
 from tests.emulator.clock import EmulatedClock
 from tests.emulator.nvml import FIELD_INSTANT, GPU_IS_LOST, NOT_SUPPORTED, POWER
 
@@ -161,3 +162,45 @@ def test_shares_add_up_to_the_counter(nvml):
     nobodys = sum(bench.meter.unattributed_j().values()) - drawn_before
     drawn = bench.gpu.true_energy_j(begun, ended)
     assert total + nobodys == pytest.approx(drawn, rel=1e-4)
+
+
+class Companied(FakeSensor):
+    """A counter with another sensor beside it that is not what it should be."""
+
+    def __init__(self, clock, spoil):
+        super().__init__(clock, 100.0, period_s=0.1)
+        self.spoil, self.asked = spoil, 0
+
+    def beside(self):
+        if self.spoil == "search":
+            raise RuntimeError(self.spoil)
+        return Beside(self)
+
+
+class Beside(FakeSensor):
+    def __init__(self, counter):
+        super().__init__(counter._clock, 100.0, quantity="power", period_s=0.1)
+        self._counter = counter
+
+    def read(self):
+        self._counter.asked += 1
+        if self._counter.spoil == "read":
+            raise RuntimeError(self._counter.spoil)
+        return super().read()
+
+
+@pytest.mark.parametrize("spoil", ["search", "read", "still"])
+def test_a_sensor_beside_a_counter_cannot_harm_it(spoil):
+    """One that raises when it is looked for or read, or never changes, costs no row and next to no readings."""
+    clock = FakeClock()
+    sensor = Companied(clock, spoil)
+    meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR", calibration="off")
+    for _ in range(40):
+        for _ in range(2):
+            with meter.track("call") as call:
+                clock.sleep(0.03)
+        clock.sleep(0.4)
+    meter.flush()
+    assert call.record.energy_j == pytest.approx(3.0, rel=0.01)
+    assert sensor.asked < (3 if spoil != "still" else 25 * clock())
+    meter.close()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import aimeter
 from aimeter.rows import together
+from aimeter.settle import Shares
 from aimeter.testing import FakeClock, FakeSensor
 
 
@@ -363,3 +364,25 @@ def test_errors_of_devices_add_up_where_the_cause_is_the_call():
     energy = np.array([[10.0, 10.0], [10.0, 10.0], [100.0, 100.0]])
     resolution = np.array([[4.0, 0.3], [5.0, 0.4], [1.2, 1.2]])
     assert together(resolution, energy) == pytest.approx([np.hypot(9.0, 1.2), 1.3])
+
+
+def test_a_failure_while_settling_is_not_for_ever(monkeypatch, caplog):
+    """Should settling fail once while a call is open, what comes after is settled."""
+    clock = FakeClock()
+    meter = aimeter.Meter(sensors=[FakeSensor(clock, 100.0)], clock=clock, region="FR", calibration="off")
+    whole = Shares._resolution
+
+    def fail_once(self, *arguments):
+        monkeypatch.setattr(Shares, "_resolution", whole)
+        raise ZeroDivisionError
+
+    with meter.track("outer"):
+        for k in range(6):
+            if k == 2:
+                monkeypatch.setattr(Shares, "_resolution", fail_once)
+            with meter.track("inner") as inner:
+                clock.sleep(0.5)
+            clock.sleep(0.5)
+    meter.flush()
+    assert inner.record.energy_j == pytest.approx(50.0, rel=0.01)
+    assert len(caplog.records) == 1
