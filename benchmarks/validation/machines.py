@@ -125,6 +125,7 @@ PROFILES: dict[str, Profile] = {
     "H100, gain 1.06": _gain(1.06),
     "H100, no power beside": Profile((Gpu("h100", {}, (FIELD_INSTANT,)),)),
     "H100, power of another scale": Profile((Gpu("h100", {"gain": 0.9}),)),
+    "H100, power beside 20 ms late": Profile((Gpu("h100", {"instant_latency_s": 0.02}),)),
     "H100, power sticks": Profile((Gpu("h100", fault=_freeze(FIELD_INSTANT)),)),
     "H100, no counter": Profile((Gpu("h100", {}, COUNTER_ABSENT),)),
     "A100, no counter, 104 ms": Profile((Gpu("a100", {"instant_period_s": 0.104}, COUNTER_ABSENT),)),
@@ -133,6 +134,7 @@ PROFILES: dict[str, Profile] = {
     "RTX 3090, no counter, late by up to 5 ms": Profile(
         (Gpu("rtx3090", {"jitter_s": 0.005}, COUNTER_ABSENT),)
     ),
+    "RTX 3090, no counter, 50 ms": Profile((Gpu("rtx3090", {"instant_period_s": 0.05}, COUNTER_ABSENT),)),
     "V100, no counter": Profile((Gpu("v100", {}, COUNTER_ABSENT),)),
     "RTX 3090, 1 s average only": Profile((Gpu("rtx3090", {}, AVERAGE_ONLY),)),
     "RTX 3090, no counter, gain 0.956": _gain(0.956, counted=False),
