@@ -416,7 +416,7 @@ def test_devices_that_fail_are_told_and_do_not_stop_the_others():
 # Under a load
 
 
-def at_work(nvml, preset, *, counter=True, **sensor):
+def at_work(nvml, preset, *, counter=True, before_load=lambda _gpu, _time_s: None, **sensor):
     """Return what calibrating one emulated GPU under a load of its own learns, and the problems."""
     clock, choose = EmulatedClock(nvml), random.Random(2)
     gpu = nvml.add(preset, latency_s=0.0003, **sensor)
@@ -426,6 +426,7 @@ def at_work(nvml, preset, *, counter=True, **sensor):
     gpu.set_power(idle_w)
 
     def load():
+        before_load(gpu, clock())
         gpu.set_power(0.6 * most_w * choose.gauss(1, 0.03))
         clock.sleep(0.02)
         gpu.set_power(1.4 * idle_w)
@@ -462,24 +463,32 @@ def test_a_load_teaches_latency_and_window(nvml, preset, sensor, latency_s, wind
         assert abs(found.window_s - window_s) <= found.window_error_s < 0.25 * window_s
 
 
-def test_a_load_that_fails_or_does_not_load_is_told(nvml):
+def at_rest_then(nvml, work, **more):
+    """Return what is measured of an emulated GPU that rests at 70 W before and during `work(clock)`."""
+    nvml.reset()
+    clock = EmulatedClock(nvml)
+    nvml.add("h100", latency_s=0.0003).set_power(70.0)
+    sensors, _ = nvml_sensor.probe({}, clock)
+    return measure_at_rest(
+        sensors, 5.0, QUIET, clock=clock, sleep=clock.sleep, cpu_s=lambda: 0.0, load=lambda: work(clock), **more
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("work", "says"),
+    [
+        (lambda _: 1 / 0, "the load raised ZeroDivisionError"),
+        (lambda _: sys.exit(0), "the load raised SystemExit(0)"),
+        (lambda clock: clock.sleep(0.05), "did not fall"),
+    ],
+)
+def test_a_load_that_fails_or_does_not_load_is_told(nvml, work, says):
     """What was measured at rest stands; that latencies were not learned is a problem with its reason."""
-    reasons = []
-    for load in (lambda: 1 / 0, None):
-        nvml.reset()
-        clock = EmulatedClock(nvml)
-        nvml.add("h100", latency_s=0.0003).set_power(70.0)
-        sensors, _ = nvml_sensor.probe({}, clock)
-        work = load or (lambda clock=clock: clock.sleep(0.05))
-        (found,), (problem,) = measure_at_rest(
-            sensors, 5.0, QUIET, clock=clock, sleep=clock.sleep, cpu_s=lambda: 0.0, load=work
-        )
-        assert (found.latency, found.window) == (None, None)
-        assert found.idle_w == pytest.approx(70.0, rel=0.01)
-        assert problem.startswith("gpu:0 (NVIDIA H100 80GB HBM3): latency not learned: ")
-        reasons.append(problem)
-    assert "the load raised ZeroDivisionError" in reasons[0]
-    assert "did not fall" in reasons[1]
+    (found,), (problem,) = at_rest_then(nvml, work)
+    assert (found.latency, found.window) == (None, None)
+    assert found.idle_w == pytest.approx(70.0, rel=0.01)
+    assert problem.startswith("gpu:0 (NVIDIA H100 80GB HBM3): latency not learned: ")
+    assert says in problem
 
 
 @pytest.mark.parametrize(
@@ -492,12 +501,14 @@ def test_a_load_that_fails_or_does_not_load_is_told(nvml):
         ("json:decoder", "has no plain function decoder"),
         ("app_that_waits:f", "has no plain function f"),
         ("app_that_raises:f", "raised RuntimeError('not today')"),
+        ("app_that_exits:f", "importing app_that_exits raised SystemExit(0)"),
     ],
 )
 def test_a_load_that_cannot_be_is_told_at_once(tmp_path, monkeypatch, text, says):
     """A name that leads to no function is an error that says what to give, before anything is measured."""
     (tmp_path / "app_that_waits.py").write_text("async def f(): pass")
     (tmp_path / "app_that_raises.py").write_text("raise RuntimeError('not today')")
+    (tmp_path / "app_that_exits.py").write_text("raise SystemExit(0)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(ConfigurationError, match=re.escape(says)) as caught:

@@ -55,7 +55,7 @@ def load_named(text: str) -> Load:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that was never meant to be imported may exit
         message = f"--load {text}: importing {module_name} raised {error!r}. {example}."
         raise ConfigurationError(message) from error
     found = getattr(module, name, None)
@@ -120,7 +120,7 @@ def run_calls(
             with meter.sampler.alone():
                 if not any(not_learned(trace) for trace in meter.sampler.traces):
                     break
-    except Exception as error:  # noqa: BLE001 - the load is somebody else's code; what was measured at rest stands
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's code; what was measured at rest stands
         return f"the load raised {error!r}"
     return ""
 
