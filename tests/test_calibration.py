@@ -491,6 +491,11 @@ def test_a_load_that_fails_or_does_not_load_is_told(nvml, work, says):
     assert says in problem
 
 
+def test_a_load_may_be_a_builtin_that_tells_no_arguments():
+    """What has no signature is not refused for it."""
+    assert load_named("builtins:dict") is dict
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -501,6 +506,7 @@ def test_a_load_that_fails_or_does_not_load_is_told(nvml, work, says):
         ("json:decoder", "has no plain function decoder"),
         ("app_that_waits:f", "has no plain function f"),
         ("app_that_raises:f", "raised RuntimeError('not today')"),
+        ("app_that_asks:f", "cannot be called without arguments: missing a required argument: 'prompt'"),
         ("app_that_exits:f", "importing app_that_exits raised SystemExit(0)"),
     ],
 )
@@ -508,6 +514,7 @@ def test_a_load_that_cannot_be_is_told_at_once(tmp_path, monkeypatch, text, says
     """A name that leads to no function is an error that says what to give, before anything is measured."""
     (tmp_path / "app_that_waits.py").write_text("async def f(): pass")
     (tmp_path / "app_that_raises.py").write_text("raise RuntimeError('not today')")
+    (tmp_path / "app_that_asks.py").write_text("def f(prompt, n=1): pass")
     (tmp_path / "app_that_exits.py").write_text("raise SystemExit(0)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -733,10 +740,26 @@ def test_the_doctor_tells_idle_power_with_its_age_or_why_not(nvml, file):
     assert "is not used for gpu:3 (NVIDIA H100 80GB HBM3): it is 40 days old" in shown(file)
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path, monkeypatch):
-    """A folder in the way is one error that names the file and the setting."""
+@pytest.mark.parametrize("where", ["file/calibration.json", "folder", "file/below/calibration.json"])
+def test_a_file_that_cannot_be_written_is_told(tmp_path, monkeypatch, where):
+    """A file or folder in the way is one error that names the file and the setting, before anything is measured."""
+    measured = []
+    monkeypatch.setattr(calibrating, "discover", lambda **_: measured.append(1))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigurationError, match="AIMETER_CALIBRATION=FILE"):
+        calibrating.calibrate(5.0, {"calibration": tmp_path / where})
+    assert measured == []
+
+
+def test_a_file_that_can_no_longer_be_written_is_told(file, monkeypatch):
+    """A disk that has become full meanwhile is the same error."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(calibrating, "discover", lambda **_: aimeter.sensors.discover.Discovery())
     monkeypatch.setattr(calibrating, "measure_at_rest", lambda *_, **__: ([OF_GPU], []))
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="AIMETER_CALIBRATION=FILE"):
-        calibrating.calibrate(5.0, {"calibration": tmp_path / "file" / "calibration.json"})
+    monkeypatch.setattr(calibrating, "store", full)
+    with pytest.raises(ConfigurationError, match=r"No space .* AIMETER_CALIBRATION=FILE"):
+        calibrating.calibrate(5.0, {"calibration": file})

@@ -7,11 +7,14 @@ Last, if a load is given, the ends of calls of it show how late the sensors are 
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import psutil
@@ -92,20 +95,42 @@ def calibrate(
             "The setting calibration is 'off': no calibration would be used. Set AIMETER_CALIBRATION=auto."
         )
         raise ConfigurationError(message)
+    with _told_if_not_written(path):
+        _try_to_write(path)
     function = None if load is None else load_named(load)
     sensors = discover(powercap=settings.powercap).sensors
     measured, problems = measure_at_rest(
         sensors, seconds, {**arguments, "log": None}, progress=progress, load=function
     )
     if measured:
-        try:
+        with _told_if_not_written(path):
             store(path, this_machine(), measured)
-        except OSError as error:
-            reason = error.strerror or error
-            message = f"{path} cannot be written: {reason}. Choose another file: AIMETER_CALIBRATION=FILE"
-            raise ConfigurationError(message) from error
     status = NONE if not measured else SOME if problems else ALL
     return Outcomes(path if measured else None, seconds, tuple(measured), tuple(problems), status)
+
+
+@contextmanager
+def _told_if_not_written(path: Path) -> Iterator[None]:
+    """Make an error of the system one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        message = f"{path} cannot be written: {reason}. Choose another file: AIMETER_CALIBRATION=FILE"
+        raise ConfigurationError(message) from error
+
+
+def _try_to_write(path: Path) -> None:
+    """Make the folder of a file, and a file in it that is gone at once.
+
+    Raises:
+        OSError: The file could not be written there.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=path.parent):
+        pass
 
 
 def measure_at_rest(

@@ -65,7 +65,26 @@ def load_named(text: str) -> Load:
         hint = did_you_mean(name, names) if found is None else ""
         message = f"--load {text}: {module_name} has {what} {name}.{hint} {example}."
         raise ConfigurationError(message)
+    fault = _needs_arguments(found)
+    if fault:
+        message = (
+            f"--load {text}: {name} cannot be called without arguments: {fault}. {example}, that calls it."
+        )
+        raise ConfigurationError(message)
     return found  # type: ignore[no-any-return]
+
+
+def _needs_arguments(function: Callable[..., object]) -> str:
+    """Return why a function cannot be called without arguments; empty if it can, or does not tell."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some that are written in C
+        return ""
+    try:
+        signature.bind()
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def _multiply() -> Load:
