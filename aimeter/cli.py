@@ -137,8 +137,8 @@ def calibrate(
         typer.Option(
             "--load",
             metavar="MODULE:FUNCTION",
-            help="Then load the devices with this for about 40 s, to learn how late the sensors are and how far back "
-            "they look; auto: matrices, with PyTorch on CUDA.",
+            help="Then load the devices with this for about 40 s, at most 2 minutes, to learn how late the sensors are "
+            "and how far back they look; auto: matrices, with PyTorch on CUDA.",
         ),
     ] = None,
     as_json: JsonFlag = False,

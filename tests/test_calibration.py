@@ -491,6 +491,20 @@ def test_a_load_that_fails_or_does_not_load_is_told(nvml, work, says):
     assert says in problem
 
 
+@pytest.mark.parametrize(("call_s", "least_s"), [(0.4, 100.0), (3.0, 115.0)])
+def test_a_load_ends_after_two_minutes(nvml, call_s, least_s):
+    """No call begins later than 120 s after the first, also in the middle of a turn; the last one is completed."""
+    began_s = []
+
+    def work(clock):
+        began_s.append(clock())
+        clock.sleep(call_s if len(began_s) > 1 else 200.0)
+
+    (_,), (problem,) = at_rest_then(nvml, work)
+    assert "latency not learned" in problem
+    assert least_s < began_s[-1] - began_s[1] <= 120.0
+
+
 def test_a_load_may_be_a_builtin_that_tells_no_arguments():
     """What has no signature is not refused for it."""
     assert load_named("builtins:dict") is dict
