@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -152,7 +153,8 @@ def calibrate(
     """
     from aimeter.commands import calibrate as calibrating
 
-    outcomes = calibrating.calibrate(seconds, {}, _progress, load=load)
+    with redirect_stdout(sys.stderr):  # what the load prints is no part of the result
+        outcomes = calibrating.calibrate(seconds, {}, _progress, load=load)
     if as_json:
         _print_json(asdict(outcomes))
     else:
