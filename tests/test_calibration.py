@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -463,6 +464,21 @@ def test_a_load_teaches_latency_and_window(nvml, preset, sensor, latency_s, wind
         assert abs(found.window_s - window_s) <= found.window_error_s < 0.25 * window_s
 
 
+def test_a_power_that_takes_over_from_a_counter_teaches_nothing_about_it(nvml):
+    """Where a counter dies during the load, latency and window of the power that follows are not the counter's."""
+    died_s = []
+
+    def die(gpu, time_s):
+        if not died_s:
+            died_s.append(time_s)
+            gpu.freeze(ENERGY)
+
+    (found,), (problem,) = at_work(nvml, "a100", before_load=die)
+    assert (found.method, found.latency, found.window) == ("counter", None, None)
+    assert problem.startswith("gpu:0 (NVIDIA A100-SXM4-40GB): latency not learned: ")
+    assert "not advanced" in problem
+
+
 def at_rest_then(nvml, work, **more):
     """Return what is measured of an emulated GPU that rests at 70 W before and during `work(clock)`."""
     nvml.reset()
@@ -503,6 +519,31 @@ def test_a_load_ends_after_two_minutes(nvml, call_s, least_s):
     (_,), (problem,) = at_rest_then(nvml, work)
     assert "latency not learned" in problem
     assert least_s < began_s[-1] - began_s[1] <= 120.0
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, None])
+def test_what_was_measured_at_rest_is_stored_before_the_load(nvml, file, monkeypatch, interruption):
+    """A load that is interrupted costs only what it would have taught."""
+    seen = []
+
+    def work(_):
+        seen.append(stored(file, machine=this_machine(), now_s=time.time())._load())
+        if interruption:
+            raise interruption
+        sys.exit(0)
+
+    monkeypatch.setattr(calibrating, "discover", lambda **_: SimpleNamespace(sensors=()))
+    monkeypatch.setattr(calibrating, "load_named", lambda _: None)
+    monkeypatch.setattr(
+        calibrating,
+        "measure_at_rest",
+        lambda *_, keep, **__: at_rest_then(nvml, work, keep=keep),
+    )
+    with pytest.raises(KeyboardInterrupt) if interruption else contextlib.nullcontext():
+        outcomes = calibrating.calibrate(5.0, {"calibration": file}, load="app:f")
+        assert outcomes.exit_status == calibrating.SOME
+    ((one,),) = seen
+    assert one.idle_w == pytest.approx(70.0, rel=0.01)
 
 
 def test_a_load_may_be_a_builtin_that_tells_no_arguments():

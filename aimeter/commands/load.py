@@ -192,7 +192,11 @@ def not_learned(trace: Trace, fault: str = "") -> str:
         )
         if wanted and found is None
     ]
-    reason = fault or "its power did not fall alike often enough when calls of the load ended"
+    reason = (
+        fault
+        or (not trace.alive and trace.reason)
+        or "its power did not fall alike often enough when calls of the load ended"
+    )
     channel = trace.channel
     which = " and ".join(missing)
     return f"{channel.id} ({channel.name}): {which} not learned: {reason}." if missing else ""
