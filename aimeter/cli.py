@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -137,8 +138,8 @@ def calibrate(
         typer.Option(
             "--load",
             metavar="MODULE:FUNCTION",
-            help="Then load the devices with this for about 40 s, to learn how late the sensors are and how far back "
-            "they look; auto: matrices, with PyTorch on CUDA.",
+            help="Then load the devices with this for about 40 s, at most 2 minutes, to learn how late the sensors are "
+            "and how far back they look; auto: matrices, with PyTorch on CUDA.",
         ),
     ] = None,
     as_json: JsonFlag = False,
@@ -152,7 +153,8 @@ def calibrate(
     """
     from aimeter.commands import calibrate as calibrating
 
-    outcomes = calibrating.calibrate(seconds, {}, _progress, load=load)
+    with redirect_stdout(sys.stderr):  # what the load prints is no part of the result
+        outcomes = calibrating.calibrate(seconds, {}, _progress, load=load)
     if as_json:
         _print_json(asdict(outcomes))
     else:

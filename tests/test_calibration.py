@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -416,7 +417,7 @@ def test_devices_that_fail_are_told_and_do_not_stop_the_others():
 # Under a load
 
 
-def at_work(nvml, preset, *, counter=True, **sensor):
+def at_work(nvml, preset, *, counter=True, before_load=lambda _gpu, _time_s: None, **sensor):
     """Return what calibrating one emulated GPU under a load of its own learns, and the problems."""
     clock, choose = EmulatedClock(nvml), random.Random(2)
     gpu = nvml.add(preset, latency_s=0.0003, **sensor)
@@ -426,6 +427,7 @@ def at_work(nvml, preset, *, counter=True, **sensor):
     gpu.set_power(idle_w)
 
     def load():
+        before_load(gpu, clock())
         gpu.set_power(0.6 * most_w * choose.gauss(1, 0.03))
         clock.sleep(0.02)
         gpu.set_power(1.4 * idle_w)
@@ -462,24 +464,91 @@ def test_a_load_teaches_latency_and_window(nvml, preset, sensor, latency_s, wind
         assert abs(found.window_s - window_s) <= found.window_error_s < 0.25 * window_s
 
 
-def test_a_load_that_fails_or_does_not_load_is_told(nvml):
+def test_a_power_that_takes_over_from_a_counter_teaches_nothing_about_it(nvml):
+    """Where a counter dies during the load, latency and window of the power that follows are not the counter's."""
+    died_s = []
+
+    def die(gpu, time_s):
+        if not died_s:
+            died_s.append(time_s)
+            gpu.freeze(ENERGY)
+
+    (found,), (problem,) = at_work(nvml, "a100", before_load=die)
+    assert (found.method, found.latency, found.window) == ("counter", None, None)
+    assert problem.startswith("gpu:0 (NVIDIA A100-SXM4-40GB): latency not learned: ")
+    assert "not advanced" in problem
+
+
+def at_rest_then(nvml, work, **more):
+    """Return what is measured of an emulated GPU that rests at 70 W before and during `work(clock)`."""
+    nvml.reset()
+    clock = EmulatedClock(nvml)
+    nvml.add("h100", latency_s=0.0003).set_power(70.0)
+    sensors, _ = nvml_sensor.probe({}, clock)
+    return measure_at_rest(
+        sensors, 5.0, QUIET, clock=clock, sleep=clock.sleep, cpu_s=lambda: 0.0, load=lambda: work(clock), **more
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("work", "says"),
+    [
+        (lambda _: 1 / 0, "the load raised ZeroDivisionError"),
+        (lambda _: sys.exit(0), "the load raised SystemExit(0)"),
+        (lambda clock: clock.sleep(0.05), "did not fall"),
+    ],
+)
+def test_a_load_that_fails_or_does_not_load_is_told(nvml, work, says):
     """What was measured at rest stands; that latencies were not learned is a problem with its reason."""
-    reasons = []
-    for load in (lambda: 1 / 0, None):
-        nvml.reset()
-        clock = EmulatedClock(nvml)
-        nvml.add("h100", latency_s=0.0003).set_power(70.0)
-        sensors, _ = nvml_sensor.probe({}, clock)
-        work = load or (lambda clock=clock: clock.sleep(0.05))
-        (found,), (problem,) = measure_at_rest(
-            sensors, 5.0, QUIET, clock=clock, sleep=clock.sleep, cpu_s=lambda: 0.0, load=work
-        )
-        assert (found.latency, found.window) == (None, None)
-        assert found.idle_w == pytest.approx(70.0, rel=0.01)
-        assert problem.startswith("gpu:0 (NVIDIA H100 80GB HBM3): latency not learned: ")
-        reasons.append(problem)
-    assert "the load raised ZeroDivisionError" in reasons[0]
-    assert "did not fall" in reasons[1]
+    (found,), (problem,) = at_rest_then(nvml, work)
+    assert (found.latency, found.window) == (None, None)
+    assert found.idle_w == pytest.approx(70.0, rel=0.01)
+    assert problem.startswith("gpu:0 (NVIDIA H100 80GB HBM3): latency not learned: ")
+    assert says in problem
+
+
+@pytest.mark.parametrize(("call_s", "least_s"), [(0.4, 100.0), (3.0, 115.0)])
+def test_a_load_ends_after_two_minutes(nvml, call_s, least_s):
+    """No call begins later than 120 s after the first, also in the middle of a turn; the last one is completed."""
+    began_s = []
+
+    def work(clock):
+        began_s.append(clock())
+        clock.sleep(call_s if len(began_s) > 1 else 200.0)
+
+    (_,), (problem,) = at_rest_then(nvml, work)
+    assert "latency not learned" in problem
+    assert least_s < began_s[-1] - began_s[1] <= 120.0
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, None])
+def test_what_was_measured_at_rest_is_stored_before_the_load(nvml, file, monkeypatch, interruption):
+    """A load that is interrupted costs only what it would have taught."""
+    seen = []
+
+    def work(_):
+        seen.append(stored(file, machine=this_machine(), now_s=time.time())._load())
+        if interruption:
+            raise interruption
+        sys.exit(0)
+
+    monkeypatch.setattr(calibrating, "discover", lambda **_: SimpleNamespace(sensors=()))
+    monkeypatch.setattr(calibrating, "load_named", lambda _: None)
+    monkeypatch.setattr(
+        calibrating,
+        "measure_at_rest",
+        lambda *_, keep, **__: at_rest_then(nvml, work, keep=keep),
+    )
+    with pytest.raises(KeyboardInterrupt) if interruption else contextlib.nullcontext():
+        outcomes = calibrating.calibrate(5.0, {"calibration": file}, load="app:f")
+        assert outcomes.exit_status == calibrating.SOME
+    ((one,),) = seen
+    assert one.idle_w == pytest.approx(70.0, rel=0.01)
+
+
+def test_a_load_may_be_a_builtin_that_tells_no_arguments():
+    """What has no signature is not refused for it."""
+    assert load_named("builtins:dict") is dict
 
 
 @pytest.mark.parametrize(
@@ -492,12 +561,16 @@ def test_a_load_that_fails_or_does_not_load_is_told(nvml):
         ("json:decoder", "has no plain function decoder"),
         ("app_that_waits:f", "has no plain function f"),
         ("app_that_raises:f", "raised RuntimeError('not today')"),
+        ("app_that_asks:f", "cannot be called without arguments: missing a required argument: 'prompt'"),
+        ("app_that_exits:f", "importing app_that_exits raised SystemExit(0)"),
     ],
 )
 def test_a_load_that_cannot_be_is_told_at_once(tmp_path, monkeypatch, text, says):
     """A name that leads to no function is an error that says what to give, before anything is measured."""
     (tmp_path / "app_that_waits.py").write_text("async def f(): pass")
     (tmp_path / "app_that_raises.py").write_text("raise RuntimeError('not today')")
+    (tmp_path / "app_that_asks.py").write_text("def f(prompt, n=1): pass")
+    (tmp_path / "app_that_exits.py").write_text("raise SystemExit(0)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(ConfigurationError, match=re.escape(says)) as caught:
@@ -722,10 +795,26 @@ def test_the_doctor_tells_idle_power_with_its_age_or_why_not(nvml, file):
     assert "is not used for gpu:3 (NVIDIA H100 80GB HBM3): it is 40 days old" in shown(file)
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path, monkeypatch):
-    """A folder in the way is one error that names the file and the setting."""
+@pytest.mark.parametrize("where", ["file/calibration.json", "folder", "file/below/calibration.json"])
+def test_a_file_that_cannot_be_written_is_told(tmp_path, monkeypatch, where):
+    """A file or folder in the way is one error that names the file and the setting, before anything is measured."""
+    measured = []
+    monkeypatch.setattr(calibrating, "discover", lambda **_: measured.append(1))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigurationError, match="AIMETER_CALIBRATION=FILE"):
+        calibrating.calibrate(5.0, {"calibration": tmp_path / where})
+    assert measured == []
+
+
+def test_a_file_that_can_no_longer_be_written_is_told(file, monkeypatch):
+    """A disk that has become full meanwhile is the same error."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(calibrating, "discover", lambda **_: aimeter.sensors.discover.Discovery())
     monkeypatch.setattr(calibrating, "measure_at_rest", lambda *_, **__: ([OF_GPU], []))
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="AIMETER_CALIBRATION=FILE"):
-        calibrating.calibrate(5.0, {"calibration": tmp_path / "file" / "calibration.json"})
+    monkeypatch.setattr(calibrating, "store", full)
+    with pytest.raises(ConfigurationError, match=r"No space .* AIMETER_CALIBRATION=FILE"):
+        calibrating.calibrate(5.0, {"calibration": file})

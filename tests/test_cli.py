@@ -433,6 +433,27 @@ def test_demo_refuses_in_plain_words(environ):
     assert ran.stderr == ""
 
 
+# calibrate
+
+
+def test_what_a_load_prints_is_not_in_the_document(environ, nvml, tmp_path):
+    """With --json standard output is the document alone; what the load says at import and in calls goes to stderr."""
+    nvml.reset()
+    nvml.add("h100").set_power(71.0)
+    (tmp_path / "chatty.py").write_text(
+        "import sys\nprint('imported')\ndef f():\n    print('called')\n    sys.exit(0)\n"
+    )
+    ran = call(
+        nvml.environ(tmp_path, base=environ), "calibrate", "--seconds", "5", "--json", "--load", "chatty:f"
+    )
+    assert ran.returncode == 1, ran.stderr
+    document = json.loads(ran.stdout)
+    assert document["exit_status"] == 1
+    assert "the load raised SystemExit(0)" in " ".join(document["problems"])
+    assert Path(document["path"]).exists()
+    assert ran.stderr.index("imported") < ran.stderr.index("called")
+
+
 # all of it
 
 

@@ -7,11 +7,14 @@ Last, if a load is given, the ends of calls of it show how late the sensors are 
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import psutil
@@ -92,20 +95,46 @@ def calibrate(
             "The setting calibration is 'off': no calibration would be used. Set AIMETER_CALIBRATION=auto."
         )
         raise ConfigurationError(message)
+    with _told_if_not_written(path):
+        _try_to_write(path)
     function = None if load is None else load_named(load)
+
+    def keep(measured: Iterable[Calibration]) -> None:
+        with _told_if_not_written(path):
+            store(path, this_machine(), measured)
+
     sensors = discover(powercap=settings.powercap).sensors
     measured, problems = measure_at_rest(
-        sensors, seconds, {**arguments, "log": None}, progress=progress, load=function
+        sensors, seconds, {**arguments, "log": None}, progress=progress, load=function, keep=keep
     )
     if measured:
-        try:
-            store(path, this_machine(), measured)
-        except OSError as error:
-            reason = error.strerror or error
-            message = f"{path} cannot be written: {reason}. Choose another file: AIMETER_CALIBRATION=FILE"
-            raise ConfigurationError(message) from error
+        keep(measured)
     status = NONE if not measured else SOME if problems else ALL
     return Outcomes(path if measured else None, seconds, tuple(measured), tuple(problems), status)
+
+
+@contextmanager
+def _told_if_not_written(path: Path) -> Iterator[None]:
+    """Make an error of the system one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        message = f"{path} cannot be written: {reason}. Choose another file: AIMETER_CALIBRATION=FILE"
+        raise ConfigurationError(message) from error
+
+
+def _try_to_write(path: Path) -> None:
+    """Make the folder of a file, and a file in it that is gone at once.
+
+    Raises:
+        OSError: The file could not be written there.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=path.parent):
+        pass
 
 
 def measure_at_rest(
@@ -118,6 +147,7 @@ def measure_at_rest(
     cpu_s: Callable[[], float] = lambda: busy_s(psutil.cpu_times()),
     progress: Progress = iter,
     load: Load | None = None,
+    keep: Callable[[Iterable[Calibration]], object] = lambda _: None,
 ) -> tuple[list[Calibration], list[str]]:
     """Watch sensors while nothing runs, then under a load if one is given; return what was seen, and what could not be.
 
@@ -130,13 +160,15 @@ def measure_at_rest(
         cpu_s: Returns the seconds for which the machine's CPUs together have been busy.
         progress: Shows the steps of the time, and the calls of the load.
         load: A function that loads the devices.
+        keep: Keeps what was seen while nothing ran, before the load is called: that may be the end of the process.
     """
     changes: dict[Channel, list[When]] = {}
     for sensor in sensors:
         changes |= watch_changes(sensor, clock, sleep)
     quiet = {"enabled": True, "memory_rows": 0, "calibration": "off"}
     quiet["sync"] = "off" if load is None else "auto"
-    measured, problems = [], []
+    measured: dict[Channel, Calibration] = {}
+    problems: list[str] = []
     with Meter(sensors=sensors, clock=clock, **{**settings, **quiet}) as meter:  # type: ignore[arg-type]
         with meter.track("calibrate"):
             began_s, used_s = clock(), cpu_s()
@@ -153,21 +185,24 @@ def measure_at_rest(
                 if fault or rest is None:
                     problems.append(f"{channel.id} ({channel.name}) is not calibrated: {fault}.")
                 else:
-                    measured.append(_calibration(channel, rest, steps_of(changes.get(channel, []))))
+                    measured[channel] = _calibration(channel, rest, steps_of(changes.get(channel, [])))
         if load is not None and measured:
+            keep(measured.values())
             fault = run_calls(meter, load, clock=clock, sleep=sleep, progress=progress)
             meter.flush()
             with meter.sampler.alone():
                 for trace in meter.sampler.traces:
-                    reason = not_learned(trace, fault)
-                    problems += [reason] if reason else []
-                    measured = [_with_ramp(one, trace.channel, trace.conclude()) for one in measured]
-    return measured, problems
+                    channel = trace.channel
+                    if channel in measured:  # not one that has taken over from another meanwhile
+                        reason = not_learned(trace, fault)
+                        problems += [reason] if reason else []
+                        measured[channel] = _with_ramp(measured[channel], trace.conclude())
+    return list(measured.values()), problems
 
 
-def _with_ramp(one: Calibration, channel: Channel, ramp: Ramp | None) -> Calibration:
+def _with_ramp(one: Calibration, ramp: Ramp | None) -> Calibration:
     """Add what was learned of a channel to its calibration."""
-    if one.id != channel.id or ramp is None:
+    if ramp is None:
         return one
     latency, window = ramp
     if latency is not None:

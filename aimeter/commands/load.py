@@ -27,6 +27,9 @@ _CALLS, _TURNS = 48, 3
 """A sensor that looks at a quarter of the time sees the end of a quarter of the calls; if that was not enough, there
 are as many calls once more, and again."""
 
+_MOST_S = 120.0
+"""Somebody waits for it. A load of which too little fits into this time is too slow to teach anything."""
+
 _BUSY_S = 0.4
 """A call must outlast three periods of a sensor of 100 ms, so that the level before its end is known."""
 
@@ -55,7 +58,7 @@ def load_named(text: str) -> Load:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that was never meant to be imported may exit
         message = f"--load {text}: importing {module_name} raised {error!r}. {example}."
         raise ConfigurationError(message) from error
     found = getattr(module, name, None)
@@ -65,7 +68,26 @@ def load_named(text: str) -> Load:
         hint = did_you_mean(name, names) if found is None else ""
         message = f"--load {text}: {module_name} has {what} {name}.{hint} {example}."
         raise ConfigurationError(message)
+    fault = _needs_arguments(found)
+    if fault:
+        message = (
+            f"--load {text}: {name} cannot be called without arguments: {fault}. {example}, that calls it."
+        )
+        raise ConfigurationError(message)
     return found  # type: ignore[no-any-return]
+
+
+def _needs_arguments(function: Callable[..., object]) -> str:
+    """Return why a function cannot be called without arguments; empty if it can, or does not tell."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some that are written in C
+        return ""
+    try:
+        signature.bind()
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def _multiply() -> Load:
@@ -101,7 +123,7 @@ def _multiply() -> Load:
 def run_calls(
     meter: Meter, load: Load, *, clock: Clock, sleep: Callable[[float], object], progress: Progress
 ) -> str:
-    """Make calls of a load, with pauses; return why it was given up, or nothing.
+    """Make calls of a load, with pauses, for two minutes at most; return why it was given up, or nothing.
 
     Args:
         meter: Meters them.
@@ -113,21 +135,29 @@ def run_calls(
     try:
         load()  # what is loaded and compiled first is no even load
         wait_for_devices()
+        until_s = clock() + _MOST_S
         for _ in range(_TURNS):
             sleep(_QUIET_S)
-            _calls(meter, load, clock=clock, sleep=sleep, progress=progress)
+            whole = _calls(meter, load, until_s, clock=clock, sleep=sleep, progress=progress)
             meter.flush()
             with meter.sampler.alone():
-                if not any(not_learned(trace) for trace in meter.sampler.traces):
+                if not whole or not any(not_learned(trace) for trace in meter.sampler.traces):
                     break
-    except Exception as error:  # noqa: BLE001 - the load is somebody else's code; what was measured at rest stands
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's code; what was measured at rest stands
         return f"the load raised {error!r}"
     return ""
 
 
 def _calls(
-    meter: Meter, load: Load, *, clock: Clock, sleep: Callable[[float], object], progress: Progress
-) -> None:
+    meter: Meter,
+    load: Load,
+    until_s: float,
+    *,
+    clock: Clock,
+    sleep: Callable[[float], object],
+    progress: Progress,
+) -> bool:
+    """Make a turn of calls; return whether there was time for all of them."""
     period_s = max(
         trace.channel.period_s if trace.learned_period is None else trace.learned_period.middle_s
         for trace in meter.sampler.traces
@@ -136,6 +166,8 @@ def _calls(
     end_s = clock()
     for _ in progress(range(_CALLS)):
         end_s = max(end_s + cycle_s, clock() + _QUIET_S + _BUSY_S)
+        if end_s > until_s:
+            break
         sleep(max(end_s - _BUSY_S - clock(), 0.0))
         with meter.track("calibrate"):
             load()
@@ -144,6 +176,7 @@ def _calls(
                 load()
                 wait_for_devices()
     sleep(_QUIET_S)
+    return end_s <= until_s
 
 
 def not_learned(trace: Trace, fault: str = "") -> str:
@@ -159,7 +192,11 @@ def not_learned(trace: Trace, fault: str = "") -> str:
         )
         if wanted and found is None
     ]
-    reason = fault or "its power did not fall alike often enough when calls of the load ended"
+    reason = (
+        fault
+        or (not trace.alive and trace.reason)
+        or "its power did not fall alike often enough when calls of the load ended"
+    )
     channel = trace.channel
     which = " and ".join(missing)
     return f"{channel.id} ({channel.name}): {which} not learned: {reason}." if missing else ""
