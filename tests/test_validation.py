@@ -14,7 +14,7 @@ from benchmarks.validation.__main__ import pooled
 from benchmarks.validation.accept import CONDITIONS, UNTAUGHT, chance_of, errors, unbalanced, uncovered
 from benchmarks.validation.loads import LOADS, Span
 from benchmarks.validation.machines import PROFILES, START_S, machine
-from benchmarks.validation.score import ALL, cells, shares
+from benchmarks.validation.score import BIN_NAMES, cells, shares
 from benchmarks.validation.waveform import JUST_AFTER_S, Piece, Waveform, add
 
 AGAIN = [("H100", "serving"), ("RAPL of Intel", "diffusion"), ("V100, no counter", "bursts")]
@@ -126,6 +126,6 @@ def test_runs_add_up_to_their_counters():
 )  # fmt: skip
 def test_bars_widen_where_an_assumption_fails(profile, load):
     """Another process on the device, a sampler kept from running, a sensor that sticks or is late: wider bars."""
-    width = {(one.profile, one.load): one.half_width for one in page.read()[0] if one.length == ALL}
+    width = {(one.profile, one.load): one.half_width for one in page.read()[0] if one.length == BIN_NAMES[0]}
     usual = "RAPL of Intel" if profile.startswith("RAPL") else "H100"
     assert width[profile, load] > 1.25 * width[usual, "serving"]

@@ -34,6 +34,10 @@ MOST_UNBALANCED = 1e-3
 
 UNTAUGHT: Mapping[tuple[str, str], str] = {
     ("H100, counter 15 ms late", "light around"): "no call ends with a fall that would show the latency",
+    (
+        "RTX 3090, no counter, 50 ms",
+        "regular",
+    ): "trains that keep step with two periods look like a steady power",
 }
 """Machines whose sensor is not as documented, and loads from which that cannot be learned; and why."""
 
