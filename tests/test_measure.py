@@ -194,7 +194,7 @@ def test_what_is_returned_and_logged():
     assert found.duration_s == pytest.approx(0.05)
     assert found.reached
     assert found.coverage == pytest.approx(1)
-    assert str(found).startswith("work: 5.0")
+    assert str(found).startswith(f"work: {found.energy_j:.2f} ± ")
     assert "J a call (gpu counter), 50.0 ms, " in str(found)
 
 
