@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .listener import heard
 from .ramp import Estimate
 from .response import Published, Response
 from .sensors.base import Outcome
 from .shape import UNLIKE, Step
-from .staircase import Staircase, When
+from .staircase import Staircase
+from .timeline import half_width
 
 if TYPE_CHECKING:
     from .activity import Activity, Array
@@ -137,15 +139,12 @@ class Glimpses:
         self.gone = reading.outcome is Outcome.GONE
         if last is None or last.value is None or reading.value is None:
             return
-        published: When | None
-        self._unchanged += 1
+        published = heard(self._stairs, last, reading)
         if reading.value != last.value:
             self._same = self._unchanged = 0
-            earliest = max(last.before_s, reading.before_s - 1.05 * self._stairs.period_s)
-            published = self._stairs.see(When(earliest, reading.after_s))
         else:
-            published = self._stairs.passed(reading.before_s)
             self._same += published is not None
+            self._unchanged += 1
         if published is None:
             return
         half_s = published.half_s
@@ -181,7 +180,7 @@ class Glimpses:
         begins = ends - window_s
         points = self._curve.at(np.concatenate([begins, ends]), activity, finely=False)
         energy = points.energy_j.reshape(2, -1)
-        half_j = np.maximum(points.high_j - points.energy_j, points.energy_j - points.low_j).reshape(2, -1)
+        half_j = half_width(points).reshape(2, -1)
         by_power = watts * window_s
         counted = energy[1] - energy[0]
         steady = activity.edges(begins - half, ends + half) == 0
@@ -243,9 +242,8 @@ class Glimpses:
                 variance += (one.end_half_j / 1.96) ** 2
             blur_s = self._window.error_s + self._latency.error_s + one.half_s
             if step.mixed and self._response.ramp.latency is None:
-                blur_s = max(
-                    blur_s, one.end_s - one.begin_s
-                )  # a call beside a window may draw many times what is in it
+                # A call beside a window may draw many times what is in it.
+                blur_s = max(blur_s, one.end_s - one.begin_s)
             if step.activity.edges(*(window_s[:, None] + [[-blur_s], [blur_s]]))[0]:
                 variance += (mean_w * blur_s / 1.96) ** 2
             variance += float(np.sum((_UNEVEN * mean_w * part * (1 - part / lengths)) ** 2))

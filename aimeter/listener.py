@@ -24,6 +24,17 @@ _PATIENCE = 16_384
 """After so many readings there will be nothing to learn."""
 
 
+def heard(stairs: Staircase, last: Reading, reading: Reading) -> When | None:
+    """Return when the power that is read was published, if that was after the last reading; None if nothing was.
+
+    A publication of the same value cannot be seen; it is known to have come when the staircase says so.
+    """
+    if reading.value == last.value:
+        return stairs.passed(reading.before_s)
+    earliest = max(last.before_s, reading.before_s - 1.05 * stairs.period_s)
+    return stairs.see(When(min(earliest, reading.after_s), reading.after_s))
+
+
 class Listener:
     """Hears one channel's publications.
 
@@ -79,13 +90,9 @@ class Listener:
         return True
 
     def _hear(self, last: Reading, reading: Reading) -> None:
-        stairs, watts = self._stairs, reading.value
+        watts = reading.value
         if reading.outcome is not Outcome.OK or last.outcome is not Outcome.OK or watts is None:
             return
-        if watts == last.value:
-            published = stairs.passed(reading.before_s)
-        else:
-            earliest = max(last.before_s, reading.before_s - 1.05 * stairs.period_s)
-            published = stairs.see(When(min(earliest, reading.after_s), reading.after_s))
+        published = heard(self._stairs, last, reading)
         if published is not None:
             self._response.publish(Published(published.middle_s, published.half_s, watts, math.nan))

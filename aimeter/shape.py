@@ -128,27 +128,27 @@ class Shape(NamedTuple):
         return begin_j + shaped, likely, np.where(well, self.phase_j, 0.0), np.where(well, self.shift_j, 0.0)
 
 
-def shape_of(time: Array, before: Array, after: Array, activity: Activity) -> Shape | None:
+def shape_of(time: Array, part: Array, before: Array, after: Array, activity: Activity) -> Shape | None:
     """Return how the energy of stretches lies in them, and how wrong that may be; None if no quiet power is known.
 
     Outside calls the device draws its quiet power; the rest of the stretch is spread evenly over the time in
     which a call was open. If nothing is left for that, or no call was open, the stretch has the shape of the
     quiet power. If that is unknown it is spread evenly, and only the knots bound the error.
 
-    The 95 % half-width has four independent terms, for a time before which lie a part f of the stretch's open
+    The 95 % half-width has independent terms, for a time before which lie a part f of the stretch's open
     time and t of its quiet time T, with an excess X above the quiet power q:
 
     * the quiet power is off by d: the error is d * (t - f T), because the knots hold the sum;
     * the open time before and after differs in power by a part u of its mean: u f (1 - f) X, or, if calls began or
       ended inside it while others were open, as children do, by all of it: max(f, 1 - f) X;
-    * a knot is off in time by h: q h, or the mean power times h where there is no quiet time;
+    * the knots are off in time by h and h', each by itself, together with its neighbours, or together with all: with p
+      and p' drawn around them, (1 - f) p h and f p' h';
     * a knot is off in energy by what its sensor rounds.
     """
     begin, end, step = before[TIME], after[TIME], after[JOULES] - before[JOULES]
     known = np.isfinite(after[IDLE]) & (step > NOTHING_J)
     if not activity.time_s.size or not known.any():
         return None
-    part = (time - begin) / np.maximum(end - begin, 1e-12)
     moments = np.concatenate([begin, time, end])
     open_before, open_now, open_all = activity.open_s(moments).reshape(3, -1)
     open_now, open_all = open_now - open_before, open_all - open_before

@@ -132,11 +132,15 @@ class Curve:
         """Time, joules and uncertainty of every knot kept, shape (3, n)."""
         return self._buffer[:3, self._first : self._size]
 
-    @property
-    def details(self) -> Array:
-        """The same with the half-widths of each knot's time, and of its joules if that were exact, shape (5, n)."""
-        block = self._buffer[:, self._first : self._size]
-        return np.vstack([block[:3], block[HALF] + block[PHASE], block[ROUND]])
+    def between(self, begin_s: float, end_s: float) -> Array:
+        """Return the knots between two times, shape (4, n).
+
+        Time, joules, the 95 % half-width of the time, and that of the joules if the time were exact.
+        """
+        times = self._buffer[TIME, self._first : self._size]
+        first, last = np.searchsorted(times, begin_s), np.searchsorted(times, end_s, side="right")
+        block = self._buffer[:, self._first + first : self._first + last]
+        return np.vstack([block[[TIME, JOULES]], block[HALF] + block[PHASE], block[ROUND]])
 
     @property
     def limit_w(self) -> float:
@@ -314,7 +318,8 @@ def read(
     curves: Sequence[Curve], times_s: Array, activity: Activity = NO_ACTIVITY, *, finely: bool = True
 ) -> list[Points]:
     """Read several curves at the same times, see `Curve.at`; all in one go, as most of its cost is per operation."""
-    found = [curve.around(times_s) for curve in curves if len(curve) > 1]
+    known = [curve for curve in curves if len(curve) > 1]
+    found = [curve.around(times_s) for curve in known]
     if not found:
         return [curve.held(times_s) for curve in curves]
     before = np.concatenate([one[1] for one in found], axis=1)
@@ -322,8 +327,7 @@ def read(
     time = np.concatenate([times_s] * len(found))
     time = np.minimum(np.maximum(time, before[TIME]), after[TIME])
     part = (time - before[TIME]) / np.maximum(after[TIME] - before[TIME], 1e-12)
-    shape = shape_of(time, before, after, activity)
-    known = [curve for curve in curves if len(curve) > 1]
+    shape = shape_of(time, part, before, after, activity)
     if shape is not None and finely:
         for number, (curve, (right, *_)) in enumerate(zip(known, found, strict=True)):
             if curve.finer is not None:

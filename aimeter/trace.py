@@ -388,19 +388,17 @@ class Trace:
         self._note_response(since_s, end_s)
         if self.curve.finer is not None:
             self.curve.finer.rest(since_s, end_s)
-        times, joules, _, half_s, rounding_j = self.curve.details
-        first, last = np.searchsorted(times, start_s), np.searchsorted(times, end_s, side="right") - 1
-        if last <= first:
+        times, joules, half, rounding = self.curve.between(start_s, end_s)
+        if times.size < 2:  # noqa: PLR2004 - a stretch has two ends
             return
-        inside = times[first : last + 1]
-        spans, watts = np.diff(inside), np.diff(joules[first : last + 1]) / np.diff(inside)
-        half, rounding = half_s[first : last + 1], rounding_j[first : last + 1]
+        spans = np.diff(times)
+        watts = np.diff(joules) / spans
         error = np.sqrt(watts**2 * (half[1:] ** 2 + half[:-1] ** 2) + rounding[1:] ** 2 + rounding[:-1] ** 2)
-        self._quiet += zip(inside[:-1] - since_s, inside[1:] - since_s, watts, error / spans, strict=True)
+        self._quiet += zip(times[:-1] - since_s, times[1:] - since_s, watts, error / spans, strict=True)
         del self._quiet[:-_QUIET_STRETCHES]
-        if times[last] - times[first] >= 0.9 * min(self.period_s, _IDLE_STRETCH_S):
-            span_s = float(times[last] - times[first])
-            watts_w = float(joules[last] - joules[first]) / span_s
+        span_s = float(times[-1] - times[0])
+        if span_s >= 0.9 * min(self.period_s, _IDLE_STRETCH_S):
+            watts_w = float(joules[-1] - joules[0]) / span_s
             error_j = math.hypot(watts_w * half[0], watts_w * half[-1], rounding[0], rounding[-1])
             if watts_w > 0:
                 power = Power(watts_w, error_j / span_s)
@@ -514,7 +512,7 @@ class Trace:
         time = max(time, _later(end))
         if self._settled_gap_s is not None:
             known_since = float(curve.knots[0, -2]) if len(curve) > 1 else end
-            part = (end - known_since) / max(time - known_since, 1e-9)
+            part = (end - known_since) / max(time - known_since, _INSTANT_S)
             self.unclaimed_j += joules * part
             joules *= 1 - part
             self._settled_gap_s = None

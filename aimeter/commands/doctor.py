@@ -114,21 +114,12 @@ def _at_rest(report: MeterReport, channel: Channel | None, stored: Calibrations)
 def _responding(
     report: MeterReport, latency: Estimate | None, window: Estimate | None, age_s: float
 ) -> MeterReport:
-    if latency is not None:
-        report = replace(
-            report,
-            learned_latency_s=latency.value_s,
-            learned_latency_error_s=latency.error_s,
-            learned_age_s=age_s,
-        )
-    if window is not None:
-        report = replace(
-            report,
-            learned_window_s=window.value_s,
-            learned_window_error_s=window.error_s,
-            learned_age_s=age_s,
-        )
-    return report
+    told: dict[str, float] = {}
+    for name, found in (("latency", latency), ("window", window)):
+        if found is not None:
+            told |= {f"learned_{name}_s": found.value_s, f"learned_{name}_error_s": found.error_s}
+            told["learned_age_s"] = age_s
+    return replace(report, **told)  # type: ignore[arg-type]
 
 
 def _as_learned(report: MeterReport, trace: Trace | None, began_s: float) -> MeterReport:
