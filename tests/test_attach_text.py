@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import inspect
 import threading
 
 import pytest
@@ -63,6 +64,13 @@ def attached(meter, subject, **options):
         yield subject
     finally:
         aimeter.detach(subject)
+
+
+def knows(setting):
+    """Whether `generate` of the installed version has a setting."""
+    utils = importlib.import_module("transformers.generation.utils")
+    config = importlib.import_module("transformers").GenerationConfig()
+    return hasattr(config, setting) or setting in inspect.signature(utils.GenerationMixin.generate).parameters
 
 
 def by_name(meter):
@@ -139,6 +147,8 @@ def test_every_decoding_mode_counts_and_changes_no_token(tiny, meter, family, op
     """In all modes of generate: the same tokens as without, counted to the end token, and two parts."""
     if family == "t5" and {"prefill_chunk_size", "prompt_lookup_num_tokens"} & set(options):
         pytest.skip("for decoders only")
+    if "prefill_chunk_size" in options and not knows("prefill_chunk_size"):
+        pytest.skip("of newer versions")
     torch = importlib.import_module("torch")
     tokenizer = tiny.byte_bpe()
     tiny.seeded()
@@ -443,6 +453,8 @@ def test_embeddings_as_prompt(tiny, meter):
 
 def test_a_decoding_loop_that_never_asks(tiny, meter):
     """A loop of one's own that has no stopping criteria: its parts cannot be told, and are not made up."""
+    if not knows("custom_generate"):
+        pytest.skip("of newer versions")
     torch = importlib.import_module("torch")
     model = tiny.llama(400)
     ids = torch.full((2, 3), 40)
@@ -548,6 +560,183 @@ def test_what_a_cache_holds_is_not_read_again(tiny, meter):
             do_sample=False,
         )
     assert by_name(meter)["generate"][0].tokens_in == 2
+
+
+@contextlib.contextmanager
+def listening(model):
+    """Note the token ids of each forward pass."""
+    read = []
+
+    def note(module, args, kwargs):
+        read.append(kwargs["input_ids"].numel())
+
+    handle = model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield read
+    finally:
+        handle.remove()
+
+
+def name_of_the_cache():
+    """`generate` takes what it keeps under a name that depends on the version."""
+    utils = importlib.import_module("transformers.generation.utils")
+    return "cache" if "cache" in getattr(utils, "ALL_CACHE_NAMES", ()) else "past_key_values"
+
+
+@pytest.mark.parametrize("form", ["cache", "legacy tuple", "tail only"])
+@pytest.mark.parametrize("more", ["my friend of the house", "yes"], ids=["long turn", "short turn"])
+@pytest.mark.parametrize("texts", [["snow"], ["snow", "two trains leave the station at noon"]], ids=len)
+def test_a_second_turn_counts_what_the_model_reads_in_it(tiny, meter, texts, more, form):
+    """A chat goes on from a kept cache, also where rows are padded: only what is new is read, in two parts."""
+    torch = importlib.import_module("torch")
+    transformers = importlib.import_module("transformers")
+    old = transformers.__version__ < "5"
+    if form == ("tail only" if old else "legacy tuple"):
+        pytest.skip("another version's")
+    tokenizer = tiny.byte_bpe()
+    tiny.seeded()
+    model = tiny.llama(len(tokenizer))
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    options = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    before = model.generate(**batch, **options, return_dict_in_generate=True)
+    name = name_of_the_cache()
+    cache = getattr(before, name)
+    if form == "legacy tuple" and not isinstance(cache, tuple):
+        cache = cache.to_legacy_cache()
+    elif form == "cache" and isinstance(cache, tuple):
+        cache = transformers.DynamicCache.from_legacy_cache(cache)
+    added = tokenizer([more] * len(texts), return_tensors="pt").input_ids
+    ids = torch.cat([before.sequences, added], 1)
+    grown = torch.ones(len(texts), ids.shape[1] - batch.input_ids.shape[1], dtype=torch.long)
+    mask = torch.cat([batch.attention_mask, grown], 1)
+    if form == "tail only":
+        ids = ids[:, -(added.shape[1] + 1) :]  # the last token of the answer was chosen, but not read
+    with attached(meter, model), listening(model) as read:
+        model.generate(ids, attention_mask=mask, **{name: cache}, **options)
+    rows = by_name(meter)
+    (whole,), (prefill,), (decode,) = rows["generate"], rows["prefill"], rows["decode"]
+    assert read[0] == len(texts) * (added.shape[1] + 1)
+    assert (whole.items, whole.tokens_in, whole.tokens_out) == (len(texts), read[0], 4 * len(texts))
+    assert (prefill.tokens_in, prefill.tokens_out) == (read[0], len(texts))
+    assert (decode.tokens_in, decode.tokens_out) == (None, 3 * len(texts))
+
+
+def test_the_cache_of_a_decoder_says_nothing_of_its_encoder(tiny, meter):
+    """An encoder reads its whole prompt, unless what it made of it is given."""
+    torch = importlib.import_module("torch")
+    tiny.seeded()
+    model = tiny.t5(400)
+    ids = torch.full((1, 6), 40)
+    options = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
+    before = model.generate(ids, **options, return_dict_in_generate=True)
+    name = name_of_the_cache()
+    encoded = model.encoder(ids, return_dict=True)
+    with attached(meter, model):
+        model.generate(ids, decoder_input_ids=before.sequences, **{name: getattr(before, name)}, **options)
+        model.generate(encoder_outputs=encoded, **options)
+    rows = by_name(meter)["generate"]
+    assert [(row.items, row.tokens_in, row.tokens_out) for row in rows] == [(1, 6, 3), (1, None, 3)]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("how", ["strings", "criteria"])
+@pytest.mark.parametrize("pad", ["padding", "end"])
+def test_rows_that_stop_one_by_one(tiny, meter, how, beams, pad):
+    """What fills up a row that has stopped is no token that was made, whatever stopped it."""
+    transformers = importlib.import_module("transformers")
+    torch = importlib.import_module("torch")
+    if beams > 1 and pad == "end":
+        pytest.skip("of a beam's filling nothing tells its end token apart")
+    tokenizer = tiny.byte_bpe()
+    tiny.seeded()
+    model = tiny.llama(len(tokenizer))
+    model.generation_config.pad_token_id = tiny.PAD if pad == "padding" else tiny.EOS
+    batch = tokenizer(["the kettle", "snow"], return_tensors="pt", padding=True)
+    prompt = batch.input_ids.shape[1]
+    stop, go = tokenizer("q").input_ids[0], tokenizer("a").input_ids[0]
+
+    def chosen(ids, scores):
+        """Have rows of the first prompt say ``q`` third, and all others ``a``."""
+        scores = torch.full_like(scores, -1e4)
+        scores[:, go] = 0
+        if ids.shape[1] == prompt + 2:
+            first = ids[:, prompt - 1] == batch.input_ids[0, -1]
+            scores[first, stop], scores[first, go] = 0, -1e4
+        return scores
+
+    class Said(transformers.StoppingCriteria):
+        def __call__(self, ids, scores, **_):
+            return ids[:, -1] == stop
+
+    ways = {
+        "strings": {"stop_strings": ["q"], "tokenizer": tokenizer},
+        "criteria": {"stopping_criteria": transformers.StoppingCriteriaList([Said()])},
+    }
+    with attached(meter, model):
+        out = model.generate(
+            **batch,
+            max_new_tokens=9,
+            do_sample=False,
+            num_beams=beams,
+            logits_processor=[chosen],
+            **ways[how],
+        )
+    if beams > 1 and transformers.__version__ < "5":
+        made = 2 * 9  # no single beam is stopped there
+    else:
+        made = 3 + 9
+        assert out[0, prompt:].tolist() == [go, go, stop] + [model.generation_config.pad_token_id] * 6
+    rows = by_name(meter)
+    assert rows["generate"][0].tokens_out == made
+    assert rows["prefill"][0].tokens_out + rows["decode"][0].tokens_out == made
+
+
+def test_rows_without_padding_count_to_their_length(tiny, meter):
+    """Where no end token is known, a row that has stopped goes on for as long as others do, and is work."""
+    transformers = importlib.import_module("transformers")
+    torch = importlib.import_module("torch")
+
+    class FirstStops(transformers.StoppingCriteria):
+        def __call__(self, ids, scores, **_):
+            return torch.tensor([ids.shape[1] >= 5, False])
+
+    tiny.seeded()
+    model = tiny.llama(400)
+    with attached(meter, model):
+        out = model.generate(
+            torch.full((2, 3), 40),
+            max_new_tokens=6,
+            do_sample=False,
+            eos_token_id=None,
+            stopping_criteria=transformers.StoppingCriteriaList([FirstStops()]),
+        )
+    assert out.shape == (2, 9)
+    assert by_name(meter)["generate"][0].tokens_out == 12
+
+
+def test_a_part_that_cannot_be_told_is_the_whole(tiny, meter, monkeypatch):
+    """Where counting fails, parts keep their names and their time; a loop that never asks is whole."""
+    if not knows("custom_generate"):
+        pytest.skip("of newer versions")
+    module = importlib.import_module("aimeter.adapters.transformers")
+
+    def fail(*_):
+        raise ValueError
+
+    model = tiny.llama(400)
+    ids = importlib.import_module("torch").full((2, 3), 40)
+    monkeypatch.setattr(module, "_tokens_read", fail)
+    with attached(meter, model):
+        model.generate(ids, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+        model.generate(ids, custom_generate=lambda model, input_ids, **_: input_ids.repeat(1, 2))
+    rows = [(row.name.rpartition(".")[2], row.tokens_in, row.tokens_out) for row in meter.records()]
+    assert rows == [
+        ("prefill", None, 2),
+        ("decode", None, 4),
+        ("generate", None, 6),
+        ("whole", None, 6),
+        ("generate", None, 6),
+    ]
 
 
 def test_a_pipeline_class_with_its_own_call(pipe, meter, clock):

@@ -227,8 +227,8 @@ def whisper_pipeline():
     settings.task_to_id = {"transcribe": ids["<|transcribe|>"], "translate": ids["<|translate|>"]}
     settings.is_multilingual = True
     settings.max_length = 40
-    settings.suppress_tokens = []
-    settings.begin_suppress_tokens = []
+    settings.suppress_tokens = None
+    settings.begin_suppress_tokens = None
     return transformers.pipeline(
         "automatic-speech-recognition",
         model=model,

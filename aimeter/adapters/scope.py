@@ -136,7 +136,7 @@ class Scope:
             _scope.set(self._outer)
             current.set(self._outer_call)
 
-    def count_generated(self, *, tokens_in: float | None, tokens_out: float) -> None:
+    def count_generated(self, *, tokens_in: float | None, tokens_out: float | None) -> None:
         """Count what was generated, in the calls around this one, too: a pipeline's, whose model is attached itself."""
         scope: Scope | None = self
         while scope is not None and not scope.call.ended:

@@ -157,20 +157,30 @@ def _count_audio_made(scope: Scope, result: Any) -> None:  # noqa: ANN401 - what
 
 
 class _Decoding:
-    """One decoding loop of transformers: what to do when it has chosen its first token, and what length that made."""
+    """One decoding loop of transformers: what to do when it has chosen its first token, and which rows went on."""
 
-    __slots__ = ("first_length", "on_first", "waiting")
+    __slots__ = ("first_length", "on_first", "padded", "stopped", "waiting")
 
     def __init__(self, on_first: Callable[[Any], None] | None = None) -> None:
         self.on_first = on_first
-        self.waiting = on_first is not None
+        self.waiting = True
         self.first_length: int | None = None
+        self.padded = False
+        """Whether rows that have stopped get padding; without an end token they go on like the others."""
+        self.stopped: list[Any] = []
+        """What the criteria said of each row, round by round: kept as it is, for asking a GPU would halt it."""
 
-    def first_round(self, input_ids: Any) -> None:  # noqa: ANN401 - a tensor
-        """Note that the first round is over; it is told once."""
-        self.waiting = False
-        if self.on_first is not None:
+    def asked(self, criteria: Any, input_ids: Any, stopped: Any) -> None:  # noqa: ANN401 - a list, tensors
+        """Note a round: what there is after it, and which rows stop with it."""
+        if self.on_first is None:
+            return
+        if self.waiting:
+            self.waiting = False
+            # How `generate` itself tells, see `has_eos_stopping_criteria` in generation/utils.py.
+            self.padded = any(hasattr(one, "eos_token_id") for one in criteria)
             self.on_first(input_ids)
+        if self.padded:
+            self.stopped.append(stopped)
 
 
 _decoding: ContextVar[_Decoding | None] = ContextVar("aimeter_decoding", default=None)
@@ -179,11 +189,11 @@ _loop_of = _decoding.get
 
 def _criteria(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
     """Listen to the question that every decoding loop asks in each round; see the module."""
-    done = original(self, *args, **kwargs)
+    stopped = original(self, *args, **kwargs)
     loop = _loop_of()
-    if loop is not None and loop.waiting:
-        loop.first_round(args[0] if args else kwargs.get("input_ids"))
-    return done
+    if loop is not None:
+        loop.asked(self, args[0] if args else kwargs.get("input_ids"), stopped)
+    return stopped
 
 
 def _own_generate(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
@@ -226,18 +236,21 @@ def _decode(scope: Scope, original: Original, self: Any, args: Args, kwargs: Kwa
     parts = scope.session.parts and not scope.divided and _listening()
     read: int | None = None
     first = 0
+    with scope.guard("tokens read"):
+        read = _tokens_read(self, args, kwargs)  # before the cache that it goes on from grows
 
     def begin_decode(input_ids: Any) -> None:  # noqa: ANN401 - a tensor
-        nonlocal read, first
+        nonlocal first
         with scope.guard("prefill and decode"):
             loop.first_length = int(input_ids.shape[-1])
             if parts:
-                read = _tokens_read(self, args, kwargs)
+                scope.count_part(tokens_in=read)
                 first = _rows_made(self, args, kwargs) * (
                     loop.first_length - _prompt_length(self, loop, args, kwargs)
                 )
-                scope.count_part(tokens_in=read, tokens_out=first)
-                scope.part("decode")
+                scope.count_part(tokens_out=first)
+        if parts:
+            scope.part("decode")
 
     loop = _Decoding(begin_decode)
     if parts:
@@ -251,15 +264,18 @@ def _decode(scope: Scope, original: Original, self: Any, args: Args, kwargs: Kwa
         raise
     finally:
         _decoding.reset(token)
+    told = scope.part_is("decode")
+    if parts and not told:
+        scope.rename_part("whole")  # a loop that never asks: its parts cannot be told
+    made: int | None = None
     with scope.guard("tokens"):
-        read = _tokens_read(self, args, kwargs) if read is None else read
         made = _tokens_made(self, loop, args, kwargs, result)
+    with scope.guard("counts"):
         scope.count_generated(tokens_in=read, tokens_out=made)
         _count_items(scope, self, args, kwargs)
-        if scope.part_is("decode"):
-            scope.count_part(tokens_out=max(made - first, 0))
+        if told:
+            scope.count_part(tokens_out=None if made is None else max(made - first, 0))
         elif parts:
-            scope.rename_part("whole")  # a loop that never asks: its parts cannot be told
             scope.count_part(tokens_in=read, tokens_out=made)
     if parts:
         scope.end_part()
@@ -300,34 +316,69 @@ def _rows(model: Any, args: Args, kwargs: Kwargs) -> int | None:  # noqa: ANN401
 
 def _rows_made(model: Any, args: Args, kwargs: Kwargs) -> int:  # noqa: ANN401 - a model
     """Return how many rows the result will have; beams are work, not output."""
-    each = kwargs.get("num_return_sequences")
-    for config in (kwargs.get("generation_config"), *args[1:2], model.generation_config):
-        each = each or getattr(config, "num_return_sequences", None)
+    each = _asked("num_return_sequences", model, args, kwargs)
     return (_rows(model, args, kwargs) or 1) * int(each or 1)
 
 
 def _tokens_read(model: Any, args: Args, kwargs: Kwargs) -> int | None:  # noqa: ANN401 - a model
-    """Return how many tokens the prompts have; None where the model reads something else."""
-    inputs, mask = _inputs(model, args, kwargs), kwargs.get("attention_mask")
-    if kwargs.get("input_ids") is not None:
-        inputs = kwargs["input_ids"]
+    """Return how many tokens of the prompts the model will read; None where it reads something else.
+
+    What a cache holds is not read again. Of a prompt that repeats it that is the tail; one that is shorter than its
+    mask is the tail already, see `_prefill` in generation/utils.py.
+    """
+    inputs: Any = kwargs.get("input_ids")
+    inputs = _inputs(model, args, kwargs) if inputs is None else inputs
+    mask: Any = kwargs.get("attention_mask")
     if not hasattr(inputs, "shape"):
         return None
+    embedded: Any = kwargs.get("inputs_embeds")
     if inputs.ndim == 2 and not inputs.is_floating_point():  # noqa: PLR2004 - rows of token ids
         if mask is None:
             mask = _mask_inferred(model, args, kwargs, inputs)
-        cached = getattr(kwargs.get("past_key_values"), "get_seq_length", int)()
-        return tokens_in(inputs, mask) - int(inputs.shape[0]) * min(cached, int(inputs.shape[1]) - 1)
-    embedded: Any = kwargs.get("inputs_embeds")
-    return tokens_in(embedded[..., 0], mask) if inputs is embedded else None
+    elif inputs is embedded:
+        inputs = embedded[..., 0]
+    else:
+        return None
+    if getattr(model.config, "is_encoder_decoder", False):  # the cache is the decoder's
+        return None if kwargs.get("encoder_outputs") is not None else tokens_in(inputs, mask)
+    length = int(inputs.shape[1])
+    rows = mask is not None and mask.ndim == 2  # noqa: PLR2004 - rows and columns
+    if not rows or mask.shape[1] == length:
+        length -= min(_cached_length(kwargs), length - 1)
+    return tokens_in(inputs[:, -length:], mask[:, -length:] if rows else None)
+
+
+_CACHES = ("cache", "past_key_values", "cache_params")
+"""What versions and models call the cache that `generate` goes on from."""
+
+
+def _cached_length(kwargs: Kwargs) -> int:
+    """Return how many tokens of each row a given cache holds."""
+    cache = next((kwargs[name] for name in _CACHES if kwargs.get(name) is not None), None)
+    if isinstance(cache, tuple | list):  # keys and values of each layer: row, head, token, feature
+        return int(cache[0][0].shape[-2]) if cache else 0
+    linear = getattr(cache, "is_linear", None)
+    if isinstance(linear, list | tuple) and linear and all(linear):
+        return 0  # a state without length, with which all that is given is read
+    return int(getattr(cache, "get_seq_length", int)())
 
 
 def _mask_inferred(model: Any, args: Args, kwargs: Kwargs, ids: Any) -> Any:  # noqa: ANN401 - tensors
     """Return the mask that `generate` makes for itself if it is given none; see `_prepare_attention_mask_for_generation`."""
-    configs = (kwargs.get("generation_config"), *args[1:2], model.generation_config)
-    asked = (kwargs.get("pad_token_id"), *(getattr(config, "pad_token_id", None) for config in configs))
-    pad = next((int(one) for one in asked if one is not None), None)
+    pad = _padding(model, args, kwargs)
     return None if pad is None or pad in _end_tokens(model, args, kwargs) else ids.ne(pad)
+
+
+def _padding(model: Any, args: Args, kwargs: Kwargs) -> int | None:  # noqa: ANN401 - a model
+    pad = _asked("pad_token_id", model, args, kwargs)
+    return None if pad is None else int(pad)
+
+
+def _asked(setting: str, model: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a model, a value
+    """Return a setting of `generate` as it takes it: by name, from the configuration it is given, or the model's."""
+    configs = (kwargs.get("generation_config"), *args[1:2], model.generation_config)
+    found = (kwargs.get(setting), *(getattr(config, setting, None) for config in configs))
+    return next((value for value in found if value is not None), None)
 
 
 def _tokens_made(model: Any, loop: _Decoding, args: Args, kwargs: Kwargs, result: Any) -> int:  # noqa: ANN401 - a model
@@ -336,14 +387,22 @@ def _tokens_made(model: Any, loop: _Decoding, args: Args, kwargs: Kwargs, result
     Where padding is the end token, as in GPT-2, counting what is no padding would lose the end.
     """
     sequences = result if hasattr(result, "shape") else result.sequences
-    rows, length = sequences.shape
+    rows, length = map(int, sequences.shape)
     prompt = _prompt_length(model, loop, args, kwargs)
+    new = length - prompt
+    beams = int(_asked("num_beams", model, args, kwargs) or 1)
+    if beams == 1 and 0 < new <= len(loop.stopped) <= new + 1 and len(loop.stopped[0]) == rows:
+        # One token a round; in the last round, if there is one more, nothing was kept (`DeferredStopCheck`).
+        before = loop.stopped[: new - 1]
+        return rows + (int((sys.modules["torch"].stack(before).cumsum(0) == 0).sum()) if before else 0)
     ends = _end_tokens(model, args, kwargs)
-    if not ends:
-        return int(rows * (length - prompt))
+    pad = _padding(model, args, kwargs) if beams > 1 else None
     made = 0
     for row in sequences[:, prompt:].tolist():
-        made += next((place for place, token in enumerate(row, 1) if token in ends), len(row))
+        place = next((place for place, token in enumerate(row, 1) if token in ends), len(row))
+        while pad not in ends and place and row[place - 1] == pad:
+            place -= 1  # a beam that something else than an end token ended
+        made += place
     return made
 
 
@@ -363,9 +422,8 @@ def _prompt_length(model: Any, loop: _Decoding, args: Args, kwargs: Kwargs) -> i
 def _end_tokens(model: Any, args: Args, kwargs: Kwargs) -> Collection[int]:  # noqa: ANN401 - a model
     if "eos_token_id" in kwargs and kwargs["eos_token_id"] is None:
         return ()  # to go on to the full length is asked for
-    given = (kwargs.get("generation_config"), *args[1:2], model.generation_config)
-    asked = (kwargs.get("eos_token_id"), *(getattr(config, "eos_token_id", None) for config in given))
-    ends: Any = next((ends for ends in asked if ends is not None), ())
+    ends = _asked("eos_token_id", model, args, kwargs)
+    ends = () if ends is None else ends
     ends = ends.tolist() if hasattr(ends, "tolist") else ends
     return {ends} if isinstance(ends, int) else set(ends)
 
