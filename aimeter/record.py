@@ -1,4 +1,4 @@
-"""The row: one settled call, schema 2.
+"""The row: one settled call, schema 3.
 
 Columns are fixed and in this order; each schema only appends to the one before. Energy is in joules, grams are grams of CO2
 equivalent, both at the IT boundary unless `pue` is above 1. Unknown is None (an empty field), never 0.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-SCHEMA = 2
+SCHEMA = 3
 
 MeasuredBy = Literal["counter", "power", "estimate", "none"]
 Status = Literal["ok", "error", "closed", "open"]
@@ -59,7 +59,10 @@ class Record(NamedTuple):
             `intensity_upper_g_per_kwh`.
         market_g_per_kwh: Intensity by contract, or None; `market_co2e_g` is the same sum with it.
         water_site_l: Litres used on site; `water_grid_l` in generating the electricity. None unless chosen.
-        pue_source: Where `pue` is from; never empty, as the last column must not be.
+        pue_source: Where `pue` is from; empty in schema 1.
+        devices_j: The call's share of each of `devices`, in joules and in their order; empty in schemas 1 and 2.
+        machine: Opaque identifier of the machine, the same for all its processes until it is started anew;
+            ``unknown`` in schemas 1 and 2. It stands last, as its fixed length tells whether a line is whole.
     """
 
     schema: int
@@ -114,6 +117,8 @@ class Record(NamedTuple):
     water_site_l: float | None
     water_grid_l: float | None
     pue_source: str
+    devices_j: tuple[float, ...]
+    machine: str
 
 
 COLUMNS: tuple[str, ...] = Record._fields

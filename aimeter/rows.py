@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .carbon.accounting import Accounting, Accounts, Calls
+from .machine import machine
 from .record import COLUMNS, COUNTS, SCHEMA, MeasuredBy, Record
 from .sensors.base import KINDS, Channel
 from .settle import Figures
@@ -92,6 +93,7 @@ def build(figures: Figures, context: Context) -> list[Record]:
         **_constant(context),
         **_told(figures.calls, context),
         **_metered(figures, traces),
+        "devices_j": _by_device(figures, traces),
         **joules,
         **accounts.columns,
         "meta": _meta(figures, traces, context, accounts.remarks),
@@ -105,6 +107,7 @@ def _constant(context: Context) -> dict[str, Iterable[object]]:
         "schema": repeat(SCHEMA),
         "pid": repeat(os.getpid()),
         "aimeter_version": repeat(context.version),
+        "machine": repeat(machine()),
     }
 
 
@@ -153,6 +156,25 @@ def _metered(figures: Figures, traces: Sequence[Trace]) -> dict[str, Iterable[ob
         "devices": [some.names for some in devices],
         **{f"{kind}_method": [some.methods[kind] for some in devices] for kind in ("gpu", "cpu", "dram")},
     }
+
+
+def _by_device(figures: Figures, traces: Sequence[Trace]) -> list[tuple[float, ...]]:
+    """Return the column of joules by device, in the order of the names in `devices`."""
+    joules = figures.energy_j.T.tolist()
+    places = _places([device_name(trace.channel) for trace in traces])
+    found: list[tuple[float, ...]] = []
+    for metered, drawn in zip(figures.metered.T.tolist(), joules, strict=True):
+        own: dict[int, float] = {}
+        for place, is_metered, joule in zip(places, metered, drawn, strict=True):
+            if is_metered:
+                own[place] = own.get(place, 0.0) + joule
+        found.append(tuple(own.values()))
+    return found
+
+
+def _places(names: Sequence[str]) -> list[int]:
+    """Return where each name stands first: a device that fell back has two traces, but one name."""
+    return [names.index(name) for name in names]
 
 
 def _devices(traces: Sequence[Trace], metered: Sequence[bool]) -> _Devices:

@@ -59,6 +59,8 @@ _USUAL: dict[str, Any] = {
     "water_site_l": None,
     "water_grid_l": None,
     "pue_source": "at the plug",
+    "devices_j": (10.0, 2.5),
+    "machine": "m0123456789abcdef",
 }
 
 

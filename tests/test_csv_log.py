@@ -98,15 +98,24 @@ def test_unknown_is_empty_and_never_zero():
     record = make_record(energy_j=None, error_j=math.nan, co2e_g=math.inf, self_j=-math.inf, idle_j=0.0)
     row = dict(zip(COLUMNS, parsed(csv_line(record)), strict=True))
     assert [row[name] for name in ("energy_j", "error_j", "co2e_g", "self_j")] == ["", "", "", ""]
-    assert row["idle_j"] == "0"
+    assert row["idle_j"] == "0.0"
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.1, "0.1"), (1 / 3, "0.333333333"), (12345.678912345, "12345.6789"), (4.0, "4"), (1e-7, "1e-07")],
+    [
+        (0.1, "0.1"),
+        (1 / 3, "0.333333333"),
+        (12345.678912345, "12345.6789"),
+        (4.0, "4.0"),
+        (0.0, "0.0"),
+        (-3.0, "-3.0"),
+        (1e9, "1e+09"),
+        (1e-7, "1e-07"),
+    ],
 )
 def test_numbers_are_the_shortest_of_nine_digits(value: float, text: str):
-    """A number is written with at most nine significant digits and no more characters than it needs."""
+    """At most nine significant digits and no more characters than it needs, yet never those of an integer."""
     assert dict(zip(COLUMNS, parsed(csv_line(make_record(energy_j=value))), strict=True))["energy_j"] == text
 
 

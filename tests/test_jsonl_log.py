@@ -74,7 +74,7 @@ def test_f1_a_torn_last_line_is_repaired(tmp_path: Path, before: bytes, monkeypa
 
 
 @pytest.mark.parametrize(
-    "content", [b'{"a":1}\n', b"schema,name\r\n", b"[" * 70_000, b"[" * 60_000 + b"\n", b'{"schema":3,']
+    "content", [b'{"a":1}\n', b"schema,name\r\n", b"[" * 70_000, b"[" * 60_000 + b"\n", b'{"schema":4,']
 )
 def test_f9_a_foreign_file_is_refused(tmp_path: Path, content: bytes):
     """A file of other JSON is not appended to, nor changed."""

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from aimeter.errors import ConfigurationError, LogSchemaError
-from aimeter.record import FIRST_COLUMNS, SCHEMA, Record
+from aimeter.record import COLUMNS, FIRST_COLUMNS, SCHEMA, Record
 from aimeter.report import Summary, Tally, export_csv, read, summarise
 from aimeter.report.brief import read_briefs
 from aimeter.report.export import export_log
 from aimeter.report.summary import OTHER_NAMES
 from aimeter.report.units import quantity
 from aimeter.sinks import open_log
-from aimeter.sinks.text import CSV_HEADER, csv_line, json_line
+from aimeter.sinks.text import CSV_HEADER, csv_fields, csv_line, csv_text, json_line
 from tests.records import make_record
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=20)
@@ -111,6 +111,21 @@ def test_f1_a_torn_end_is_never_taken_for_a_row(tmp_path: Path, cut: int):
     result = read(path)
     assert list(result) == [make_record(name="good")] * (2 if cut <= 2 else 1)
     assert result.skipped == (0 if cut <= 2 else 1)
+
+
+@pytest.mark.parametrize("last", ["aimeter_version", "pue_source", "machine"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_line_end_that_an_editor_removed_costs_no_row(tmp_path: Path, last: str, rows: int):
+    """Neither in a log of this schema nor of an earlier one, though no other row confirms the last column."""
+    path = tmp_path / "calls.csv"
+    records = [make_record(pue=1.1, pue_source=f"source {number}") for number in range(rows)]
+    columns = COLUMNS.index(last) + 1
+    lines = [CSV_HEADER, *map(csv_line, records)]
+    fields = [[csv_text(field) for field in csv_fields(line)[:columns]] for line in lines]
+    path.write_text("\n".join(map(",".join, fields)))
+    found = list(read(path))
+    assert [(record.energy_j, record.aimeter_version) for record in found] == [(12.5, "0.1.0")] * rows
+    assert [brief.self_j for brief in read_briefs(path)] == [12.5] * rows
 
 
 def test_f9_later_schemas_are_read_by_name(tmp_path: Path):
@@ -462,7 +477,7 @@ def test_briefs_are_the_records_own_columns(tmp_path: Path, suffix: str):
 
 @pytest.mark.parametrize("name", ["calls.csv", "calls.jsonl"])
 def test_a_log_of_schema_1_is_read(tmp_path, name):
-    """What schema 2 has appended is empty; all else is as it was written."""
+    """What later schemas have appended is empty; all else is as it was written."""
     old = make_record(schema=1, name="old", energy_j=12.5)
     log = tmp_path / name
     if name.endswith("csv"):
@@ -472,5 +487,7 @@ def test_a_log_of_schema_1_is_read(tmp_path, name):
         kept = {key: value for key, value in json.loads(json_line(old)).items() if key in FIRST_COLUMNS}
         log.write_text(json.dumps(kept) + "\n")
     (found,) = read(log)
-    assert found == old._replace(schema=SCHEMA, co2e_error_g=None, pue_source="")
+    assert found == old._replace(
+        schema=SCHEMA, co2e_error_g=None, pue_source="", devices_j=(), machine="unknown"
+    )
     assert len(FIRST_COLUMNS) == 42

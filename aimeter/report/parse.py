@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import get_type_hints
 
+from aimeter.machine import UNKNOWN
 from aimeter.record import COLUMNS, FIRST_COLUMNS, SCHEMA, Record
 from aimeter.sinks.text import unguarded
 
@@ -54,12 +55,21 @@ def _mapping(value: object) -> dict[str, object]:
     return value
 
 
+def _array(value: object) -> tuple[float, ...]:
+    if isinstance(value, str):
+        value = json.loads(value) if value else []
+    if not isinstance(value, list):
+        raise TypeError(value)
+    return tuple(_number(each) for each in value)
+
+
 _BY_TYPE: dict[object, Callable[[object], object]] = {
     int: _integer,
     float: _number,
     float | None: _optional_number,
     str | None: _optional_text,
     Mapping[str, object]: _mapping,
+    tuple[float, ...]: _array,
 }
 _TYPES = get_type_hints(Record)
 _READERS = tuple(_BY_TYPE.get(_TYPES[column], _text) for column in COLUMNS)
@@ -73,7 +83,11 @@ def _record(values: Sequence[object]) -> Record:
         message = "aimeter_version is empty: the row is torn"
         raise ValueError(message)
     # The row's layout is the record's from now on.
-    return record if record.schema == SCHEMA else record._replace(schema=SCHEMA)
+    return (
+        record
+        if record.schema == SCHEMA
+        else record._replace(schema=SCHEMA, machine=record.machine or UNKNOWN)
+    )
 
 
 def record_from_csv(fields: Sequence[str], places: Sequence[int | None]) -> Record:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from aimeter.errors import ConfigurationError, LogSchemaError, did_you_mean
+from aimeter.machine import WHOLE
 from aimeter.record import COLUMNS, FIRST_COLUMNS
 from aimeter.report.parse import MALFORMED, record_from_csv, record_from_json
 from aimeter.sinks.text import csv_fields
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 _BOM = b"\xef\xbb\xbf"
 _PROBLEMS_TOLD = 10
+_WHOLE_ENDS = {"aimeter_version": re.compile(".+"), "pue_source": re.compile(".+"), "machine": WHOLE}
+"""What the last column of each schema holds if its line is whole; of what stood last before, a cut costs no number."""
 
 LogPath = str | os.PathLike[str]
 
@@ -70,6 +74,7 @@ class Rows(Iterator[R], ABC):
 
     def _csv_rows(self, path: Path, log: BinaryIO, columns: list[str]) -> Iterator[R]:
         known_end = ""
+        whole = _WHOLE_ENDS.get(columns[-1])
         for number, line in enumerate(log, 1):
             fields = self._fields(line.removeprefix(_BOM) if number == 1 else line)
             if fields in ([""], columns):
@@ -77,8 +82,11 @@ class Rows(Iterator[R], ABC):
             if len(fields) != len(columns):
                 self._skip(path, number, f"{len(fields)} columns, not {len(columns)}")
                 continue
-            # Each schema ends with a column that is never empty and the same in most rows.
-            if not line.endswith((b"\n", b"\r")) and fields[-1] != known_end:
+            # An editor may have removed the last line's end. A later schema's last column is the same in most rows.
+            ended = line.endswith((b"\n", b"\r")) or (
+                whole.fullmatch(fields[-1]) if whole else fields[-1] == known_end
+            )
+            if not ended:
                 self._skip(path, number, "the line has no end, and its last column may be cut")
                 continue
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aimeter.machine import WHOLE
 from aimeter.record import COLUMNS
 from aimeter.sinks.filelog import Conflict, FileLog
 from aimeter.sinks.text import CSV_HEADER, csv_fields, csv_lines
@@ -32,14 +33,12 @@ class CsvLayout:
             return self.header.startswith(first)
         return csv_fields(first) == list(COLUMNS)
 
-    def is_whole(self, last: bytes, before: bytes) -> bool:
-        """Tell whether the last column, the version, is there and the same as on the line before."""
+    def is_whole(self, last: bytes, before: bytes) -> bool:  # noqa: ARG002  a line is its own proof
+        """Tell whether the last column, the machine, is there in its whole length."""
         if last.endswith(b"\r"):
             return True
         fields = csv_fields(last)
-        return fields == list(COLUMNS) or (
-            len(fields) == len(COLUMNS) and bool(fields[-1]) and fields[-1] == csv_fields(before)[-1]
-        )
+        return fields == list(COLUMNS) or (len(fields) == len(COLUMNS) and bool(WHOLE.fullmatch(fields[-1])))
 
 
 class CsvLog(FileLog):

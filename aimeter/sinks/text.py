@@ -133,8 +133,25 @@ def _numbers(values: _Column, unknown: str) -> list[str]:
     if None not in values:
         text = "\n".join(repeat("%.9g", len(values))) % values
         if "n" not in text:  # as nan and inf have
-            return text.split("\n")
-    return [unknown if value is None or not math.isfinite(value) else f"{value:.9g}" for value in values]
+            return [
+                number if "." in number or "e" in number else f"{number}.0" for number in text.split("\n")
+            ]
+    return [unknown if value is None or not math.isfinite(value) else _number(value) for value in values]
+
+
+def _number(value: float) -> str:
+    """Write a number so that no reader takes its column for integers, whatever the first rows hold."""
+    text = f"{value:.9g}"
+    return text if "." in text or "e" in text else f"{text}.0"
+
+
+def _number_lists(write: Callable[[str], str]) -> _Writer:
+    """Return how lists of numbers are written, as JSON; what is not finite is null."""
+
+    def column(values: _Column, _: str) -> list[str]:
+        return [write(f"[{','.join(_numbers(value, 'null'))}]" if value else "[]") for value in values]
+
+    return column
 
 
 def _texts(write: Callable[[Any], str]) -> _Writer:
@@ -163,7 +180,11 @@ def _same_or(write: _Writer) -> _Writer:
     return column
 
 
-def _writers(text: Callable[[str], str], meta: Callable[[Mapping[str, object]], str]) -> tuple[_Writer, ...]:
+def _writers(
+    text: Callable[[str], str],
+    meta: Callable[[Mapping[str, object]], str],
+    array: Callable[[str], str],
+) -> tuple[_Writer, ...]:
     """Choose how each column is written; text that recurs from row to row is made once."""
     numbers = _same_or(_numbers)
     by_type: dict[object, _Writer] = {
@@ -171,6 +192,7 @@ def _writers(text: Callable[[str], str], meta: Callable[[Mapping[str, object]], 
         float: numbers,
         float | None: numbers,
         Mapping[str, object]: _metas(meta),
+        tuple[float, ...]: _number_lists(array),
     }
     unique, recurring = _texts(text), _same_or(_texts(lru_cache(maxsize=4096)(text)))
     return tuple(
@@ -189,7 +211,11 @@ def _csv_meta(meta: Mapping[str, object]) -> str:
     return _quoted(json_text(dict(meta))) if meta else "{}"
 
 
-_CSV_WRITERS = _writers(csv_text, _csv_meta)
+def _csv_array(array: str) -> str:
+    return f'"{array}"' if "," in array else array
+
+
+_CSV_WRITERS = _writers(csv_text, _csv_meta, _csv_array)
 _CSV_FIELD = re.compile(',("[^"]*(?:""[^"]*)*"|[^",]*)')
 CSV_HEADER: bytes = ",".join(COLUMNS).encode() + NEWLINE
 
@@ -204,7 +230,7 @@ def csv_line(record: Record) -> bytes:
     return csv_lines([record])[0]
 
 
-_JSON_WRITERS = _writers(json_text, lambda meta: json_text(dict(meta)))
+_JSON_WRITERS = _writers(json_text, lambda meta: json_text(dict(meta)), str)
 _JSON_TEMPLATE = "{" + ",".join(f'"{column}":%s' for column in COLUMNS) + "}\n"
 
 
