@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from . import adapters
 from .adapters import Adapter, Hook, patching
 from .adapters.scope import begin
 from .adapters.sessions import Attached, Session, attached, default_meter
+from .adapters.wrapping import wrapped
 from .settings import load
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class _Hold(NamedTuple):
     cls: type
     narrow: bool
     finalizer: weakref.finalize[Any, Any]
+    inner: list[weakref.finalize[Any, Any]]
 
 
 class _Narrow:
@@ -77,23 +80,21 @@ def attach(
     source = default_meter if meter is None else meter.source
     session = Session(source, name, model, parts, steps, explicit=True)
     with _lock:
-        if id(subject) in attached:
-            return subject
-        found = [(adapter, hook) for adapter in adapters.loaded() for hook in _hooks_of(adapter, subject)]
+        known = attached.get(id(subject))
+        if known is not None:
+            if known.session.explicit:
+                return subject
+            _holds[id(subject)].finalizer()  # it was metered for the sake of what wraps it
+        found = _all_hooks_of(subject)
         if not found:
             message = _unknown(subject)
             raise TypeError(message)
-        finalizer = weakref.finalize(subject, _forget, id(subject))
-        finalizer.atexit = False
-        uses = tuple(dict.fromkeys(adapter for adapter, _ in found))
-        for adapter in uses:
-            adapters.use(adapter)
-        cls = type(subject)
-        narrow = [hook for _, hook in found if hook.narrow]
-        if narrow:
-            _hook_narrowly(cls, narrow)
-        attached[id(subject)] = Attached(weakref.ref(subject), session)
-        _holds[id(subject)] = _Hold(uses, cls, bool(narrow), finalizer)
+        inner = [
+            _hold(one, session._replace(explicit=False), hooks)
+            for one in wrapped(subject)
+            if id(one) not in attached and (hooks := _all_hooks_of(one, called=False))
+        ]
+        _hold(subject, session, found, inner)
     return subject
 
 
@@ -121,6 +122,29 @@ def _forget(identity: int) -> None:
                     undo()
         for adapter in hold.uses:
             adapters.drop(adapter)
+        for finalizer in hold.inner:
+            finalizer()
+
+
+def _hold(
+    subject: object,
+    session: Session,
+    found: list[tuple[Adapter, Hook]],
+    inner: list[weakref.finalize[Any, Any]] | None = None,
+) -> weakref.finalize[Any, Any]:
+    """Put in place what meters an object's calls, and return what lets go of it."""
+    finalizer = weakref.finalize(subject, _forget, id(subject))
+    finalizer.atexit = False
+    uses = tuple(dict.fromkeys([*(adapter for adapter, _ in found), *_adapters_inside(subject)]))
+    for adapter in uses:
+        adapters.use(adapter)
+    cls = type(subject)
+    narrow = [hook for _, hook in found if hook.narrow]
+    if narrow:
+        _hook_narrowly(cls, narrow)
+    attached[id(subject)] = Attached(weakref.ref(subject), session)
+    _holds[id(subject)] = _Hold(uses, cls, bool(narrow), finalizer, inner or [])
+    return finalizer
 
 
 def _hook_narrowly(cls: type, hooks: list[Hook]) -> None:
@@ -132,12 +156,43 @@ def _hook_narrowly(cls: type, hooks: list[Hook]) -> None:
             narrow.undos.append(undo)
 
 
+def _all_hooks_of(subject: object, *, called: bool = True) -> list[tuple[Adapter, Hook]]:
+    """Return the hooks by which an object's calls are metered; a method that some adapter knows is left to it.
+
+    A module inside a wrapper is not to be metered when it is ``called``: the wrapper is.
+    """
+    found = [(adapter, hook) for adapter in adapters.loaded() for hook in _hooks_of(adapter, subject)]
+    known = {hook.method for _, hook in found if not hook.narrow}
+    return [
+        (adapter, hook)
+        for adapter, hook in found
+        if not hook.narrow or (called if hook.method == "__call__" else hook.method not in known)
+    ]
+
+
+def _adapters_inside(subject: Any) -> list[Adapter]:  # noqa: ANN401 - any object
+    """Return the adapters that know a part of a module, and so what it counts while the module is metered."""
+    modules = sys.modules.get("torch.nn")
+    if modules is None or not isinstance(subject, modules.Module):
+        return []
+    kinds = {type(module) for module in subject.modules()}
+    owners = (
+        (adapter, owner)
+        for adapter in adapters.loaded()
+        for hook in adapter.hooks
+        if hook.attachable and not hook.narrow and (owner := patching.owner_of(hook)) is not None
+    )
+    return [adapter for adapter, owner in owners if any(issubclass(kind, owner) for kind in kinds)]
+
+
 def _hooks_of(adapter: Adapter, subject: object) -> list[Hook]:
     """Return the hooks of an adapter by which an object's calls are metered."""
     found = []
     for hook in adapter.hooks:
         owner = patching.owner_of(hook)
-        if hook.attachable and owner is not None and isinstance(subject, owner):
+        if not hook.attachable or owner is None or not isinstance(subject, owner):
+            continue
+        if not hook.narrow or callable(getattr(type(subject), hook.method, None)):
             found.append(hook)
     if not found and callable(subject):
         frameworks = {cls.__module__.partition(".")[0] for cls in type(subject).__mro__}

@@ -8,7 +8,6 @@ Autoencoders are hooked by the class that a pipeline really has, when it is call
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from . import note_undo, patching
 from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import first_weight, name_of, plain, revision_of, size_of, version_of
 from .scope import Scope, begin, current_scope
+from .torch import entered, on_decode
 
 if TYPE_CHECKING:
     from aimeter.call import Call
@@ -108,22 +108,23 @@ def _advance(scope: Scope, calls: list[Call], pipe: object, number: int) -> None
             scope.next_step()
 
 
-def _decode(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
+def _decoding() -> None:
     """Notice that a VAE begins to decode: the first time after a denoising loop the next part begins."""
-    if not sys.modules["torch"].compiler.is_compiling():
-        scope = current_scope()
-        if scope is not None:
-            with scope.guard("parts"):
-                scope.end_steps()
-                if scope.part_is("denoise"):
-                    scope.part("decode")
-    return original(self, *args, **kwargs)
+    scope = current_scope()
+    if scope is not None:
+        with scope.guard("parts"):
+            scope.end_steps()
+            if scope.part_is("denoise"):
+                scope.part("decode")
+
+
+on_decode.append(_decoding)
 
 
 def _listen(pipe: Any) -> None:  # noqa: ANN401 - a pipeline
     """Listen to the decoder that a pipeline has."""
     for part in _DECODERS:
-        _hook(getattr(pipe, part, None), "decode", _decode)
+        _hook(getattr(pipe, part, None), "decode", entered)
 
 
 def _hook(component: object, method: str, handler: Callable[..., Any]) -> None:

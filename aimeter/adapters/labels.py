@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .wrapping import compiled
+
 _REVISION = re.compile(r"/snapshots/([0-9a-f]{40})(?:/|$)")
 """Where the Hugging Face cache keeps a revision, see its `cache structure
 <https://huggingface.co/docs/huggingface_hub/guides/manage-cache>`_."""
@@ -25,6 +27,7 @@ def describe(model: Any) -> Mapping[str, object]:  # noqa: ANN401 - a model of a
 
     They are worked out once for each model, precision and place.
     """
+    model = compiled(model)
     weight = first_weight(model)
     state = None if weight is None else (weight.dtype, weight.device)
     known = None if weight is None else _described.get(model)

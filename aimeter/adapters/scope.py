@@ -58,7 +58,7 @@ def begin(subject: object, name: str) -> Scope | None:
     try:
         meter = session.source()
     except AimeterError as error:
-        _warn_once(f"no call is metered: {error}")
+        say_once(f"no call is metered: {error}")
         return None
     if not meter.settings.enabled:
         return None
@@ -238,11 +238,12 @@ class Guard:
         if kind is None or not issubclass(kind, Exception):
             return False
         # The name of the error only: its text may hold a prompt.
-        _warn_once(f"{self._what} could not be found ({kind.__name__}) and are missing from rows.")
+        say_once(f"{self._what} could not be found ({kind.__name__}) and are missing from rows.")
         return True
 
 
-def _warn_once(text: str) -> None:
+def say_once(text: str) -> None:
+    """Log a warning, unless it has been logged."""
     if text not in _failed:
         _failed.add(text)
         _log.warning(text)

@@ -1,4 +1,4 @@
-"""torch modules: `aimeter.attach` meters their forward passes."""
+"""torch modules: `aimeter.attach` meters their forward passes, and what else they are usually asked to do."""
 
 from __future__ import annotations
 
@@ -6,16 +6,43 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .base import Adapter, Hook
+from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import describe, version_of
-from .scope import begin
+from .scope import Scope, begin, say_once
+from .sessions import attached, instrumented
+from .wrapping import compiled, wrapped
+
+ENTRIES = ("generate", "sample", "predict", "chat", "encode", "decode", "embed", "transcribe", "translate")
+"""Methods by which modules are used, beside being called; those that a framework's adapter meters are left to it."""
+
+on_decode: list[Callable[[], None]] = []
+"""What is told when a module that is listened to begins to decode."""
 
 
-def _forward(original: Callable[..., Any], self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - a handler
+def _forward(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
+    return _run(original, self, args, kwargs, "forward")
+
+
+def entered(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
+    """Meter a method of a module that was attached itself, and notice that one begins to decode."""
+    if original.__name__ == "decode" and not sys.modules["torch"].compiler.is_compiling():
+        for told in on_decode:
+            told()
+    return _run(original, self, args, kwargs, original.__name__)
+
+
+def _run(original: Original, self: Any, args: Args, kwargs: Kwargs, method: str) -> Any:  # noqa: ANN401 - a handler
     torch = sys.modules["torch"]
     if torch.compiler.is_compiling():  # what is traced here is to be the model, not its metering
         return original(self, *args, **kwargs)
-    scope = begin(self, f"{type(self).__name__}.forward")
+    if torch.jit.is_tracing():
+        if id(self) in attached:
+            say_once(
+                f"What torch.jit.trace makes of an attached {type(self).__name__} is another object, which is not "
+                "metered: give it to aimeter.attach."
+            )
+        return original(self, *args, **kwargs)
+    scope = _begin(self, method)
     if scope is None:
         return original(self, *args, **kwargs)
     with scope.guard("labels"):
@@ -23,19 +50,34 @@ def _forward(original: Callable[..., Any], self: Any, args: tuple[Any, ...], kwa
     with scope:
         result = original(self, *args, **kwargs)
         with scope.guard("counts"):
-            _count(scope.call, args, kwargs)
+            _count(scope, args, kwargs)
         return result
 
 
-def _count(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ANN401 - a call
+def _begin(module: Any, method: str) -> Scope | None:  # noqa: ANN401 - a module
+    """Return the scope of a module's call, or of one that was wrapped after it had been attached."""
+    subject = module
+    if id(module) not in attached:
+        inside = (
+            one for one in wrapped(module) if id(one) in attached and attached[id(one)].session.explicit
+        )
+        subject = next(inside, module)
+        if subject is module and instrumented:
+            return None  # of torch's modules only those are metered that were attached
+    return begin(subject, f"{type(compiled(subject)).__name__}.{method}")
+
+
+def _count(scope: Scope, args: Args, kwargs: Kwargs) -> None:
     """Count what is named like the inputs of transformers' models; of other tensors the meaning is unknown."""
     ids = kwargs.get("input_ids")
-    mask = kwargs.get("attention_mask")
-    if ids is not None:
-        call.count(items=ids.shape[0], tokens_in=tokens_in(ids, mask))
     first = next((value for value in (*args, *kwargs.values()) if hasattr(value, "shape")), None)
-    if first is not None and len(first.shape):
-        call.note(batch_size=int(first.shape[0]))
+    rows = int(first.shape[0]) if first is not None and len(first.shape) else None
+    if scope.generated:  # by a model inside, whose tokens are counted
+        scope.call.count(items=rows)
+    elif ids is not None:
+        scope.call.count(items=ids.shape[0], tokens_in=tokens_in(ids, kwargs.get("attention_mask")))
+    if rows is not None:
+        scope.call.note(batch_size=rows)
 
 
 def tokens_in(ids: Any, mask: Any) -> int:  # noqa: ANN401 - tensors
@@ -45,7 +87,15 @@ def tokens_in(ids: Any, mask: Any) -> int:  # noqa: ANN401 - tensors
     return int(ids.numel())
 
 
+_MODULE = "torch.nn.modules.module"
+
 ADAPTER = Adapter(
     "torch modules",
-    (Hook("torch.nn.modules.module", "Module", "__call__", _forward, narrow=True),),
+    (
+        Hook(_MODULE, "Module", "__call__", _forward, narrow=True),
+        *(Hook(_MODULE, "Module", method, entered, family=True, narrow=True) for method in ENTRIES),
+        # What was attached, and wrapped then: these pass the module's own `__call__` by.
+        Hook("torch._dynamo.eval_frame", "OptimizedModule", "__call__", _forward, attachable=False),
+        Hook("peft.peft_model", "PeftModel", "__call__", _forward, attachable=False),
+    ),
 )
