@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import note_undo, patching
 from .base import Adapter, Args, Hook, Kwargs, Original
-from .labels import first_weight, name_of, plain, revision_of, size_of, version_of
+from .labels import facts_of, first_weight, name_of, revision_of, version_of
 from .scope import Scope, begin, current_scope
 from .torch import entered, on_decode
 
@@ -150,8 +150,8 @@ def _labels(pipe: Any) -> dict[str, object]:  # noqa: ANN401 - a pipeline
     return {
         "model": name_of(path) or type(pipe).__name__,
         "revision": revision_of(path) or revision_of(of_denoiser.get("_name_or_path")),
-        "parameters": size_of(pipe, parts),
-        "dtype": None if weight is None else plain(weight.dtype),
+        "parameters": sum(facts_of(part).parameters or 0 for part in parts) or None,
+        "dtype": None if weight is None else facts_of(denoiser).dtype,
         "device": None if device is None else str(device),
     }
 
