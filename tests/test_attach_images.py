@@ -304,12 +304,43 @@ def test_a_modular_pipeline(tiny, meter, clock):
     assert first.energy_j == pytest.approx(WATT * 5)
 
 
+@pytest.mark.parametrize("asked", ["videos", None])
+def test_a_modular_pipeline_that_makes_videos(tiny, meter, asked):
+    """They are videos in its state, and when it is asked for them alone."""
+    modular = pytest.importorskip("diffusers.modular_pipelines")
+    torch = importlib.import_module("torch")
+
+    class Film(modular.ModularPipelineBlocks):
+        model_name = "film"
+
+        @property
+        def description(self):
+            return "Films nothing."
+
+        @property
+        def intermediate_outputs(self):
+            return [modular.OutputParam("videos")]
+
+        def __call__(self, components, state):
+            block = self.get_block_state(state)
+            block.videos = torch.zeros(2, 5, 3, 6, 8)
+            self.set_block_state(state, block)
+            return components, state
+
+    pipe = meter.attach(modular.ModularPipeline(Film()))
+    pipe(output=asked)
+    aimeter.detach(pipe)
+    (row,) = meter.records()
+    assert (row.items, row.images, row.meta["frames"], row.meta["size"]) == (2, None, 10, "8x6")
+
+
 @pytest.mark.parametrize(
     ("result", "images", "items", "meta"),
     [
         ({"frames": "two videos of three"}, None, 2, {"frames": 6, "size": "8x6", "batch_size": 2}),
         ({"frames": "an array"}, None, 2, {"frames": 6, "size": "8x6"}),
-        ({"audios": "an array"}, None, 2, {"batch_size": 2}),
+        ({"frames": "a video"}, None, 1, {"frames": 3, "size": "8x6", "batch_size": 1}),
+        ({"audios": "an array"}, None, 2, {"batch_size": 2, "size": None}),
         ({"images": "a tensor"}, 2, None, {"size": "8x6"}),
         ({"other": 3}, None, None, {}),
     ],
@@ -320,6 +351,7 @@ def test_other_results(tiny, pipes, meter, result, images, items, meta):
     diffusers, numpy = map(importlib.import_module, ("diffusers", "numpy"))
     torch, image = map(importlib.import_module, ("torch", "PIL.Image"))
     made = {
+        "a video": [image.new("RGB", (8, 6))] * 3,
         "two videos of three": [[image.new("RGB", (8, 6))] * 3] * 2,
         "an array": numpy.zeros((2, 3, 6, 8, 3)) if "frames" in result else numpy.zeros((2, 100)),
         "a tensor": torch.zeros(2, 3, 6, 8),
@@ -337,3 +369,53 @@ def test_other_results(tiny, pipes, meter, result, images, items, meta):
     (row,) = meter.records()
     assert (row.images, row.items) == (images, items)
     assert {key: row.meta.get(key) for key in meta} == meta
+
+
+@pytest.mark.parametrize("form", ["an output", "a tuple", "of a base class", "latents"])
+@pytest.mark.parametrize("what", ["image", "video", "audio"])
+def test_what_was_made_is_the_same_in_every_form(tiny, pipes, meter, what, form):
+    """With ``return_dict=False`` and as arrays, tensors or lists: videos are videos, audio is audio."""
+    diffusers, torch = map(importlib.import_module, ("diffusers", "torch"))
+    frames = importlib.import_module("diffusers.pipelines.wan.pipeline_output").WanPipelineOutput
+    made = {
+        "image": torch.zeros(2, 3, 6, 8),
+        "video": torch.zeros(2, 5, 3, 6, 8),
+        "audio": torch.zeros(2, 1, 24_000),
+    }[what]
+
+    class Image(diffusers.DiffusionPipeline):
+        @torch.no_grad()
+        def __call__(self, *, return_dict=True, output_type="pt"):
+            return diffusers.ImagePipelineOutput(images=made) if return_dict else (made,)
+
+    class Video(diffusers.DiffusionPipeline):
+        @torch.no_grad()
+        def __call__(self, *, return_dict=True, output_type="pt"):
+            return frames(frames=made) if return_dict else (made, None)
+
+    class Audio(diffusers.DiffusionPipeline):
+        sampling_rate = 16_000
+
+        @torch.no_grad()
+        def __call__(self, *, return_dict=True, output_type="pt"):
+            return diffusers.AudioPipelineOutput(audios=made) if return_dict else (made,)
+
+    kind = {"image": Image, "video": Video, "audio": Audio}[what]
+    if form == "of a base class":
+        base = kind
+
+        class Derived(base):
+            def __call__(self, **options):
+                return super().__call__(**options)
+
+        kind = Derived
+    pipe = meter.attach(kind())
+    pipe(return_dict=form == "an output", output_type="latent" if form == "latents" else "pt")
+    aimeter.detach(pipe)
+    row = next(row for row in meter.records() if row.parent_id is None)
+    latent = form == "latents"
+    assert (row.images, row.items, row.audio_s, row.meta.get("frames"), row.meta.get("size")) == {
+        "image": (2, None, None, None, None if latent else "8x6"),
+        "video": (None, 2, None, None if latent else 10, None if latent else "8x6"),
+        "audio": (None, 2, None if latent else 3.0, None, None),
+    }[what]

@@ -72,6 +72,27 @@ def test_sentence_embeddings(encoder, meter):
     assert many.meta["batch_size"] == 2
 
 
+@pytest.mark.parametrize("form", [tuple, list, "array"])
+def test_scores_of_pairs(tiny, meter, tmp_path, form):
+    """A pair is one item, alone or in a batch, in whatever form it is given."""
+    sentence = pytest.importorskip("sentence_transformers", reason="it comes with the extra demo")
+    numpy = importlib.import_module("numpy")
+    tokenizer = tiny.wordpiece()
+    tiny.bert("BertForSequenceClassification", len(tokenizer), num_labels=1).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    make = numpy.array if form == "array" else form
+    model = meter.attach(sentence.CrossEncoder(str(tmp_path)))
+    pair = ("the kettle boils", "snow")
+    one = model.predict(make(pair))
+    many = model.predict(make([pair] * 3) if form == "array" else [make(pair)] * 3)
+    ranked = model.rank("the kettle", ["boils", "snow"])
+    aimeter.detach(model)
+    assert one.shape == ()
+    assert many.shape == (3,)
+    assert len(ranked) == 2
+    assert [row.items for row in by_name(meter)["CrossEncoder.predict"]] == [1, 3, 2]
+
+
 def test_instrumented_sentence_embeddings(encoder, meter):
     """instrument() finds it, too; a local folder gives its last name only."""
     aimeter.instrument(meter=meter)

@@ -503,7 +503,11 @@ def test_a_pipeline_of_ones_own_that_makes_audio(tiny, meter):
             return inputs
 
         def postprocess(self, outputs):
-            return {"audio": tiny.tone(float(outputs["length"])), "sampling_rate": tiny.RATE}
+            made = tiny.tone(float(outputs["length"]))
+            return {
+                "audio": [made, made[:0]] if len(made) > 3 * tiny.RATE else made,
+                "sampling_rate": tiny.RATE,
+            }
 
     pipe = Speak(model=tiny.llama(400), tokenizer=tiny.byte_bpe(), task="speak")
     with attached(meter, pipe):

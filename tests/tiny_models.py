@@ -123,7 +123,7 @@ def t5(vocab_size):
     return transformers.T5ForConditionalGeneration(config).eval()
 
 
-def bert(kind, vocab_size):
+def bert(kind, vocab_size, num_labels=2):
     config = transformers.BertConfig(
         vocab_size=vocab_size,
         hidden_size=32,
@@ -131,7 +131,7 @@ def bert(kind, vocab_size):
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
-        num_labels=2,
+        num_labels=num_labels,
     )
     return getattr(transformers, kind)(config).eval()
 

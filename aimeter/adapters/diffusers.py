@@ -8,6 +8,7 @@ Autoencoders are hooked by the class that a pipeline really has, when it is call
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 _DENOISERS = ("transformer", "unet", "prior", "denoiser")
 _DECODERS = ("vae", "vqvae", "movq", "vqgan")
-_RESULTS = ("images", "image_embeds", "frames", "audios", "image", "video", "audio")
+_RESULTS = ("images", "image_embeds", "frames", "videos", "video", "audios", "audio", "image")
+_VIDEOS = ("frames", "videos", "video")
+_AUDIOS = ("audios", "audio")
 
 
 def _begin(pipe: Any) -> Scope | None:  # noqa: ANN401 - a pipeline
@@ -47,7 +50,7 @@ def _call(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # 
                 scope.part("encode")
         result = original(self, *args, **kwargs)
         with scope.guard("counts"):
-            _count(scope, result, kwargs)
+            _count(scope, self, result, kwargs)
         if scope.part_is("encode"):
             scope.rename_part("whole")  # no progress bar after all
         return result
@@ -156,34 +159,85 @@ def _labels(pipe: Any) -> dict[str, object]:  # noqa: ANN401 - a pipeline
     }
 
 
-def _count(scope: Scope, result: Any, kwargs: Kwargs) -> None:  # noqa: ANN401 - a pipeline's result
+def _count(scope: Scope, pipe: Any, result: Any, kwargs: Kwargs) -> None:  # noqa: ANN401 - a pipeline, its result
     """Count what was made; ``return_dict=False`` gives it as the first of a tuple."""
-    kind, made = "images", None
+    found: tuple[str, Any] | None
     if isinstance(result, tuple):
-        made = result[0]
+        found = (_declared(type(pipe)) or _likely(result[0]), result[0]) if result else None
     else:
-        for name in _RESULTS:
-            if getattr(result, name, None) is not None:
-                kind, made = name, getattr(result, name)
-                break
-    if made is None:
-        return
+        given = ((name, getattr(result, name, None)) for name in _RESULTS)
+        found = next(((name, made) for name, made in given if made is not None), None)
+    if found is not None:
+        _count_made(scope, pipe, *found, kwargs)
+
+
+def _count_made(scope: Scope, pipe: Any, kind: str, made: Any, kwargs: Kwargs) -> None:  # noqa: ANN401 - as above
     number = len(made) if hasattr(made, "__len__") else 1
     if kind == "images":
+        if isinstance(made, list) and made and isinstance(made[0], list):  # several for each prompt
+            number = sum(map(len, made))
         scope.call.count(images=number)
-    elif kind == "frames":
+    elif kind in _VIDEOS:
+        frames = _frames(made, kwargs)
+        if isinstance(made, list) and made and not hasattr(made[0], "__len__"):
+            number, frames = 1, len(made)  # the pictures of one video
         scope.call.count(items=number)
-        scope.note(frames=_frames(made))
+        scope.note(frames=frames)
     else:
         scope.call.count(items=number)
-    scope.note(batch_size=number, size=_size(made, kwargs))
+        if kind in _AUDIOS:
+            scope.call.count(audio_s=_seconds(pipe, made, kwargs))
+    scope.note(batch_size=number, size=None if kind in _AUDIOS else _size(made, kwargs))
 
 
-def _frames(videos: Any) -> int | None:  # noqa: ANN401 - lists of pictures, or an array
+def _declared(cls: type) -> str | None:
+    """Return what a class of pipelines makes, by the output class that its `__call__` would put it in."""
+    for base in cls.__mro__:
+        call = inspect.unwrap(vars(base).get("__call__", _declared))
+        for name in call.__code__.co_names if hasattr(call, "__code__") else ():
+            output = call.__globals__.get(name) or vars(sys.modules[_PIPELINES]).get(name)
+            fields = getattr(output, "__dataclass_fields__", {})
+            kind = next((kind for kind in _RESULTS if kind in fields), None)
+            if kind is not None:
+                return kind
+    return None
+
+
+def _likely(made: Any) -> str:  # noqa: ANN401 - what a pipeline gives
+    """Return what has a form without name: videos are lists of lists, or arrays of row, frame and picture."""
+    nested = isinstance(made, list) and bool(made) and isinstance(made[0], list)
+    return "frames" if nested or getattr(made, "ndim", 0) == 5 else "images"  # noqa: PLR2004 - see above
+
+
+def _latent(kwargs: Kwargs) -> bool:
+    return kwargs.get("output_type") in ("latent", "latents")
+
+
+def _frames(videos: Any, kwargs: Kwargs) -> int | None:  # noqa: ANN401 - lists of pictures, or an array
+    if _latent(kwargs):
+        return None  # an autoencoder makes several frames of one of its own
     shape = getattr(videos, "shape", None)
     if shape is not None:
         return int(shape[0] * shape[1])
-    return sum(len(video) for video in videos)
+    return sum(len(video) for video in videos if hasattr(video, "__len__"))
+
+
+def _seconds(pipe: Any, audios: Any, kwargs: Kwargs) -> float | None:  # noqa: ANN401 - arrays
+    """Return how long the audio lasts that was made, if the pipeline says how fast it is played."""
+    rate = _rate(pipe)
+    if rate is None or _latent(kwargs):
+        return None
+    return sum(float(audio.shape[-1]) for audio in audios) / rate
+
+
+def _rate(pipe: Any) -> float | None:  # noqa: ANN401 - a pipeline
+    for part in (pipe, *(getattr(pipe, name, None) for name in ("vocoder", "vae", *_DENOISERS))):
+        for source in (getattr(part, "config", None), part):
+            for name in ("sampling_rate", "sample_rate"):
+                rate = source.get(name) if isinstance(source, dict) else getattr(source, name, None)
+                if isinstance(rate, int | float) and rate > 0:
+                    return float(rate)
+    return None
 
 
 def _size(made: Any, kwargs: Kwargs) -> str | None:  # noqa: ANN401 - pictures, videos or an array
@@ -193,7 +247,7 @@ def _size(made: Any, kwargs: Kwargs) -> str | None:  # noqa: ANN401 - pictures, 
     if isinstance(getattr(first, "size", None), tuple):
         width, height = first.size  # type: ignore[union-attr]  # a PIL picture
         return f"{width}x{height}"
-    if kwargs.get("output_type") in ("latent", "latents"):
+    if _latent(kwargs):
         width, height = kwargs.get("width"), kwargs.get("height")
         return f"{width}x{height}" if width and height else None
     shape = tuple(getattr(first, "shape", ()))[-3:]
@@ -211,10 +265,17 @@ def _modular(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any: 
     with scope:
         result = original(self, *args, **kwargs)
         with scope.guard("counts"):
-            made = result.get("images") if hasattr(result, "get") else result
-            if isinstance(made, list):
-                scope.call.count(images=len(made))
-                scope.note(batch_size=len(made), size=_size(made, kwargs))
+            if hasattr(result, "get"):
+                given = [(name, result.get(name)) for name in _RESULTS]
+            elif isinstance(result, list) or hasattr(result, "shape"):
+                asked = kwargs.get("output")
+                given = [(asked if asked in _RESULTS else _likely(result), result)]
+            else:
+                given = []
+            for kind, made in given:
+                if made is not None:
+                    _count_made(scope, self, kind, made, kwargs)
+                    break
         return result
 
 

@@ -27,8 +27,18 @@ def _encode(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  
             inputs = next(
                 (given for given in (*args[:1], *map(kwargs.get, _INPUTS)) if given is not None), ()
             )
-            scope.call.count(items=1 if isinstance(inputs, str | dict) else len(inputs))
+            scope.call.count(items=1 if _is_one(self, inputs) else len(inputs))
         return original(self, *args, **kwargs)
+
+
+def _is_one(model: Any, inputs: Any) -> bool:  # noqa: ANN401 - a model, what it takes
+    """Return whether an input is one, not several, as the model itself tells; a pair for a CrossEncoder is one."""
+    if hasattr(model, "is_singular_input"):
+        return bool(model.is_singular_input(inputs))
+    # As `predict` and `encode` tell up to version 5.
+    if hasattr(model, "predict"):
+        return len(inputs) > 0 and isinstance(inputs[0], str)
+    return isinstance(inputs, str) or not hasattr(inputs, "__len__")
 
 
 def _preprocess(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler

@@ -150,7 +150,8 @@ def _seconds(audio: Any, rate: float) -> float | None:  # noqa: ANN401 - what a 
 def _count_audio_made(scope: Scope, result: Any) -> None:  # noqa: ANN401 - what a pipeline gives
     for made in result if isinstance(result, list) else [result]:
         if isinstance(made, dict) and "audio" in made and "sampling_rate" in made:
-            scope.call.count(audio_s=made["audio"].shape[-1] / made["sampling_rate"])
+            audio = made["audio"] if isinstance(made["audio"], list) else [made["audio"]]
+            scope.call.count(audio_s=sum(one.shape[-1] for one in audio) / made["sampling_rate"])
 
 
 # Generation
