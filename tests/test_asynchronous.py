@@ -69,6 +69,25 @@ def test_a7_queued_work_is_charged_to_the_call(monkeypatch, clock, sensor):
     assert cuda.waited_for == [0]
 
 
+@pytest.mark.parametrize("current", [0, 1])
+def test_the_current_device_is_waited_for_without_changing_to_it(monkeypatch, clock, sensor, current):
+    """torch's own way changes the device and back, which is left out where the device is the current one."""
+    cuda = torch(monkeypatch, FakeCuda(clock, 0.5, contexts=(True, True)))
+    directly = []
+
+    def wait():
+        directly.append(current)
+        clock.sleep(0.5)
+
+    sys.modules["torch"]._C._cuda_getDevice = lambda: current
+    sys.modules["torch"]._C._cuda_synchronize = wait
+    meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR")
+    with meter.track("queued") as call:
+        pass
+    assert (directly, cuda.waited_for) == ([current], [1 - current])
+    assert call.energy_j == pytest.approx(100.0, rel=1e-3)
+
+
 def test_devices_without_a_context_are_left_alone(monkeypatch, clock, sensor):
     """Synchronising a device that is not in use would create a context of hundreds of megabytes on it."""
     cuda = torch(monkeypatch, FakeCuda(clock, contexts=(False, True, False)))

@@ -98,7 +98,18 @@ def test_what_other_meters_ask_for(nvml):
     assert kind == pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
     assert len(samples) == 120
     assert {sample.sampleValue.uiVal for sample in samples} == {55_000}
-    assert samples[-1].timeStamp == pytest.approx(99.931e6, abs=1)
+    assert samples[-1].timeStamp == pytest.approx(99.991e6, abs=1)
+
+
+def test_the_ring_of_powers_tells_of_the_last_seconds_without_a_gap(nvml):
+    """Means of 20 ms, one after the other: their sum is the energy."""
+    gpu = nvml.add("h100")
+    nvml.time = 100.0
+    gpu.play([(0.5, 400.0), (0.3, 600.0), (1.0, 70.0)], start=98.0)
+    _, samples = pynvml.nvmlDeviceGetSamples(opened(), pynvml.NVML_TOTAL_POWER_SAMPLES, int(98.0e6))
+    joules = sum(0.02 * one.sampleValue.uiVal / 1e3 for one in samples)
+    ends = [samples[0].timeStamp / 1e6 - 0.022, samples[-1].timeStamp / 1e6 - 0.002]
+    assert joules == pytest.approx(gpu.true_energy_j(*ends), rel=1e-4)
 
 
 def test_power_is_a_boxcar_held_for_a_period(nvml):

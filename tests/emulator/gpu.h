@@ -62,7 +62,7 @@ typedef struct {
     double latency_s, burst_s, burst_every, taken_at;
     double jitter_s; /* how late any meter may be renewed */
     double mig_mode;
-    PowerSensor instant, average;
+    PowerSensor instant, average, samples;
     Counter counter;
     Segment *segments;
     int segment_count, segment_room, mig_count;
@@ -243,6 +243,8 @@ static const struct { const char *key; size_t offset; } numbers[] = {
     NUMBER("mig_mode", mig_mode),
     NUMBER("instant_period_s", instant.period_s), NUMBER("instant_window_s", instant.window_s),
     NUMBER("instant_phase_s", instant.phase_s), NUMBER("instant_latency_s", instant.latency_s),
+    NUMBER("samples_period_s", samples.period_s), NUMBER("samples_window_s", samples.window_s),
+    NUMBER("samples_phase_s", samples.phase_s), NUMBER("samples_latency_s", samples.latency_s),
     NUMBER("average_period_s", average.period_s), NUMBER("average_window_s", average.window_s),
     NUMBER("average_phase_s", average.phase_s), NUMBER("average_latency_s", average.latency_s),
     NUMBER("counter_period_s", counter.period_s), NUMBER("counter_phase_s", counter.phase_s),

@@ -402,23 +402,30 @@ int nvmlDeviceGetFieldValues(Handle h, int count, FieldValue *values)
 typedef struct { uint64_t timestamp_us; Value value; } Sample;
 _Static_assert(sizeof(Sample) == 16, "nvmlSample_t");
 
-/* The driver's ring buffer of powers, stamped with the time since boot. */
+/* The driver's ring buffer of powers, stamped with the time since 1970 (seen on an H100, driver 580; since boot in older
+ * ones, polarsignals/gpu-metrics-agent PR 36). With a stepped clock there is no other time than that. */
 int nvmlDeviceGetSamples(Handle h, int kind, unsigned long long last_seen_us, int *type, unsigned *count, Sample *samples)
 {
-    double last;
+    double last, epoch_s = 0;
     unsigned n = 0;
     DEVICE_CALL(nvmlDeviceGetSamples, h, type && count);
     if (kind != 0)
         return end(NOT_SUPPORTED);
     *type = VALUE_UINT;
-    last = published_at(now(), d->instant.period_s, d->instant.phase_s, d->jitter_s);
+    if (isnan(fake_now_s)) {
+        struct timeval t;
+        gettimeofday(&t, NULL);
+        epoch_s = (double)t.tv_sec + 1e-6 * (double)t.tv_usec - now();
+    }
+    last = published_at(now(), d->samples.period_s, d->samples.phase_s, d->jitter_s);
     for (int k = SAMPLES - 1; k >= 0; k--) {
-        double t = last - k * d->instant.period_s;
-        if (t < 0 || (uint64_t)(t * 1e6) <= last_seen_us)
+        double t = last - k * d->samples.period_s;
+        uint64_t stamp_us = (uint64_t)((t + epoch_s) * 1e6);
+        if (t < 0 || stamp_us <= last_seen_us)
             continue;
         if (samples && n < *count) {
-            samples[n].timestamp_us = (uint64_t)(t * 1e6);
-            samples[n].value.u = (unsigned)milli(sensed_w(d, &d->instant, t));
+            samples[n].timestamp_us = stamp_us;
+            samples[n].value.u = (unsigned)milli(sensed_w(d, &d->samples, t));
         }
         n++;
     }

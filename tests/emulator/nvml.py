@@ -89,6 +89,11 @@ _EVERY_GPU = {
     "average_window_s": 1.0,
     "instant_phase_s": 0.031,
     "average_phase_s": 0.057,
+    # Of an H100, by `benchmarks.hardware`.
+    "samples_period_s": 0.02,
+    "samples_window_s": 0.02,
+    "samples_phase_s": 0.011,
+    "samples_latency_s": 0.002,
     "counter_period_s": 0.1,
     "counter_phase_s": 0.013,
     "counter_start_j": 123_456.789,
