@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import re
 import sys
@@ -44,6 +43,8 @@ def _own(boot_id: Path = _BOOT_ID) -> str | None:
             with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\Microsoft\Cryptography") as key:
                 return str(winreg.QueryValueEx(key, "MachineGuid")[0])
         if sys.platform == "darwin":  # gethostuuid(2)
+            import ctypes  # noqa: PLC0415 - takes as long to load as the rest
+
             host, no_wait = (ctypes.c_ubyte * 16)(), (ctypes.c_long * 2)(1, 0)
             return bytes(host).hex() if not ctypes.CDLL(None).gethostuuid(host, no_wait) else None
         return boot_id.read_text("ascii").strip() or None

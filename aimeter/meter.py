@@ -81,9 +81,9 @@ class Meter:
             weakref.finalize(self, log.close).atexit = False  # for a meter that is dropped, not closed
         self.kind: type[Call] = Call if self.settings.enabled else UnmeteredCall
         self.unnamed: type[Call] = UnnamedCall if self.settings.enabled else UnmeteredCall
-        self._new_ids()
         self._own_sampler = sensors is not None
         self.sampler = self._sampler(sensors, clock)
+        self._new_ids()
         self.synchronise = self.settings.sync == "auto"
         self.sampler.deliver_to(_deliver)
         self._tally = _new_tally()
@@ -116,7 +116,8 @@ class Meter:
         return shared_sampler(self.settings, clock)
 
     def _new_ids(self) -> None:
-        self._prefix = uuid.uuid4().hex[:12]
+        # The first part is common to all calls that are divided among each other: by it a log tells processes apart.
+        self._prefix = _ledger_id(self.sampler) + uuid.uuid4().hex[:8]
         self._numbers = itertools.count(1)
 
     def next_id(self) -> str:
@@ -426,6 +427,7 @@ def _deliver(figures: Figures) -> None:
 _caller = sys._getframe  # noqa: SLF001 - inspect.stack() reads source files
 _samplers: dict[tuple[Path, Path | str, int], Sampler] = {}
 _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
+_ledger_ids: weakref.WeakKeyDictionary[Sampler, tuple[int, str]] = weakref.WeakKeyDictionary()
 _lock = threading.RLock()  # reentrant: a signal handler may make a meter while one is made
 
 
@@ -446,6 +448,15 @@ def shared_sampler(settings: settings_module.Settings, clock: Clock | SteppedClo
                 find, calibration=settings.calibration, clock=clock, interval_s=settings.interval_s
             )
         return sampler
+
+
+def _ledger_id(sampler: Sampler) -> str:
+    """Return an identifier of the sampler in this process."""
+    with _lock:
+        known = _ledger_ids.get(sampler)
+        if known is None or known[0] != os.getpid():  # a forked child divides by itself
+            known = _ledger_ids[sampler] = os.getpid(), uuid.uuid4().hex[:8]
+        return known[1]
 
 
 def _pace(sampler: Sampler) -> None:

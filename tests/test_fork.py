@@ -279,10 +279,10 @@ def test_multiprocessing(tmp_path, gpu, method, pool):
         "work",
         "work",
     ]
-    assert sorted(row["items"] for row in inner if row["name"] == "work") == ["0", "1", "2"]
+    assert sorted(row["items"] for row in inner if row["name"] == "work") == ["0.0", "1.0", "2.0"]
     assert main["pid"] not in {row["pid"] for row in inner}
     assert {row["zone"] for row in found} == {"SE"}
-    assert {row["pue"] for row in found} == ({"1.5"} if pool != "Pool" else {"1"})
+    assert {row["pue"] for row in found} == ({"1.5"} if pool != "Pool" else {"1.0"})
     assert {row["gpu_method"] for row in found} == {"counter"}
     by_id = {row["call_id"]: row for row in found}
     assert all(by_id[row["parent_id"]]["name"] == "work" for row in inner if row["name"] == "inner")

@@ -15,6 +15,8 @@ from aimeter.commands.asking import Answers, chosen, placed
 from aimeter.commands.report import find, unread
 from aimeter.errors import ConfigurationError
 from aimeter.report.brief import Brief, read_briefs
+from aimeter.report.division import between_processes
+from aimeter.report.table import UNDIVIDED, told
 
 _LONGEST_SHIFT_H = 10 * 365.25 * 24
 
@@ -85,8 +87,14 @@ def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | Non
     methods: dict[str, None] = {}
     kept: list[Brief] = []
     partial: list[str] = []
-    records = read_briefs(find(logs))
-    for record in records:
+    paths = find(logs)
+    division, undivided = between_processes(lambda: read_briefs(paths))
+    records = read_briefs(paths)
+    for whole in records:
+        parts = None if division is None else division.parts(whole)
+        record = whole
+        if parts is not None and whole.self_j is not None:
+            record = whole._replace(self_j=whole.self_j * parts.own)
         if record.self_j is None:
             unknown += 1
             continue
@@ -120,6 +128,10 @@ def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | Non
     warnings = [*_unlike((logged, *places)), *partial]
     if without:
         warnings.append(f"{without} rows have energy and no intensity: the grams as logged lack them.")
+    if division is not None:
+        warnings.append(told(division.processes))
+    if undivided:
+        warnings.append(UNDIVIDED)
     if records.skipped:
         warnings.append(f"{unread(records.skipped)}: they are left out.")
     return WhatIf(energy_j, rows, unknown, (logged, *places), tuple(warnings))

@@ -16,6 +16,8 @@ from aimeter.commands.report import find
 from aimeter.errors import ConfigurationError
 from aimeter.record import Record
 from aimeter.report import read
+from aimeter.report.brief import read_briefs
+from aimeter.report.division import Division, between_processes
 from aimeter.report.export import export_log
 
 
@@ -60,7 +62,9 @@ def refill(log: str, new: Path, **given: object) -> Refill:
         message = f"{new} exists. A refilled log is a new file: choose another name."
         raise ConfigurationError(message)
     asked, default_zone = chosen(**given)
-    records = read(find([log]))
+    paths = find([log])
+    division, _ = between_processes(lambda: read_briefs(paths))
+    records = read(paths)
     zones: dict[str, Answers] = {}
     others: Counter[str] = Counter()
     fresh: list[Record] = []
@@ -80,8 +84,8 @@ def refill(log: str, new: Path, **given: object) -> Refill:
             complete = _complete(record, zones.setdefault(zone, Answers(asked, zone)))
         if complete is not None:
             filled += 1
-            before_g += _own_g(record)
-            after_g += _own_g(complete)
+            before_g += _own_g(record, division)
+            after_g += _own_g(complete, division)
         fresh.append(complete or record)
     rows = export_log(fresh, new)
     problems = [f"{zone}: {known.problem}" for zone, known in zones.items() if known.problem]
@@ -89,8 +93,9 @@ def refill(log: str, new: Path, **given: object) -> Refill:
     return Refill(str(new), rows, waiting, filled, before_g, after_g, tuple(problems), records.skipped)
 
 
-def _own_g(record: Record) -> float:
-    """Return the grams of a row without those of the rows inside it."""
+def _own_g(record: Record, division: Division | None) -> float:
+    """Return the grams of a row without those of the rows inside it, and of other processes."""
+    record = record if division is None else division.divided(record)
     if record.self_j is None or record.intensity_g_per_kwh is None:
         return 0.0
     return co2e_g(record.self_j, record.intensity_g_per_kwh, record.pue)

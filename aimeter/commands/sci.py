@@ -16,6 +16,8 @@ from aimeter.commands.report import find, unread
 from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.record import COUNTS, Record
 from aimeter.report import read
+from aimeter.report.division import between_processes
+from aimeter.report.table import UNDIVIDED, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,17 @@ def score(logs: Sequence[str], per: str, *, name: str | None = None, hardware: s
         raise ConfigurationError(message)
     found = read(find(logs))
     rows = list(found)
+    division, undivided = between_processes(lambda: rows)
+    if division is not None:
+        rows = list(map(division.divided, rows))
     parents = {row.call_id: row for row in rows}
     if name is not None:
         rows = [row for row in rows if any(one.name == name for one in _line(row, parents))]
     result = of_rows(rows, per, parents=parents, hardware=hardware)
-    if not found.skipped:
-        return result
-    return replace(result, warnings=(*result.warnings, f"{unread(found.skipped)}: the score lacks them."))
+    remarks = [] if division is None else [told(division.processes)]
+    remarks += [UNDIVIDED] if undivided else []
+    remarks += [f"{unread(found.skipped)}: the score lacks them."] if found.skipped else []
+    return replace(result, warnings=(*result.warnings, *remarks))
 
 
 def _line(row: Record, parents: dict[str, Record]) -> list[Record]:

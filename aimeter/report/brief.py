@@ -7,18 +7,28 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from aimeter.machine import UNKNOWN
+from aimeter.report.parse import array
 from aimeter.report.read import LogPath, Rows, readable
 from aimeter.sinks.text import csv_fields
 
-_NEEDED = (
+_OF_FIRST = (
     "start",
     "duration_s",
     "self_j",
     "pue",
     "intensity_g_per_kwh",
     "intensity_method",
+    "call_id",
+    "parent_id",
+    "pid",
+    "devices",
+    "energy_j",
+    "window_j",
+    "coverage",
     "aimeter_version",
 )
+_APPENDED = ("devices_j", "machine")
 
 
 class Brief(NamedTuple):
@@ -30,12 +40,21 @@ class Brief(NamedTuple):
     pue: float
     intensity_g_per_kwh: float | None
     intensity_method: str
+    call_id: str
+    parent_id: str | None
+    pid: int
+    devices: str
+    energy_j: float | None
+    window_j: float | None
+    coverage: float
+    devices_j: tuple[float, ...]
+    machine: str
 
 
 class BriefResult(Rows[Brief]):
     """The briefs of some logs. What is malformed in other columns than these goes unseen."""
 
-    _places: tuple[list[str], list[int]] = [], []
+    _places: tuple[list[str], list[int | None]] = [], []
 
     @staticmethod
     def _fields(line: bytes) -> list[str]:
@@ -49,28 +68,59 @@ class BriefResult(Rows[Brief]):
     def _of_csv(self, fields: Sequence[str], columns: list[str]) -> Brief:
         known, places = self._places
         if known is not columns:
-            places = [columns.index(column) for column in _NEEDED]
+            places = [columns.index(name) if name in columns else None for name in _OF_FIRST + _APPENDED]
             self._places = columns, places
-        return _brief(*[fields[place] for place in places])
+        return _brief(*["" if place is None else fields[place] for place in places])
 
     def _of_json(self, document: object) -> Brief:
         if not isinstance(document, dict):
             raise TypeError(document)
-        missing = [column for column in _NEEDED if column not in document]
+        missing = [column for column in _OF_FIRST if column not in document]
         if missing:
             message = f"the row has no {missing[0]}"
             raise ValueError(message)
-        given = (document[column] for column in _NEEDED)
+        given = (document.get(column) for column in _OF_FIRST + _APPENDED)
         return _brief(*["" if value is None else str(value) for value in given])
 
 
 def _brief(
-    start: str, duration_s: str, self_j: str, pue: str, intensity: str, method: str, version: str
+    start: str,
+    duration_s: str,
+    self_j: str,
+    pue: str,
+    intensity: str,
+    method: str,
+    call_id: str,
+    parent_id: str,
+    pid: str,
+    devices: str,
+    energy_j: str,
+    window_j: str,
+    coverage: str,
+    version: str,
+    devices_j: str,
+    machine: str,
 ) -> Brief:
     if not version:
         message = "aimeter_version is empty: the row is torn"
         raise ValueError(message)
-    return Brief(start, _number(duration_s), _known(self_j), _number(pue), _known(intensity), method)
+    return Brief(
+        start,
+        _number(duration_s),
+        _known(self_j),
+        _number(pue),
+        _known(intensity),
+        method,
+        call_id,
+        parent_id or None,
+        int(pid),
+        devices,
+        _known(energy_j),
+        _known(window_j),
+        _number(coverage),
+        array(devices_j),
+        machine or UNKNOWN,
+    )
 
 
 def _number(text: str) -> float:

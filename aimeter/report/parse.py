@@ -55,7 +55,8 @@ def _mapping(value: object) -> dict[str, object]:
     return value
 
 
-def _array(value: object) -> tuple[float, ...]:
+def array(value: object) -> tuple[float, ...]:
+    """Return the numbers of a JSON list, or of its text; none if that is empty."""
     if isinstance(value, str):
         value = json.loads(value) if value else []
     if not isinstance(value, list):
@@ -69,7 +70,7 @@ _BY_TYPE: dict[object, Callable[[object], object]] = {
     float | None: _optional_number,
     str | None: _optional_text,
     Mapping[str, object]: _mapping,
-    tuple[float, ...]: _array,
+    tuple[float, ...]: array,
 }
 _TYPES = get_type_hints(Record)
 _READERS = tuple(_BY_TYPE.get(_TYPES[column], _text) for column in COLUMNS)

@@ -34,16 +34,18 @@ class Rows(Iterator[R], ABC):
     """The rows of some logs, one at a time, in constant memory.
 
     Attributes:
+        paths: The logs.
         rows: Rows given so far.
         skipped: Lines so far that are no whole row: torn, glued together or foreign.
         problems: Where the first ten of them are, and what is wrong: ``calls.csv:17: 12 columns, not 42``.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
+        self.paths = tuple(paths)
         self.rows = 0
         self.skipped = 0
         self.problems: list[str] = []
-        self._rows = self._read_all(paths)
+        self._rows = self._read_all(self.paths)
 
     @abstractmethod
     def _of_csv(self, fields: Sequence[str], columns: list[str]) -> R:

@@ -17,7 +17,7 @@ the error of measurement of these calls, not their spread.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from aimeter.record import COUNTS
@@ -80,12 +80,16 @@ class Summary:
         total: Of the calls that no other call encloses: a parent's energy includes its children's.
         nested: How many calls are inside others and so not in `total`.
         skipped: Lines of the logs that were no whole rows.
+        processes: How many processes used a device while another one did; what they used then is divided among them.
+        undivided: Processes may have, and their rows, of earlier schemas, do not say on which machine.
     """
 
     rows: tuple[SummaryRow, ...]
     total: SummaryRow
     nested: int = 0
     skipped: int = 0
+    processes: int = 0
+    undivided: bool = False
 
     def __str__(self) -> str:
         from aimeter.report.table import grid, text  # noqa: PLC0415  rendering is loaded by who looks
@@ -251,8 +255,24 @@ class Tally:
 
 
 def summarise(records: Iterable[Record]) -> Summary:
-    """Add up records, such as those of `aimeter.report.read`, in constant memory a name."""
+    """Add up records, such as those of `aimeter.report.read`.
+
+    What several processes used of one device at the same time is divided among them, see `aimeter.report.division`.
+    Logs are read for that first, once, and again if there are such processes. They take constant memory a name, unless
+    processes overlapped.
+    """
+    from aimeter.report.brief import read_briefs  # noqa: PLC0415 - adding up one process's own calls reads no log
+    from aimeter.report.division import between_processes  # noqa: PLC0415 - loads NumPy
+    from aimeter.report.read import ReadResult  # noqa: PLC0415 - likewise
+
+    if not isinstance(records, ReadResult):
+        records = list(records)
+    kept = records
+    division, undivided = between_processes(
+        lambda: read_briefs(kept.paths) if isinstance(kept, ReadResult) else kept
+    )
     tally = Tally()
     for record in records:
-        tally.add(record)
-    return tally.summary(skipped=getattr(records, "skipped", 0))
+        tally.add(record if division is None else division.divided(record))
+    summary = tally.summary(skipped=getattr(records, "skipped", 0))
+    return replace(summary, processes=division.processes if division else 0, undivided=undivided)

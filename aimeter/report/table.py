@@ -28,6 +28,20 @@ _SHORT_NAME = 20
 _ROOMY, _WIDE = 88, 112
 
 
+UNDIVIDED = (
+    "Rows of earlier schemas do not say on which machine they were metered: what several processes used at the "
+    "same time is in each one's rows, and counted as often."
+)
+
+
+def told(processes: int) -> str:
+    """Return what to say where processes were divided."""
+    return (
+        f"{processes:,} processes used devices of one machine at the same time: what they used then is divided evenly "
+        "among them."
+    )
+
+
 class Grid(NamedTuple):
     """A table before it is drawn."""
 
@@ -86,6 +100,10 @@ def _notes(summary: Summary) -> tuple[str, ...]:
         notes.append("Calls without energy are left out of every figure in joules and grams.")
     if any(row.coverage < _FULLY_COVERED for row in summary.rows):
         notes.append("Covered: the least part of a call's time that the meters cover.")
+    if summary.processes:
+        notes.append(told(summary.processes))
+    if summary.undivided:
+        notes.append(UNDIVIDED)
     if summary.skipped:
         notes.append(f"{summary.skipped:,} lines of the log were torn or foreign and were skipped.")
     return tuple(notes)

@@ -1,0 +1,362 @@
+"""One machine, once: what several processes used of one device at the same time is divided among them.
+
+Each process meters all that a device draws while a call of its own is open, and knows of no other process. So where
+calls of n processes are open at once, each of them has the whole in its rows. Here every one gets the n-th part, as
+calls of one process that overlap do: a row's joules, taken as spread evenly over its time, times the mean of 1 / n.
+
+A power that is not even could make the sum larger than what the device drew. Where rows of processes overlap without a
+break, it drew no more than any set of stretches that covers the time did, a stretch being a time in which one process had
+calls open all along; the parts are made smaller until they add up to the least of those.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from aimeter.carbon.recompute import times
+from aimeter.machine import UNKNOWN
+from aimeter.record import Record
+from aimeter.report.brief import Brief
+from aimeter.sensors.base import KINDS
+
+Array = npt.NDArray[np.float64]
+Process = tuple[str, int, str]
+
+_SHARING = re.compile("([0-9a-f]{8})[0-9a-f]{8}-[0-9]+")
+"""An identifier of a call: its first part is common to the calls that are divided by their process already."""
+
+_DEVICE = re.compile("([a-z]+):[0-9]+:(.+)")
+"""A GPU by its place and its UUID: each process may count the places anew."""
+
+Row = Record | Brief
+
+_WHOLE = 1 - 1e-9
+"""A part above this is the whole: the moments of a row are known to a microsecond."""
+
+_SHORTEST_S = 1e-6
+
+
+class Parts(NamedTuple):
+    """What part of a row is its own, from 0 to 1.
+
+    Attributes:
+        energy: Of its joules.
+        own: Of those without its children's.
+        time: Of its share of the time.
+        devices: Of the joules of each device.
+    """
+
+    energy: float
+    own: float
+    time: float
+    devices: tuple[float, ...]
+
+
+def process(row: Row) -> Process:
+    """Return which process a row is of; a process id alone may be another's in another container."""
+    found = _SHARING.fullmatch(row.call_id)
+    return row.machine, row.pid, found[1] if found else ""
+
+
+def devices(row: Row) -> list[str]:
+    """Return what the devices of a row are called by every process of the machine."""
+    names = row.devices.replace("~", "").split()
+    return [f"{found[1]} {found[2]}" if (found := _DEVICE.fullmatch(name)) else name for name in names]
+
+
+class _Stretch(NamedTuple):
+    begin_s: float
+    end_s: float
+    joules: float
+    """What its calls used together."""
+    least_j: float
+    """What the device drew during the call that saw the most."""
+
+
+@dataclass(slots=True)
+class _Load:
+    """What one process had open on a device, row by row."""
+
+    begin_s: list[float] = field(default_factory=list)
+    end_s: list[float] = field(default_factory=list)
+    joules: list[float] = field(default_factory=list)
+    """Of calls that no other encloses; 0 of others, which are in those."""
+    drawn_j: list[float] = field(default_factory=list)
+    """What the device drew meanwhile, as far as the call's own figures say; infinite if they do not."""
+
+    def stretches(self) -> list[_Stretch]:
+        """Return the times in which a call was open all along, and what was used in each."""
+        found: list[_Stretch] = []
+        most_j = 0.0
+        rows = zip(self.begin_s, self.end_s, self.joules, self.drawn_j, strict=True)
+        for begin_s, end_s, joules, drawn_j in sorted(rows):
+            if found and begin_s <= found[-1].end_s:
+                last = found[-1]
+                most_j = max(most_j, drawn_j)
+                found[-1] = _Stretch(last.begin_s, max(last.end_s, end_s), last.joules + joules, most_j)
+            else:
+                most_j = drawn_j
+                found.append(_Stretch(begin_s, end_s, joules, most_j))
+        return found
+
+
+class _Shared:
+    """How a device was shared over time, as running integrals that are read at any two moments.
+
+    Attributes:
+        processes: Those that used it while another one did.
+    """
+
+    def __init__(self, loads: Mapping[Process, _Load]) -> None:
+        by_process = {key: load.stretches() for key, load in loads.items()}
+        stretches = [one for each in by_process.values() for one in each]
+        begins = np.sort([one.begin_s for one in stretches])
+        ends = np.sort([one.end_s for one in stretches])
+        self._at: Array = np.unique(np.concatenate([begins, ends]))
+        begun, ended = np.searchsorted(begins, self._at, "right"), np.searchsorted(ends, self._at, "right")
+        self._part: Array = 1.0 / np.maximum(begun - ended, 1)
+        self._steps: Array = np.concatenate([[0.0], np.cumsum(np.diff(self._at) * self._part[:-1])])
+        # A chain of stretches that overlap or touch ends where none is open.
+        self._chain_ends: Array = self._at[begun == ended]
+        self._scale: Array = np.ones(len(self._chain_ends) + 1)
+        self.processes = {
+            key
+            for key, each in by_process.items()
+            if np.any(self.mean(*np.array([one[:2] for one in each]).T) < _WHOLE)
+        }
+        if self.processes:
+            self._limit(list(loads.values()), stretches)
+
+    def _limit(self, loads: Sequence[_Load], stretches: Iterable[_Stretch]) -> None:
+        begin_s, end_s, joules = (
+            np.array([value for load in loads for value in getattr(load, name)])
+            for name in ("begin_s", "end_s", "joules")
+        )
+        chains = len(self._scale)
+        divided = np.bincount(self._chain(begin_s), joules * self.mean(begin_s, end_s), chains)
+        in_chain: list[list[_Stretch]] = [[] for _ in range(chains)]
+        for one in stretches:
+            in_chain[int(self._chain(np.array([one.begin_s]))[0])].append(one)
+        for chain, members in enumerate(in_chain):
+            if members and divided[chain] > 0:
+                self._scale[chain] = min(1.0, _least_cover(members) / divided[chain])
+
+    def _chain(self, moment_s: Array) -> npt.NDArray[np.intp]:
+        return np.searchsorted(self._chain_ends, moment_s, "left")
+
+    def _place(self, moment_s: Array) -> npt.NDArray[np.intp]:
+        return np.clip(np.searchsorted(self._at, moment_s, "right") - 1, 0, len(self._at) - 1)
+
+    def _integral(self, moment_s: Array) -> Array:
+        place = self._place(moment_s)
+        beyond_s = moment_s - self._at[place]
+        return np.asarray(self._steps[place] + beyond_s * self._part[place])
+
+    def mean(self, begin_s: Array, end_s: Array) -> Array:
+        """Return the mean of 1 / n between moments."""
+        lasts_s = end_s - begin_s
+        integral = self._integral(end_s) - self._integral(begin_s)
+        part = integral / np.where(lasts_s > 0, lasts_s, 1.0)
+        return np.where(lasts_s > 0, np.clip(part, 0.0, 1.0), self._part[self._place(begin_s)])
+
+    def parts(self, span: tuple[float, float], inside: Iterable[tuple[float, float]]) -> Parts:
+        """Return the parts of a row with this span, and with rows inside it."""
+        begin_s, end_s = np.array(span[:1]), np.array(span[1:])
+        part = float(self.mean(begin_s, end_s)[0])
+        own_s, own = span[1] - span[0], (span[1] - span[0]) * part
+        reached_s = span[0]
+        for first_s, last_s in sorted(inside):
+            since_s, until_s = max(first_s, reached_s), min(last_s, span[1])
+            if until_s > since_s:
+                own_s -= until_s - since_s
+                own -= float(self._integral(np.array([until_s]))[0] - self._integral(np.array([since_s]))[0])
+                reached_s = until_s
+        scale = float(self._scale[self._chain(begin_s)[0]])
+        alone = min(max(own / own_s, 0.0), 1.0) if own_s > _SHORTEST_S else part
+        return Parts(part * scale, alone * scale, part, ())
+
+
+def _least_cover(stretches: Sequence[_Stretch]) -> float:
+    """Return the least joules of stretches that together cover the time of all of them, which has no break."""
+    begin_s = min(one.begin_s for one in stretches)
+    ends_s, costs_j = [begin_s], [0.0]
+    """What it costs to cover the time up to each end; both rise, as the dearer that reaches less far is dropped."""
+    for one in sorted(stretches, key=lambda one: one.end_s):
+        place = bisect_left(ends_s, one.begin_s)
+        if place == len(ends_s):  # what covers the time before it reaches further than it does
+            continue
+        cost_j = costs_j[place] + max(one.joules, one.least_j)
+        while costs_j and costs_j[-1] >= cost_j:
+            ends_s.pop()
+            costs_j.pop()
+        if not ends_s or one.end_s > ends_s[-1]:
+            ends_s.append(one.end_s)
+            costs_j.append(cost_j)
+    return costs_j[-1]
+
+
+Rows = Callable[[], Iterable[Row]]
+
+
+class Division:
+    """Which rows overlap with those of other processes, and what part of each is its own.
+
+    Args:
+        rows: All rows.
+
+    Attributes:
+        processes: How many processes used some device while another one did.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        kept: list[tuple[Row, float, float]] = []
+        self._children: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            span = _span(row)
+            if span is not None and row.machine != UNKNOWN:
+                kept.append((row, *span))
+                if row.parent_id is not None:
+                    self._children.setdefault(row.parent_id, []).append(span)
+        ids = {row.call_id for row, _, _ in kept}
+        loads: dict[tuple[str, str], dict[Process, _Load]] = {}
+        for row, begin_s, end_s in kept:
+            inside, seen = row.parent_id in ids, _seen(row)
+            for name, used_j in zip(devices(row), _devices_j(row), strict=True):
+                load = loads.setdefault((row.machine, name), {}).setdefault(process(row), _Load())
+                load.begin_s.append(begin_s)
+                load.end_s.append(end_s)
+                load.joules.append(0.0 if inside else used_j)
+                load.drawn_j.append(used_j * seen if used_j else 0.0)
+        self._shared: dict[tuple[str, str], _Shared] = {}
+        sharing: set[Process] = set()
+        for device, by_process in loads.items():
+            if len(by_process) > 1:
+                shared = _Shared(by_process)
+                if shared.processes:
+                    self._shared[device] = shared
+                    sharing |= shared.processes
+        self.processes = len(sharing)
+
+    def parts(self, row: Row) -> Parts | None:
+        """Return what part of a row is its own; None if it shares nothing with another process."""
+        shared = [self._shared.get((row.machine, name)) for name in devices(row)]
+        span = _span(row)
+        if span is None or not any(shared):
+            return None
+        inside = self._children.get(row.call_id, ())
+        found = [_ALONE if one is None else one.parts(span, inside) for one in shared]
+        energy = [each.energy for each in found]
+        if all(part == 1.0 for part in energy):
+            return None
+        weights = _devices_j(row)
+        if not sum(weights) > 0:
+            weights = (1.0,) * len(found)
+        whole = sum(weights)
+        return Parts(
+            energy=sum(part * weight for part, weight in zip(energy, weights, strict=True)) / whole,
+            own=sum(each.own * weight for each, weight in zip(found, weights, strict=True)) / whole,
+            time=min(each.time for each in found),
+            devices=tuple(energy),
+        )
+
+    def divided(self, record: Record) -> Record:
+        """Return a record with what is its own: joules, their error, grams, litres and share of the time."""
+        parts = self.parts(record)
+        if parts is None:
+            return record
+        devices_j = tuple(
+            joules * part for joules, part in zip(_devices_j(record), parts.devices, strict=True)
+        )
+        changed: dict[str, object] = {"devices_j": devices_j} if record.devices_j else {}
+        kinds = [name.partition(":")[0] for name in record.devices.split()]
+        for kind in KINDS:
+            own = [k for k, one in enumerate(kinds) if one == kind]
+            before_j = sum(record.devices_j[k] for k in own) if record.devices_j else 0.0
+            part = sum(devices_j[k] for k in own) / before_j if before_j > 0 else parts.energy
+            changed[f"{kind}_j"] = _times(getattr(record, f"{kind}_j"), part)
+        for name in _BY_ENERGY:
+            changed[name] = _times(getattr(record, name), parts.energy)
+        for name in _BY_TIME:
+            changed[name] = _times(getattr(record, name), parts.time)
+        changed["self_j"] = _times(record.self_j, parts.own)
+        changed["concurrency"] = record.concurrency / parts.time
+        return record._replace(**changed)  # type: ignore[arg-type]  # by the names of its columns
+
+
+_ALONE = Parts(1.0, 1.0, 1.0, ())
+_BY_ENERGY = (
+    "energy_j",
+    "error_j",
+    "resolution_j",
+    "idle_j",
+    "co2e_g",
+    "co2e_error_g",
+    "market_co2e_g",
+    "water_site_l",
+    "water_grid_l",
+)
+_BY_TIME = ("embodied_g", "embodied_lower_g", "embodied_upper_g")
+
+
+def _times(value: float | None, part: float) -> float | None:
+    return None if value is None else value * part
+
+
+def _span(row: Row) -> tuple[float, float] | None:
+    try:
+        return times(row)
+    except ValueError:  # a log may say anything
+        return None
+
+
+def _devices_j(row: Row) -> tuple[float, ...]:
+    """Return the joules of each device; where the row does not say, 0."""
+    count = len(row.devices.split())
+    return row.devices_j if len(row.devices_j) == count else (0.0,) * count
+
+
+def _seen(row: Row) -> float:
+    """Return how much more than the row's own the devices drew meanwhile: for other calls, and while not looked at."""
+    if row.energy_j is None or row.window_j is None or not row.energy_j > 0 or not row.coverage > 0:
+        return math.inf
+    return row.window_j / row.energy_j / row.coverage
+
+
+def at_once(rows: Iterable[Row]) -> tuple[bool, bool]:
+    """Tell whether processes may have used a machine at the same time, and whether such ones do not name theirs.
+
+    It takes constant memory a process: only when each one's first call began and its last one ended.
+    """
+    ranges: dict[Process, tuple[float, float]] = {}
+    for row in rows:
+        span = _span(row) if row.devices else None
+        if span is not None:
+            key = process(row)
+            begin_s, end_s = ranges.get(key, span)
+            ranges[key] = min(begin_s, span[0]), max(end_s, span[1])
+    known = unknown = False
+    latest: dict[str, float] = {}
+    for (machine, *_), (begin_s, end_s) in sorted(ranges.items(), key=lambda one: one[1]):
+        if begin_s < latest.get(machine, -math.inf):
+            known, unknown = known or machine != UNKNOWN, unknown or machine == UNKNOWN
+        latest[machine] = max(latest.get(machine, -math.inf), end_s)
+    return known, unknown
+
+
+def between_processes(rows: Rows) -> tuple[Division | None, bool]:
+    """Return how rows are to be divided, None if not at all, and whether some should be that do not say their machine.
+
+    Args:
+        rows: Gives all rows, anew each time.
+    """
+    known, unknown = at_once(rows())
+    division = Division(rows()) if known else None
+    return division if division is not None and division.processes else None, unknown
