@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import adapters
-from .adapters import Adapter, Hook, patching
+from .adapters import Adapter, Hook, kinship, patching
 from .adapters.scope import begin
 from .adapters.sessions import Attached, Session, attached, default_meter
 from .adapters.wrapping import wrapped
@@ -95,6 +95,7 @@ def attach(
             if id(one) not in attached and (hooks := _all_hooks_of(one, called=False))
         ]
         _hold(subject, session, found, inner)
+        kinship.forget()
     return subject
 
 
@@ -104,6 +105,7 @@ def detach(subject: T) -> T:
         hold = _holds.get(id(subject))
         if hold is not None:
             hold.finalizer()
+            kinship.dismiss(subject)
     return subject
 
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Literal
 from aimeter.call import Call, current
 from aimeter.errors import AimeterError
 
-from .sessions import Session, session_of
+from .kinship import kin_of
+from .sessions import Session, attached, session_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -51,6 +52,8 @@ def begin(subject: object, name: str) -> Scope | None:
     """
     session = session_of(subject)
     if session is None:
+        if attached and current_scope() is None:
+            _say_if_kin(subject)
         return None
     around = current_scope()
     if around is not None and (not session.explicit or around.subject == id(subject)):
@@ -63,6 +66,15 @@ def begin(subject: object, name: str) -> Scope | None:
     if not meter.settings.enabled:
         return None
     return Scope(meter, session, subject, name)
+
+
+def _say_if_kin(subject: object) -> None:
+    how = kin_of(subject)
+    if how is not None:
+        kind = type(subject).__name__
+        say_once(
+            f"A {kind} that is not attached is called, and leaves no row, though {how}: give it to aimeter.attach."
+        )
 
 
 class Scope:
