@@ -376,7 +376,8 @@ def test_other_results(tiny, pipes, meter, result, images, items, meta):
 def test_what_was_made_is_the_same_in_every_form(tiny, pipes, meter, what, form):
     """With ``return_dict=False`` and as arrays, tensors or lists: videos are videos, audio is audio."""
     diffusers, torch = map(importlib.import_module, ("diffusers", "torch"))
-    frames = importlib.import_module("diffusers.pipelines.wan.pipeline_output").WanPipelineOutput
+    output = importlib.import_module("diffusers.pipelines.cogvideo.pipeline_output")
+    frames = output.CogVideoXPipelineOutput
     made = {
         "image": torch.zeros(2, 3, 6, 8),
         "video": torch.zeros(2, 5, 3, 6, 8),

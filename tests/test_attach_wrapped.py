@@ -156,11 +156,18 @@ def test_a_wrapper_that_is_dropped_takes_its_hold_with_it(tiny, peft, meter):
 def test_the_usual_doors_of_a_module_of_ones_own(torch, meter):
     """A module is not only called: `generate`, `encode` and their like leave rows, and are parts inside another."""
 
+    def nameless(method):
+        def wrapper(self, *args):
+            return method(self, *args)
+
+        return wrapper
+
     class Coder(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.inner = torch.nn.Linear(4, 4)
 
+        @nameless
         def encode(self, x):
             return self.inner(x)
 

@@ -127,7 +127,7 @@ on_decode.append(_decoding)
 def _listen(pipe: Any) -> None:  # noqa: ANN401 - a pipeline
     """Listen to the decoder that a pipeline has."""
     for part in _DECODERS:
-        _hook(getattr(pipe, part, None), "decode", entered)
+        _hook(getattr(pipe, part, None), "decode", entered("decode"))
 
 
 def _hook(component: object, method: str, handler: Callable[..., Any]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from .base import Adapter, Args, Hook, Kwargs, Original
+from .base import Adapter, Args, Handler, Hook, Kwargs, Original
 from .labels import describe, version_of
 from .scope import Scope, begin, say_once
 from .sessions import attached, instrumented
@@ -23,12 +24,20 @@ def _forward(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any: 
     return _run(original, self, args, kwargs, "forward")
 
 
-def entered(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
-    """Meter a method of a module that was attached itself, and notice that one begins to decode."""
-    if original.__name__ == "decode" and not sys.modules["torch"].compiler.is_compiling():
-        for told in on_decode:
-            told()
-    return _run(original, self, args, kwargs, original.__name__)
+@cache
+def entered(method: str) -> Handler:
+    """Return what meters a method of modules that were attached themselves, and notices when one begins to decode.
+
+    The method's own name may be another: not every decorator hands it on.
+    """
+
+    def run(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
+        if method == "decode" and not sys.modules["torch"].compiler.is_compiling():
+            for told in on_decode:
+                told()
+        return _run(original, self, args, kwargs, method)
+
+    return run
 
 
 def _run(original: Original, self: Any, args: Args, kwargs: Kwargs, method: str) -> Any:  # noqa: ANN401 - a handler
@@ -93,7 +102,7 @@ ADAPTER = Adapter(
     "torch modules",
     (
         Hook(_MODULE, "Module", "__call__", _forward, narrow=True),
-        *(Hook(_MODULE, "Module", method, entered, family=True, narrow=True) for method in ENTRIES),
+        *(Hook(_MODULE, "Module", method, entered(method), family=True, narrow=True) for method in ENTRIES),
         # What was attached, and wrapped then: these pass the module's own `__call__` by.
         Hook("torch._dynamo.eval_frame", "OptimizedModule", "__call__", _forward, attachable=False),
         Hook("peft.peft_model", "PeftModel", "__call__", _forward, attachable=False),
