@@ -213,12 +213,15 @@ def report(
         typer.Argument(metavar="LOG", help="Logs or patterns; by default the log of the settings."),
     ] = None,
     *,
+    by: Annotated[
+        str, typer.Option("--by", metavar="B", help="Tell calls apart by name, or by name and model.")
+    ] = "name",
     as_json: JsonFlag = False,
 ) -> None:
     """Add up logs by name: calls, errors, joules with their error, grams, seconds, how they were measured."""
     from aimeter.commands import report as reporting
 
-    summary, problems = reporting.add_up(logs or [])
+    summary, problems = reporting.add_up(logs or [], by)
     if as_json:
         _print_json(reporting.as_json(summary, problems))
         return

@@ -23,6 +23,7 @@ from aimeter.report import Summary, Tally, export_csv, read, summarise
 from aimeter.report.brief import read_briefs
 from aimeter.report.export import export_log
 from aimeter.report.summary import OTHER_NAMES
+from aimeter.report.table import folded
 from aimeter.report.units import quantity
 from aimeter.sinks import open_log
 from aimeter.sinks.text import CSV_HEADER, csv_fields, csv_line, csv_text, json_line
@@ -491,3 +492,85 @@ def test_a_log_of_schema_1_is_read(tmp_path, name):
         schema=SCHEMA, co2e_error_g=None, pue_source="", devices_j=(), machine="unknown"
     )
     assert len(FIRST_COLUMNS) == 42
+
+
+# --- narrow terminals
+
+
+def narrow(summary: Summary, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(summary)
+    return console.file.getvalue().splitlines()
+
+
+LONG = "vision_service.pipelines.diffusion.StableDiffusionXLPipeline.denoiser"
+
+
+@pytest.mark.parametrize("width", [40, 60, 72, 80, 100, 120, 200])
+def test_no_column_vanishes_at_any_width(width: int):
+    """Every title and every figure is there, whole, and no line is wider than the terminal."""
+    records = [
+        make_record(
+            name=LONG, status="error", dram_j=1.0, dram_method="counter", coverage=0.5, tokens_out=7.0
+        ),
+        make_record(energy_j=None),
+    ]
+    lines = narrow(summarise(records), width)
+    shown = " ".join(" ".join(lines).split())
+    for word in (
+        "calls",
+        "errors",
+        "no",
+        "per",
+        "call",
+        "unit",
+        "energy",
+        "CO2e",
+        "time",
+        "covered",
+        "measured",
+    ):
+        assert word in shown
+    for figure in ("12.5", "± 1.3 J", "3.12 J", "/image", "1.79 J", "/token out", "1.65 mg", "50%", "250 ms"):
+        assert figure in shown
+    assert "dram counter" in shown
+    assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80, 110])
+def test_a_long_name_is_folded_at_its_dots(width: int):
+    """No part of a dotted name is cut in two, and the whole of it can be read."""
+    pieces = [
+        piece.strip()
+        for line in narrow(summarise([make_record(name=LONG)]), width)
+        for piece in line.split("  ")
+    ]
+    parts = LONG.split(".")
+    assert all(any(part in piece for piece in pieces) for part in parts)
+    assert all(
+        any(part in line for line in str(summarise([make_record(name=LONG)])).splitlines()) for part in parts
+    )
+
+
+@given(st.text(st.characters(exclude_characters="\n"), min_size=1), st.integers(1, 40))
+def test_folding_loses_nothing(name: str, width: int):
+    """The lines are as short as asked for, and joined they are the name."""
+    lines = folded(name, width).split("\n")
+    assert "".join(lines) == name
+    assert max(map(len, lines)) <= width
+
+
+def test_models_of_one_name_are_told_apart():
+    """By name and model if so asked, with a column that says which; calls that noted none have a row as well."""
+    records = [
+        make_record(name="chat", model=model, energy_j=joules) for model, joules in (("a", 1.0), ("b", 3.0))
+    ]
+    summary = summarise([*records, make_record(name="chat", energy_j=2.0)], by="model")
+    assert [(row.name, row.model, row.energy_j) for row in summary.rows] == [
+        ("chat", "b", 3.0),
+        ("chat", "", 2.0),
+        ("chat", "a", 1.0),
+    ]
+    assert "none noted" in str(summary)
+    assert [row.model for row in summarise(records).rows] == [None]
+    assert "model" not in str(summarise(records))

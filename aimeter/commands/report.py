@@ -6,11 +6,12 @@ import glob
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
 from aimeter import settings
-from aimeter.errors import ConfigurationError
+from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.report import read, summarise
+from aimeter.report.summary import By
 
 if TYPE_CHECKING:
     from aimeter.report import Summary
@@ -18,17 +19,21 @@ if TYPE_CHECKING:
 _WILD = "*?["
 
 
-def add_up(logs: Sequence[str]) -> tuple[Summary, list[str]]:
+def add_up(logs: Sequence[str], by: str = "name") -> tuple[Summary, list[str]]:
     """Return the summary of some logs, and where the first lines are that were no rows.
 
     Args:
         logs: Paths; patterns such as ``logs/*.csv`` may be among them. Without any, the log of the settings.
+        by: What calls are told apart by: ``name``, or ``model``, which is name and model.
 
     Raises:
-        ConfigurationError: There is no such log, or it is none.
+        ConfigurationError: There is no such log, or it is none; or `by` is neither.
     """
+    if by not in get_args(By):
+        message = f"--by takes {' or '.join(get_args(By))}, not {by!r}.{did_you_mean(by, get_args(By))}"
+        raise ConfigurationError(message)
     rows = read(find(logs))
-    summary = summarise(rows)
+    summary = summarise(rows, cast("By", by))
     return summary, rows.problems
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from aimeter.record import COUNTS
 
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
+    from rich.text import Text
 
     from aimeter.record import Record
+
+By = Literal["name", "model"]
 
 OTHER_NAMES = "(other names)"
 """Where a summary has no more room for names, the rest has this one."""
@@ -54,6 +57,7 @@ class SummaryRow:
         methods: How each kind of device was measured: all methods that occur, sorted. A kind that was never
             measured is absent.
         coverage: The least `coverage` of any call, 0 to 1.
+        model: The calls' model, "" if none was noted; None where models are not told apart.
     """
 
     name: str
@@ -69,6 +73,7 @@ class SummaryRow:
     duration_s: float
     methods: Mapping[str, tuple[str, ...]]
     coverage: float
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ class Summary:
 
         return html(grid(self))
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         from aimeter.report.table import grid, rich_table  # noqa: PLC0415  rendering is loaded by who looks
 
         yield rich_table(grid(self), options.max_width)
@@ -173,7 +178,7 @@ class _Sums:
         self.dram |= other.dram
         self.coverage = min(self.coverage, other.coverage)
 
-    def row(self, name: str) -> SummaryRow:
+    def row(self, name: str, model: str | None = None) -> SummaryRow:
         error_j = math.sqrt(self.resolution_j2 + self.calibration_j**2)
         bounded = self.known > 0 and self.all_bounded
         methods = {"gpu": self.gpu, "cpu": self.cpu, "dram": self.dram}
@@ -193,6 +198,7 @@ class _Sums:
             duration_s=self.duration_s,
             methods={kind: tuple(sorted(seen)) for kind, seen in methods.items() if seen - {"none"}},
             coverage=self.coverage,
+            model=model,
         )
 
 
@@ -204,12 +210,14 @@ class Tally:
 
     Args:
         most_names: Names told apart, at most; calls of further ones are added up as `OTHER_NAMES`.
+        by: ``model``: calls of one name and of different models are told apart.
     """
 
-    def __init__(self, most_names: float = math.inf) -> None:
+    def __init__(self, most_names: float = math.inf, by: By = "name") -> None:
         self._most_names = most_names
-        self._sums: dict[tuple[str, bool], _Sums] = {}
-        """By name and by whether no other call encloses the calls."""
+        self._by_model = by == "model"
+        self._sums: dict[tuple[str, str | None, bool], _Sums] = {}
+        """By name, by model and by whether no other call encloses the calls."""
         self._orphans: dict[str, _Sums] = {}
         """Calls inside another whose row has not come: it is open, in another log, or was lost in a crash."""
         self._seen: dict[str, None] = {}
@@ -217,11 +225,12 @@ class Tally:
 
     def add(self, record: Record) -> None:
         """Count one record in."""
-        key = record.name, record.parent_id is None
+        model = record.model or "" if self._by_model else None
+        key = record.name, model, record.parent_id is None
         sums = self._sums.get(key)
         if sums is None:
             if len(self._sums) >= self._most_names:
-                key = OTHER_NAMES, record.parent_id is None
+                key = OTHER_NAMES, None, record.parent_id is None
             sums = self._sums.setdefault(key, _Sums())
         sums.add(record)
         self._orphans.pop(record.call_id, None)
@@ -236,16 +245,16 @@ class Tally:
 
     def summary(self, *, skipped: int = 0) -> Summary:
         """Return the sums so far; `skipped` is the number of a log's lines that were no rows."""
-        by_name: dict[str, _Sums] = {}
+        by_name: dict[tuple[str, str | None], _Sums] = {}
         total = _Sums()
-        for (name, outermost), sums in self._sums.items():
-            by_name.setdefault(name, _Sums()).merge(sums)
+        for (name, model, outermost), sums in self._sums.items():
+            by_name.setdefault((name, model), _Sums()).merge(sums)
             if outermost:
                 total.merge(sums)
         for sums in self._orphans.values():
             total.merge(sums)
-        rows = [sums.row(name) for name, sums in by_name.items()]
-        rows.sort(key=lambda row: (-(row.energy_j or 0.0), row.name))
+        rows = [sums.row(*key) for key, sums in by_name.items()]
+        rows.sort(key=lambda row: (-(row.energy_j or 0.0), row.name, row.model or ""))
         return Summary(
             rows=tuple(rows),
             total=total.row("total"),
@@ -254,8 +263,8 @@ class Tally:
         )
 
 
-def summarise(records: Iterable[Record]) -> Summary:
-    """Add up records, such as those of `aimeter.report.read`.
+def summarise(records: Iterable[Record], by: By = "name") -> Summary:
+    """Add up records, such as those of `aimeter.report.read`, by name or by name and model.
 
     What several processes used of one device at the same time is divided among them, see `aimeter.report.division`.
     Logs are read for that first, once, and again if there are such processes. They take constant memory a name, unless
@@ -271,7 +280,7 @@ def summarise(records: Iterable[Record]) -> Summary:
     division, undivided = between_processes(
         lambda: read_briefs(kept.paths) if isinstance(kept, ReadResult) else kept
     )
-    tally = Tally()
+    tally = Tally(by=by)
     for record in records:
         tally.add(record if division is None else division.divided(record))
     summary = tally.summary(skipped=getattr(records, "skipped", 0))

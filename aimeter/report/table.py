@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aimeter.report.units import printable, quantity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from rich.table import Table
+    from rich.text import Text
 
     from aimeter.report.summary import Summary, SummaryRow
 
@@ -22,10 +26,9 @@ _UNIT_NAMES = {
 }
 _LONGEST_NAME = 40
 _FULLY_COVERED = 0.995  # shows as 100 %
-_TEXT_COLUMNS = frozenset({"name", "per unit", "measured by"})
+_TEXT_COLUMNS = frozenset({"name", "model", "per unit", "measured by"})
 _LISTS = frozenset({"per unit", "measured by"})
 _SHORT_NAME = 20
-_ROOMY, _WIDE = 88, 112
 
 
 UNDIVIDED = (
@@ -54,7 +57,18 @@ class Grid(NamedTuple):
 def grid(summary: Summary) -> Grid:
     """Put a summary into words and figures."""
     every = (*summary.rows, summary.total)
-    columns = ["name", "calls", "errors", "per call", "per unit", "energy", "CO2e", "time", "measured by"]
+    columns = [
+        "name",
+        *(["model"] if any(row.model is not None for row in every) else []),
+        "calls",
+        "errors",
+        "per call",
+        "per unit",
+        "energy",
+        "CO2e",
+        "time",
+        "measured by",
+    ]
     if any(row.unknown for row in every):
         columns.insert(3, "no energy")
     if any(row.coverage < _FULLY_COVERED for row in every):
@@ -74,6 +88,7 @@ def grid(summary: Summary) -> Grid:
 def _cells(row: SummaryRow) -> dict[str, str]:
     return {
         "name": printable(row.name),
+        "model": "" if row.model is None else printable(row.model) or "none noted",
         "calls": f"{row.calls:,}",
         "errors": f"{row.errors:,}",
         "no energy": f"{row.unknown:,}",
@@ -112,7 +127,11 @@ def _notes(summary: Summary) -> tuple[str, ...]:
 def text(table: Grid) -> str:
     """Draw the table in plain text."""
     lines = [table.header, *table.rows, table.total]
-    lines = [(_shortened(name), *others) for name, *others in lines]
+    lines = [
+        (part, *(cells if at == 0 else [""] * len(cells)))
+        for name, *cells in lines
+        for at, part in enumerate(folded(name, _LONGEST_NAME).split("\n"))
+    ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     def drawn(cells: tuple[str, ...]) -> str:
@@ -125,10 +144,6 @@ def text(table: Grid) -> str:
     rule = "-" * len("  ".join("-" * width for width in widths))
     header, *rows, total = map(drawn, lines)
     return "\n".join([header, rule, *rows, rule, total, *table.notes])
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def html(table: Grid) -> str:
@@ -149,17 +164,63 @@ def html(table: Grid) -> str:
     )
 
 
-def _listed(cell: str) -> str:
-    """Put each part on a line of its own, a space away from the figures before it."""
+def _listed(title: str, cell: str) -> str:
+    """Put each part of a list on a line of its own, a space away from the figures before it."""
+    if title not in _LISTS:
+        return cell
     return "\n".join(f" {part}" for part in cell.split(", ") if part)
 
 
-def rich_table(table: Grid, width: int = 120) -> Table:
+def _pieces(name: str) -> list[str]:
+    return re.findall(r"[^.]*\.|[^.]+", name)
+
+
+def folded(name: str, width: int) -> str:
+    """Return a name in lines of at most `width` characters: broken behind its dots, and elsewhere only if need be."""
+    lines = [""]
+    for piece in _pieces(name):
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        whole = lines[-1] + piece
+        *full, lines[-1] = [whole[at : at + width] for at in range(0, len(whole), width)]
+        lines[-1:] = [*full, lines[-1]]
+    return "\n".join(lines)
+
+
+def rich_table(table: Grid, width: int = 120) -> Table | Text:
     """Draw the table for a terminal of `width` columns. rich is loaded here, when one is drawn.
 
-    What is a list (joules for each unit, kinds of meter) takes a line each. In a narrow terminal the sum of the
-    energy gives way, which is the calls times the energy of one, and a column of errors that are all 0.
+    What is a list (joules for each unit, kinds of meter) takes a line each, and a long name is folded; then figures are,
+    before their error. Where the
+    terminal is too narrow even so, every row is drawn as a block of lines: no figure is left out or cut.
     """
+    from rich.cells import cell_len  # noqa: PLC0415  loaded when first needed
+    from rich.text import Text  # noqa: PLC0415  loaded when first needed
+
+    names = [row[0] for row in table.rows]
+    least = max((min(len(piece), _SHORT_NAME) for name in names for piece in _pieces(name)), default=0)
+    for tight in (False, True):
+        lines = [table.header, *table.rows, table.total]
+        cells = [
+            [_tight(cell) if tight else cell for cell in map(_listed, table.header, row)] for row in lines
+        ]
+        gap = 1 if tight else 2
+        others = [
+            max(cell_len(line) for cell in column for line in cell.split("\n")) + gap
+            for column in list(zip(*cells, strict=True))[1:]
+        ]
+        room = width - sum(others) - gap
+        if room >= max(least, len("total")):
+            return _drawn(table, cells, gap, room)
+    return Text("\n".join(_blocks(table, width)))
+
+
+def _tight(cell: str) -> str:
+    """Break a title or a figure where that costs no more than a line."""
+    return re.sub(r" (±|call|energy|by)(?= |$)", r"\n\1", cell).replace("/", "\n/", cell.count(" J/"))
+
+
+def _drawn(table: Grid, cells: Sequence[Sequence[str]], gap: int, room: int) -> Table:
     from rich import box  # noqa: PLC0415  loaded when first needed
     from rich.table import Table  # noqa: PLC0415  loaded when first needed
     from rich.text import Text  # noqa: PLC0415  loaded when first needed
@@ -169,30 +230,28 @@ def rich_table(table: Grid, width: int = 120) -> Table:
         caption="\n".join(table.notes),
         caption_justify="left",
         show_footer=True,
-        padding=(0, 1 if width >= _ROOMY else 0, 0, 0),
+        padding=(0, gap - 1, 0, 0),
         pad_edge=False,
         show_edge=False,
     )
-    spared = {"energy", "errors"} if table.total[table.header.index("errors")] == "0" else {"energy"}
-    shown = [width >= _WIDE or title not in spared for title in table.header]
-
-    def cells(row: tuple[str, ...]) -> list[Text]:
+    titles, *rows, total = cells
+    for title, name, cell in zip(titles, table.header, total, strict=True):
+        side: Literal["left", "right"] = "left" if name in _TEXT_COLUMNS else "right"
         # A Text, unlike a string, holds no markup: a name may contain brackets.
-        pairs = zip(table.header, row, shown, strict=True)
-        return [Text(_listed(cell) if title in _LISTS else cell) for title, cell, show in pairs if show]
-
-    # Where space is short a long name is folded, but not before the last column is.
-    folded = {"measured by"} | {"name" for row in table.rows if len(row[0]) > _SHORT_NAME}
-    titles = [title for title, show in zip(table.header, shown, strict=True) if show]
-    for title, total in zip(titles, cells(table.total), strict=True):
-        side: Literal["left", "right"] = "left" if title in _TEXT_COLUMNS else "right"
-        drawn.add_column(
-            f" {title}" if title in _LISTS else title,
-            total,
-            justify=side,
-            overflow="fold",
-            no_wrap=title not in folded,
-        )
-    for row in table.rows:
-        drawn.add_row(*cells(row))
+        drawn.add_column(title, Text(cell), justify=side, no_wrap=True)
+    for row, (_, *others) in zip(table.rows, rows, strict=True):
+        drawn.add_row(*map(Text, [folded(row[0], room), *others]))
     return drawn
+
+
+def _blocks(table: Grid, width: int) -> Iterator[str]:
+    """Yield the lines of rows that are drawn below each other, each figure behind the title of its column."""
+    margin = max(map(len, table.header)) + 4
+    for name, *cells in (*table.rows, table.total):
+        yield folded(name, width)
+        for title, cell in zip(table.header[1:], cells, strict=True):
+            parts = cell.split(", ") if title in _LISTS else [cell]
+            for at, part in enumerate(parts if cell else ()):
+                yield f"  {'' if at else title}".ljust(margin) + part
+        yield ""
+    yield from table.notes
