@@ -163,7 +163,10 @@ def _all_hooks_of(subject: object, *, called: bool = True) -> list[tuple[Adapter
 
     A module inside a wrapper is not to be metered when it is ``called``: the wrapper is.
     """
-    found = [(adapter, hook) for adapter in adapters.loaded() for hook in _hooks_of(adapter, subject)]
+    loaded = list(adapters.loaded())
+    found = [(adapter, hook) for adapter in loaded for hook in _hooks_of(adapter, subject)]
+    # Only where nothing else meters it: older versions lack what newer ones have beside it.
+    found = found or [(adapter, hook) for adapter in loaded for hook in _hook_if_lost(adapter, subject)]
     known = {hook.method for _, hook in found if not hook.narrow}
     return [
         (adapter, hook)
@@ -196,18 +199,24 @@ def _hooks_of(adapter: Adapter, subject: object) -> list[Hook]:
             continue
         if not hook.narrow or callable(getattr(type(subject), hook.method, None)):
             found.append(hook)
-    if not found and callable(subject):
-        frameworks = {cls.__module__.partition(".")[0] for cls in type(subject).__mro__}
-        lost = [
-            hook
-            for hook in adapter.hooks
-            if hook.attachable and hook.module.partition(".")[0] in frameworks and patching.gone(hook)
-        ]
-        if lost:
-            patching.moved(lost[0])
-            cls = type(subject)
-            return [Hook(cls.__module__, cls.__name__, "__call__", _plainly, narrow=True)]
     return found
+
+
+def _hook_if_lost(adapter: Adapter, subject: object) -> list[Hook]:
+    """Return what meters an object plainly whose framework has moved what an adapter would hook."""
+    if not callable(subject):
+        return []
+    frameworks = {cls.__module__.partition(".")[0] for cls in type(subject).__mro__}
+    lost = [
+        hook
+        for hook in adapter.hooks
+        if hook.attachable and hook.module.partition(".")[0] in frameworks and patching.gone(hook)
+    ]
+    if not lost:
+        return []
+    patching.moved(lost[0])
+    cls = type(subject)
+    return [Hook(cls.__module__, cls.__name__, "__call__", _plainly, narrow=True)]
 
 
 def _plainly(original: Callable[..., Any], self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - a handler
