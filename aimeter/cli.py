@@ -7,16 +7,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from aimeter._version import __version__
 from aimeter.errors import AimeterError, ConfigurationError
+from aimeter.record import COUNTS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,15 +32,37 @@ if TYPE_CHECKING:
 BAD_SETTINGS = 2
 """Exit status for a bad option, setting or log; a shell's own convention for misuse."""
 
+
+def _without_types(params: list[Any]) -> list[Any]:
+    """Leave Python's names of types out of the help: a flag takes nothing, and an argument's own name says what it is."""
+    for param in params:
+        if getattr(param, "is_flag", False) and not param.metavar:
+            param.metavar = ""
+        elif param.param_type_name == "argument":
+            param.display_type_rich = lambda ctx: None  # noqa: ARG005 - as the library calls it
+    return params
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - of another module in each version of typer
+        return _without_types(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - of another module in each version of typer
+        return _without_types(super().get_params(ctx))
+
+
 app = typer.Typer(
     name="aimeter",
+    cls=_Group,
     help="Meter the energy of model calls: joules, grams of CO2e and their error.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 carbon = typer.Typer(
+    cls=_Group,
     help="Grams for the same joules: elsewhere, at another hour, and what they are like.",
     no_args_is_help=True,
 )
@@ -68,6 +92,11 @@ LogsArgument = Annotated[
 PueOption = Annotated[
     float | None, typer.Option("--pue", metavar="X", help="Power usage effectiveness to multiply grams by.")
 ]
+
+
+def _beginning(*words: str) -> Callable[[str], list[str]]:
+    """Return what completes a word in a shell."""
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
 def main() -> None:
@@ -103,7 +132,7 @@ def _aimeter(
     pass
 
 
-@app.command()
+@app.command(cls=_Command)
 def doctor(
     *,
     region: RegionOption = None,
@@ -126,7 +155,7 @@ def doctor(
     raise typer.Exit(diagnosis.exit_status)
 
 
-@app.command()
+@app.command(cls=_Command)
 def calibrate(
     *,
     seconds: Annotated[
@@ -162,7 +191,9 @@ def calibrate(
     raise typer.Exit(outcomes.exit_status)
 
 
-@app.command(context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --")
+@app.command(
+    cls=_Command, context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --"
+)
 def run(
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The command and its arguments.")],
     *,
@@ -206,7 +237,7 @@ def run(
     running.end_like(status)
 
 
-@app.command()
+@app.command(cls=_Command)
 def report(
     logs: Annotated[
         list[str] | None,
@@ -214,7 +245,13 @@ def report(
     ] = None,
     *,
     by: Annotated[
-        str, typer.Option("--by", metavar="B", help="Tell calls apart by name, or by name and model.")
+        str,
+        typer.Option(
+            "--by",
+            metavar="B",
+            help="Tell calls apart by name, or by name and model.",
+            autocompletion=_beginning("name", "model"),
+        ),
     ] = "name",
     as_json: JsonFlag = False,
 ) -> None:
@@ -234,11 +271,19 @@ def report(
         _complain(f"skipped {problem}", style="yellow")
 
 
-@app.command()
+@app.command(cls=_Command)
 def sci(
     logs: LogsArgument = None,
     *,
-    per: Annotated[str, typer.Option("--per", metavar="COUNT", help="The functional unit: images, items …")],
+    per: Annotated[
+        str,
+        typer.Option(
+            "--per",
+            metavar="COUNT",
+            help="The functional unit: images, items …",
+            autocompletion=_beginning(*COUNTS),
+        ),
+    ],
     name: Annotated[
         str | None, typer.Option("--name", metavar="N", help="Only calls of this name and those inside.")
     ] = None,
@@ -254,7 +299,7 @@ def sci(
     _show(score(logs or [], per, name=name, hardware=embodied), as_json=as_json)
 
 
-@carbon.command()
+@carbon.command(cls=_Command)
 def compare(
     logs: LogsArgument = None,
     *,
@@ -266,16 +311,20 @@ def compare(
         float | None,
         typer.Option("--shift", metavar="H", help="The same calls H hours later, by the provider's values."),
     ] = None,
+    provider: ProviderOption = None,
+    zone: ZoneOption = None,
+    region: RegionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare the log's joules with the same elsewhere or at another hour."""
     from aimeter.commands.compare import compare as comparing
 
     wanted = [region.strip() for region in regions.split(",") if region.strip()]
-    _show(comparing(logs or [], wanted, shift_h=shift), as_json=as_json)
+    given = _given(carbon_provider=provider, carbon_zone=zone, region=region)
+    _show(comparing(logs or [], wanted, shift_h=shift, **given), as_json=as_json)
 
 
-@carbon.command()
+@carbon.command(cls=_Command)
 def show(
     region: Annotated[str, typer.Argument(metavar="REGION", help="FR, US-VA, aws:us-east-1 …")],
     *,
@@ -287,7 +336,7 @@ def show(
     _show(showing(region), as_json=as_json)
 
 
-@carbon.command()
+@carbon.command(cls=_Command)
 def best(
     *,
     hours: Annotated[
@@ -308,7 +357,7 @@ def best(
     _show(finding(hours, length, **given), as_json=as_json)  # type: ignore[arg-type]  # settings by name
 
 
-@carbon.command()
+@carbon.command(cls=_Command)
 def refill(
     log: Annotated[str, typer.Argument(metavar="LOG", help="The log to complete.")],
     *,
@@ -331,7 +380,7 @@ def refill(
     raise typer.Exit(int(result.filled < result.waiting))
 
 
-@carbon.command()
+@carbon.command(cls=_Command)
 def equivalents(
     *,
     kwh: Annotated[float | None, typer.Option("--kwh", metavar="X", min=0, help="Energy in kWh.")] = None,
@@ -352,7 +401,7 @@ def equivalents(
         _print(line)
 
 
-@app.command()
+@app.command(cls=_Command)
 def demo(
     *,
     log: Annotated[Path, typer.Option("--log", metavar="FILE", help="Append the rows to FILE.")] = Path(

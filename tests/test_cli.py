@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 import aimeter
 from aimeter import report
@@ -39,6 +40,7 @@ from aimeter.commands.diagnosis import (
     SettingReport,
 )
 from aimeter.errors import ConfigurationError
+from aimeter.report import export_csv
 from aimeter.sinks import CsvLog
 from tests.emulator.nvml import ENERGY, LIBRARY_NOT_FOUND
 from tests.emulator.powercap import SERVER_DRAM_UNIT_J, PowercapTree
@@ -496,3 +498,94 @@ def test_the_reference_has_every_command_option_and_key():
     for value in (Diagnosis, CalibrationReport, *values, Outcomes, Calibration):
         for key in value.__dataclass_fields__:
             assert f"`{key}`" in text, f"{value.__name__}.{key}"
+
+
+# --- help, completion, advice
+
+
+def every_command(group, path=()):
+    """Yield each command's words and the command."""
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if hasattr(command, "commands"):
+            yield from every_command(command, (*path, name))
+
+
+@pytest.mark.parametrize("words", [(), *(words for words, _ in every_command(typer.main.get_command(app)))])
+def test_help_names_no_type_of_python(words: tuple[str, ...]):
+    """Neither a flag nor an argument shows what Python holds it in."""
+    done = CliRunner().invoke(app, [*words, "--help"])
+    assert done.exit_code == 0
+    assert "--help" in done.output
+    assert not re.search(r"<[a-z]|\bbool\b|list\[", done.output)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("aimeter rep", "report"),
+        ("aimeter carbon comp", "compare"),
+        ("aimeter report --b", "--by"),
+        ("aimeter report --by mo", "model"),
+        ("aimeter sci --per im", "images"),
+    ],
+)
+def test_the_shell_completes(environ, typed: str, expected: str):
+    """Commands, options, and what they take."""
+    words = {
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split()) - 1),
+        "_AIMETER_COMPLETE": "complete_bash",
+    }
+    done = subprocess.run(AIMETER, env={**environ, **words}, capture_output=True, text=True, check=True)
+    assert expected in done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("sci calls.csv --per steps --name chta", "no call named 'chta'. Did you mean 'chat'?"),
+        ("sci calls.csv --per steps --embodied h10", "hardware 'h10'"),
+        ("sci calls.csv --per image", "Did you mean 'images'?"),
+        ("sci calls.csv --per steps", "They count images."),
+        ("report calls.csv --by modle", "Did you mean 'model'?"),
+        ("report call.csv", "Did you mean 'calls.csv'?"),
+        ("carbon compare calls.csv --regions FR,Grmany", "The region 'Grmany' is unknown"),
+        ("carbon compare calls.csv --shift 2 --provider gbb", "'gbb' is unknown. Did you mean 'gb'?"),
+    ],
+)
+def test_a_wrong_name_is_the_fault_that_is_named(environ, tmp_path, command: str, named: str):
+    """And not what follows from it; with the name that it resembles."""
+    export_csv([make_record(name="chat")], tmp_path / "calls.csv")
+    done = call(environ, *command.split())
+    assert done.returncode == 2
+    assert named in done.stderr
+
+
+def test_advice_names_options_that_the_command_has(environ, tmp_path):
+    """What `compare` says is missing can be given to it."""
+    export_csv([make_record()], tmp_path / "calls.csv")
+    asked = ["carbon", "compare", "calls.csv", "--shift", "2"]
+    options = {
+        one
+        for words, command in every_command(typer.main.get_command(app))
+        if words == ("carbon", "compare")
+        for parameter in command.params
+        for one in parameter.opts
+    }
+    for given in ([], ["--provider", "gb"]):
+        advised = set(re.findall(r"--[a-z]+", call(environ, *asked, *given).stderr))
+        assert advised
+        assert advised <= options
+
+
+def test_report_tells_models_of_one_name_apart(environ, tmp_path):
+    """With `--by model`, in the table and the document."""
+    export_csv(
+        [make_record(name="chat", model=model) for model in ("small", "large")], tmp_path / "calls.csv"
+    )
+    assert {"small", "large", "model"} <= set(
+        call(environ, "report", "calls.csv", "--by", "model").stdout.split()
+    )
+    document = json.loads(call(environ, "report", "calls.csv", "--by", "model", "--json").stdout)
+    assert {(row["name"], row["model"]) for row in document["rows"]} == {("chat", "small"), ("chat", "large")}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aimeter.carbon.intensity import Intensity, co2e_g
 from aimeter.carbon.offline import lookup
+from aimeter.carbon.providers import Provider
 from aimeter.carbon.providers.base import HOUR_S
 from aimeter.carbon.recompute import times
 from aimeter.carbon.series import BASES, SIGNALS
@@ -65,7 +66,9 @@ class WhatIf:
     warnings: tuple[str, ...]
 
 
-def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | None = None) -> WhatIf:
+def compare(
+    logs: Sequence[str], regions: Sequence[str], *, shift_h: float | None = None, **given: object
+) -> WhatIf:
     """Return what the joules of some logs would have emitted in other regions, or at another hour.
 
     Each row keeps its PUE. A row's `self_j` is taken, so that children are counted once.
@@ -74,6 +77,7 @@ def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | Non
         logs: Paths or patterns.
         regions: See `aimeter.carbon.location.resolve`.
         shift_h: Hours by which all calls are moved, by the provider of the settings.
+        **given: Settings that go before others, such as `carbon_provider`; for `shift_h` only.
 
     Raises:
         ConfigurationError: A log or a region is unknown, the shift is no number of hours, or no provider is set.
@@ -122,7 +126,7 @@ def compare(logs: Sequence[str], regions: Sequence[str], *, shift_h: float | Non
     )
     places = [_elsewhere(region, one, scaled_j, logged.g_per_kwh) for region, one in intensities]
     if shift_h is not None:
-        moved, partial = _moved(kept, shift_h, logged.g_per_kwh)
+        moved, partial = _moved(kept, shift_h, logged.g_per_kwh, chosen(**given))
         places += moved
     places.sort(key=lambda one: math.inf if one.co2e_g is None else one.co2e_g)
     warnings = [*_unlike((logged, *places)), *partial]
@@ -144,10 +148,13 @@ def _elsewhere(region: str, one: Intensity, scaled_j: float, logged_g_per_kwh: f
 
 
 def _moved(
-    records: Sequence[Brief], shift_h: float, logged_g_per_kwh: float | None
+    records: Sequence[Brief],
+    shift_h: float,
+    logged_g_per_kwh: float | None,
+    provider: tuple[Provider, str | None],
 ) -> tuple[list[Elsewhere], list[str]]:
     """Return the calls when they ran and moved, by the provider, and what is to be said of gaps in its values."""
-    asked, zone = placed(chosen())
+    asked, zone = placed(provider)
     places: list[Elsewhere] = []
     partial: list[str] = []
     for hours in (0.0, shift_h):

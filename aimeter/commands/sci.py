@@ -75,6 +75,8 @@ def score(logs: Sequence[str], per: str, *, name: str | None = None, hardware: s
     if per not in COUNTS:
         message = f"--per takes a count of the rows: {', '.join(COUNTS)}.{did_you_mean(per, COUNTS)}"
         raise ConfigurationError(message)
+    if hardware is not None:
+        embodied(hardware)
     found = read(find(logs))
     rows = list(found)
     division, undivided = between_processes(lambda: rows)
@@ -82,6 +84,10 @@ def score(logs: Sequence[str], per: str, *, name: str | None = None, hardware: s
         rows = list(map(division.divided, rows))
     parents = {row.call_id: row for row in rows}
     if name is not None:
+        names = {row.name for row in rows}
+        if name not in names:
+            message = f"The log has no call named {name!r}.{did_you_mean(name, names)}"
+            raise ConfigurationError(message)
         rows = [row for row in rows if any(one.name == name for one in _line(row, parents))]
     result = of_rows(rows, per, parents=parents, hardware=hardware)
     remarks = [] if division is None else [told(division.processes)]
@@ -150,14 +156,17 @@ def of_rows(
 def _refuse(rows: Sequence[Record], units: float, known_kwh: float, per: str) -> None:
     """Raise where a term cannot be had at all."""
     if not units > 0:
-        message = f"No row counts any {per}: track('x', {per}=…) or call.count({per}=…) does."
+        counted = [one for one in COUNTS if any(getattr(row, one) is not None for row in rows)]
+        instead = f" They count {', '.join(counted)}." if counted else ""
+        message = f"No row counts any {per}: track('x', {per}=…) or call.count({per}=…) does.{instead}"
         raise ConfigurationError(message)
     if not known_kwh > 0:
         message = "No row has both energy and an intensity, so there is neither E nor I."
         raise ConfigurationError(message)
     if any("market-based" in (row.intensity_method or "") for row in rows):
         message = (
-            "Some rows have a market-based intensity, which SCI does not allow; refill them location-based."
+            "Some rows have a market-based intensity, which SCI does not allow: meter with a location-based one, "
+            "such as a region's."
         )
         raise ConfigurationError(message)
 

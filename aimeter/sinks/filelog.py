@@ -110,7 +110,8 @@ class FileLog:
         except LogSchemaError as fault:
             message = (
                 f"{fault}. Rows of different kinds are never mixed: choose another path, move the file away, "
-                f'or set log_conflict="new_file" to write to {self._beside(2).name} beside it.'
+                f'or set log_conflict="new_file" (AIMETER_LOG_CONFLICT=new_file) to write to '
+                f"{self._beside(2).name} beside it."
             )
             raise LogSchemaError(message) from None
         except OSError as fault:
