@@ -281,6 +281,10 @@ def test_multiprocessing(tmp_path, gpu, method, pool):
     ]
     assert sorted(row["items"] for row in inner if row["name"] == "work") == ["0.0", "1.0", "2.0"]
     assert main["pid"] not in {row["pid"] for row in inner}
+    assert len({row["machine"] for row in found}) == 1
+    # Processes, which are divided among each other, are told apart by the first part of their calls' identifiers.
+    ledgers = {(row["pid"], row["call_id"][:8]) for row in found}
+    assert len(ledgers) == len({pid for pid, _ in ledgers}) == len({ledger for _, ledger in ledgers})
     assert {row["zone"] for row in found} == {"SE"}
     assert {row["pue"] for row in found} == ({"1.5"} if pool != "Pool" else {"1.0"})
     assert {row["gpu_method"] for row in found} == {"counter"}
