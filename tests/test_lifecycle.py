@@ -178,8 +178,8 @@ def test_f5_flush_with_a_call_open(tmp_path):
     """
     run(source, log)
     assert sorted((row["name"], row["items"], row["thread"]) for row in rows(log)) == [
-        ("work", "0", "t0"),
-        ("work", "1", "t1"),
+        ("work", "0.0", "t0"),
+        ("work", "1.0", "t1"),
     ]
 
 
