@@ -14,6 +14,7 @@ from .adapters import Adapter, Hook, kinship, patching
 from .adapters.scope import begin
 from .adapters.sessions import Attached, Session, attached, default_meter
 from .adapters.wrapping import wrapped
+from .instrumentation import watch
 from .settings import load
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def attach(
         ]
         _hold(subject, session, found, inner)
         kinship.forget()
+        watch()
     return subject
 
 
@@ -106,6 +108,7 @@ def detach(subject: T) -> T:
         if hold is not None:
             hold.finalizer()
             kinship.dismiss(subject)
+            watch()
     return subject
 
 

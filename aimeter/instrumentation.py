@@ -31,8 +31,6 @@ VARIABLE = "AIMETER_INSTRUMENT"
 _log = logging.getLogger("aimeter")
 _lock = threading.RLock()
 _used: set[adapters.Adapter] = set()
-_awaited: set[str] = set()
-"""Modules that hooks of the used adapters are in."""
 
 
 def instrument(*, parts: bool = True, steps: bool = False, meter: Meter | None = None) -> None:
@@ -64,7 +62,7 @@ def instrument(*, parts: bool = True, steps: bool = False, meter: Meter | None =
         instrumented.append(
             Session(default_meter if meter is None else meter.source, parts=parts, steps=steps)
         )
-        sys.meta_path.insert(0, _watch)
+        watch()
 
 
 def uninstrument() -> None:
@@ -73,12 +71,23 @@ def uninstrument() -> None:
         if not instrumented:
             return
         instrumented.clear()
-        if _watch in sys.meta_path:
-            sys.meta_path.remove(_watch)
         for adapter in _used:
             adapters.drop(adapter)
         _used.clear()
-        _awaited.clear()
+        watch()
+
+
+def watch() -> None:
+    """Watch imports for as long as there is something to hook that has not been imported.
+
+    Attached objects want this, too: torch loads what compiles a module when it is first asked to, for example.
+    """
+    with _lock:
+        wanted, present = bool(instrumented) or adapters.awaiting(), _watch in sys.meta_path
+        if wanted and not present:
+            sys.meta_path.insert(0, _watch)
+        elif present and not wanted:
+            sys.meta_path.remove(_watch)
 
 
 def instrument_if_wanted() -> None:
@@ -102,7 +111,6 @@ def _start(entry: adapters.Entry) -> None:
     adapter = entry.load()
     if adapter is not None and adapter not in _used:
         _used.add(adapter)
-        _awaited.update(hook.module for hook in adapter.hooks)
         adapters.use(adapter)
 
 
@@ -110,9 +118,8 @@ def _finished(module: str) -> None:
     """Put the hooks of a module that has just been imported in place; the import goes well whatever happens."""
     try:
         with _lock:
-            for adapter in _used:
-                if any(hook.module == module for hook in adapter.hooks):
-                    adapters.install(adapter)
+            for adapter in adapters.having(module):
+                adapters.install(adapter)
     except Exception as error:  # noqa: BLE001 - in the middle of somebody's import
         _log.warning("%s is not instrumented: %s.", module, type(error).__name__)
 
@@ -125,9 +132,9 @@ class _Watch:
     ) -> ModuleSpec | None:
         """Find nothing, unless a module is hooked: then it is the others' spec with a loader that tells."""
         try:
-            if "." not in fullname:
+            if instrumented and "." not in fullname:
                 self._begin(fullname)
-            if fullname not in _awaited:
+            if not adapters.having(fullname):
                 return None
         except Exception as error:  # noqa: BLE001 - in the middle of somebody's import
             _log.warning("%s is not instrumented: %s.", fullname, type(error).__name__)

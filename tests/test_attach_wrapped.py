@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -247,3 +249,33 @@ def test_a_traced_module_is_another_object(torch, meter, caplog):
     aimeter.detach(traced)
     aimeter.detach(net)
     assert len(meter.records()) == 1
+
+
+def test_what_is_loaded_later_is_hooked_then(tiny, tmp_path):
+    """torch loads its compiler when it is first asked to compile, after the module was attached."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.stdout.split() == ["False", "True", "['Linear.forward']", "True"], done.stderr
+
+
+PROGRAM = """
+import sys
+import torch
+import aimeter
+from aimeter.testing import FakeClock, FakeSensor
+
+finders = list(sys.meta_path)
+clock = FakeClock()
+with aimeter.Meter(sensors=[FakeSensor(clock)], clock=clock, region="FR") as meter:
+    net = meter.attach(torch.nn.Linear(3, 3))
+    print("torch._dynamo.eval_frame" in sys.modules)
+    whole = torch.compile(net, backend="eager")
+    print("torch._dynamo.eval_frame" in sys.modules)
+    whole(torch.zeros(2, 3))
+    print([row.name for row in meter.records()])
+    aimeter.detach(net)
+    print(sys.meta_path == finders)
+"""

@@ -23,8 +23,10 @@ __all__ = [
     "Entry",
     "Handler",
     "Hook",
+    "awaiting",
     "drop",
     "entries",
+    "having",
     "install",
     "loaded",
     "note_undo",
@@ -131,6 +133,18 @@ def install(adapter: Adapter) -> None:
         return
     for hook in adapter.hooks:
         patching.install(hook, found.undos.append)
+
+
+def having(module: str) -> list[Adapter]:
+    """Return the adapters in use that have hooks in a module."""
+    return [adapter for adapter in list(_uses) if any(hook.module == module for hook in adapter.hooks)]
+
+
+def awaiting() -> bool:
+    """Return whether adapters in use have hooks in modules that have not been loaded."""
+    return any(
+        hook.module not in sys.modules for adapter in list(_uses) for hook in adapter.hooks if not hook.narrow
+    )
 
 
 def note_undo(adapter: Adapter, undo: Callable[[], None]) -> None:
