@@ -77,9 +77,12 @@ def error_j(resolution_j: Array, calibration_j: Mapping[str, Array]) -> Array:
 
 
 def device_name(channel: Channel) -> str:
-    """Return how `devices` names a channel: its id, a GPU's with the head of its UUID, ``~`` if shared."""
+    """Return how `devices` names a channel: its id, a GPU's with the head of its UUID, ``~`` if shared.
+
+    The CPUs of a control group have its number: containers of one machine each have a ``cpu:0`` of their own.
+    """
     name = channel.id
-    if channel.kind == "gpu" and channel.device:
+    if channel.device and (channel.kind == "gpu" or channel.source == "cgroup"):
         name += ":" + "-".join(channel.device.split("-")[:2])
     return name + ("~" if channel.shared else "")
 

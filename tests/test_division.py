@@ -19,6 +19,8 @@ from aimeter.commands.compare import compare
 from aimeter.commands.sci import score
 from aimeter.record import Record
 from aimeter.report import export_csv, read, summarise
+from aimeter.rows import device_name
+from aimeter.sensors.estimate import probe
 from tests.records import make_record
 
 BEGIN = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -78,9 +80,10 @@ def test_only_the_time_in_common_is_divided():
         [call(1, 0, 10, 1000), call(1, 5, 15, 1000)],
         [call(1, 0, 10, 1000), call(2, 0, 10, 1000, machine="mfedcba9876543210")],
         [call(1, 0, 10, 1000, devices=GPU_A), call(2, 0, 10, 1000, devices=GPU_B)],
+        [call(1, 0, 10, 1000, devices="cpu:0:group-1a"), call(2, 0, 10, 1000, devices="cpu:0:group-2b")],
         [call(1, 0, 10, 1000, start="no time"), call(2, 0, 10, 1000)],
     ],
-    ids=["one after the other", "one process", "two machines", "two GPUs", "no time"],
+    ids=["one after the other", "one process", "two machines", "two GPUs", "two containers", "no time"],
 )
 def test_what_is_not_in_common_is_not_divided(rows: list[Record]):
     """Each joule is a joule of its own."""
@@ -240,3 +243,19 @@ def test_rows_say_what_each_device_took(tmp_path: Path):
         assert len(row["devices_j"]) == len(row["devices"].split())
         assert sum(row["devices_j"]) == pytest.approx(row["energy_j"] or 0.0, rel=1e-6)
     assert summarise(read(log)).processes == 0
+
+
+def test_the_cpus_of_two_containers_are_two_devices(tmp_path: Path):
+    """Each one's estimate is of its own control group; processes of one group have one."""
+
+    def metered(group: str) -> str:
+        root = tmp_path / group
+        root.mkdir(exist_ok=True)
+        (root / "cgroup.controllers").write_text("cpu")
+        (root / "cpu.max").write_text("100000 100000")
+        (root / "cpu.stat").write_text("usage_usec 1000000")
+        (sensor,), _ = probe(proc=tmp_path, cgroup=root, online=8)
+        return device_name(sensor.channels[0])
+
+    assert metered("a").startswith("cpu:0:group-")
+    assert metered("a") == metered("a") != metered("b")

@@ -34,7 +34,7 @@ _SHARING = re.compile("([0-9a-f]{8})[0-9a-f]{8}-[0-9]+")
 """An identifier of a call: its first part is common to the calls that are divided by their process already."""
 
 _DEVICE = re.compile("([a-z]+):[0-9]+:(.+)")
-"""A GPU by its place and its UUID: each process may count the places anew."""
+"""A GPU by its place and its UUID, as each process may count the places anew; CPUs by their control group."""
 
 Row = Record | Brief
 

@@ -30,6 +30,11 @@ class CpuLimit:
     cpus: float
     usage: Path
 
+    @property
+    def identity(self) -> str:
+        """What tells the group from others of the machine: the number of its file, which no name space translates."""
+        return f"group-{self.usage.stat().st_ino:x}"
+
     def used_s(self) -> float:
         """Return the CPU time used by the whole group so far, in seconds.
 

@@ -222,7 +222,7 @@ def probe(
         method="estimate",
         quantity="energy",
         name=f"{cpus:g} vCPUs, {name or 'unknown CPU'}",
-        device="vcpus",
+        device=limit.identity if limit else "vcpus",
         source="cgroup" if limit else "psutil",
         period_s=TICK_S,
         quantum_j=TICK_S * (share.max_w - share.idle_w),
