@@ -119,7 +119,7 @@ def _finished(module: str) -> None:
     try:
         with _lock:
             for adapter in adapters.having(module):
-                adapters.install(adapter)
+                adapters.install(adapter, module)  # others may be in the middle of their own import
     except Exception as error:  # noqa: BLE001 - in the middle of somebody's import
         _log.warning("%s is not instrumented: %s.", module, type(error).__name__)
 

@@ -7,6 +7,7 @@ import gc
 import importlib
 import inspect
 import threading
+import types
 
 import pytest
 
@@ -485,6 +486,33 @@ def test_a_generate_that_is_all_ones_own(tiny, meter):
     assert not hasattr(Mine.generate, "__wrapped__")
     (row,) = meter.records()
     assert (row.name, row.items, row.tokens_out) == ("Mine.generate", 2, None)
+
+
+@pytest.mark.parametrize("form", ["tensor", "output"])
+@pytest.mark.parametrize("where", ["config", "audio_encoder", "generation_config"])
+def test_a_model_that_generates_sound(tiny, meter, where, form):
+    """Music and speech are seconds, in whichever configuration a model keeps how fast it is played; not tokens."""
+    transformers = importlib.import_module("transformers")
+    torch = importlib.import_module("torch")
+
+    class Music(transformers.LlamaForCausalLM):
+        def generate(self, input_ids):
+            sound = torch.zeros(len(input_ids), 1, 24_000)
+            return sound if form == "tensor" else types.SimpleNamespace(waveform=sound)
+
+    model = Music(tiny.llama(400).config)
+    if where == "audio_encoder":
+        model.config.audio_encoder = types.SimpleNamespace(sampling_rate=16_000)
+    else:
+        owner, name = {
+            "config": (model.config, "sampling_rate"),
+            "generation_config": (model.generation_config, "sample_rate"),
+        }[where]
+        setattr(owner, name, 16_000)
+    with attached(meter, model):
+        model.generate(torch.full((2, 3), 40))
+    (row,) = meter.records()
+    assert (row.items, row.audio_s, row.tokens_out) == (2, 3.0, None)
 
 
 def test_a_pipeline_of_ones_own_that_makes_audio(tiny, meter):

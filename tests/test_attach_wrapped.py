@@ -251,17 +251,38 @@ def test_a_traced_module_is_another_object(torch, meter, caplog):
     assert len(meter.records()) == 1
 
 
-def test_what_is_loaded_later_is_hooked_then(tiny, tmp_path):
-    """torch loads its compiler when it is first asked to compile, after the module was attached."""
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("COMPILE", ["False", "True", "['Linear.forward']", "True"]), ("PIPELINE", ["False", "True"])],
+)
+def test_what_is_loaded_later_is_hooked_then(tiny, tmp_path, text, expected):
+    """torch loads its compiler when it is first asked to compile, and transformers its pipelines: without a word."""
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
+    program.write_text(globals()[text])
     done = subprocess.run(
         [sys.executable, str(program)], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert done.stdout.split() == ["False", "True", "['Linear.forward']", "True"], done.stderr
+    assert done.stdout.split() == expected, done.stderr
+    assert "is not where" not in done.stderr
 
 
-PROGRAM = """
+PIPELINE = """
+import sys
+import aimeter
+import transformers
+from aimeter.testing import FakeClock, FakeSensor
+
+clock = FakeClock()
+with aimeter.Meter(sensors=[FakeSensor(clock)], clock=clock, region="FR") as meter:
+    config = transformers.GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+    model = meter.attach(transformers.GPT2LMHeadModel(config))
+    print("transformers.pipelines.base" in sys.modules)
+    from transformers.pipelines.base import Pipeline
+    print(hasattr(Pipeline.__call__, "__wrapped__"))
+    aimeter.detach(model)
+"""
+
+COMPILE = """
 import sys
 import torch
 import aimeter

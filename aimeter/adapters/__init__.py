@@ -126,13 +126,14 @@ def use(adapter: Adapter) -> None:
     install(adapter)
 
 
-def install(adapter: Adapter) -> None:
-    """Put those hooks of an adapter in use in place whose modules have been loaded meanwhile."""
+def install(adapter: Adapter, module: str | None = None) -> None:
+    """Put those hooks of an adapter in use in place whose modules, or the one given, have been loaded meanwhile."""
     found = _uses.get(adapter)
     if found is None:
         return
     for hook in adapter.hooks:
-        patching.install(hook, found.undos.append)
+        if module is None or hook.module == module:
+            patching.install(hook, found.undos.append)
 
 
 def having(module: str) -> list[Adapter]:

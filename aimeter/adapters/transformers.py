@@ -208,7 +208,28 @@ def _own_generate(original: Original, self: Any, args: Args, kwargs: Kwargs) -> 
         if not scope.generated:
             with scope.guard("counts"):
                 _count_items(scope, self, args, kwargs)
+        with scope.guard("seconds of audio"):
+            scope.call.count(audio_s=_seconds_made(self, result))
         return result
+
+
+def _seconds_made(model: Any, result: Any) -> float | None:  # noqa: ANN401 - a model, what it gives
+    """Return how long the sound is that a model of speech or music gives; None of one that gives tokens."""
+    sound = (
+        result if hasattr(result, "shape") else getattr(result, "waveform", getattr(result, "audio", None))
+    )
+    configs = (
+        model.config,
+        getattr(model.config, "audio_encoder", None),
+        getattr(model, "generation_config", None),
+    )
+    names = ("sampling_rate", "sample_rate")
+    rates = (getattr(config, name, None) for config in configs for name in names)
+    rate = next((float(rate) for rate in rates if rate), None)
+    if rate is None or not hasattr(sound, "shape") or not sound.is_floating_point():
+        return None
+    rows = int(sound.shape[0]) if sound.ndim > 1 else 1
+    return rows * float(sound.shape[-1]) / rate
 
 
 def _generate(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler
