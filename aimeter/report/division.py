@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -134,8 +134,13 @@ class _Shared:
         }
         if self.processes:
             self._limit(list(loads.values()), stretches)
+        self._at_list: list[float] = self._at.tolist()
+        self._steps_list: list[float] = self._steps.tolist()
+        self._part_list: list[float] = self._part.tolist()
+        self._scale_list: list[float] = self._scale.tolist()
+        self._chain_list: list[float] = self._chain_ends.tolist()
 
-    def _limit(self, loads: Sequence[_Load], stretches: Iterable[_Stretch]) -> None:
+    def _limit(self, loads: Sequence[_Load], stretches: Sequence[_Stretch]) -> None:
         begin_s, end_s, joules = (
             np.array([value for load in loads for value in getattr(load, name)])
             for name in ("begin_s", "end_s", "joules")
@@ -143,8 +148,9 @@ class _Shared:
         chains = len(self._scale)
         divided = np.bincount(self._chain(begin_s), joules * self.mean(begin_s, end_s), chains)
         in_chain: list[list[_Stretch]] = [[] for _ in range(chains)]
-        for one in stretches:
-            in_chain[int(self._chain(np.array([one.begin_s]))[0])].append(one)
+        chain_of = self._chain(np.array([one.begin_s for one in stretches])).tolist()
+        for one, chain in zip(stretches, chain_of, strict=True):
+            in_chain[chain].append(one)
         for chain, members in enumerate(in_chain):
             if members and divided[chain] > 0:
                 self._scale[chain] = min(1.0, _least_cover(members) / divided[chain])
@@ -167,19 +173,27 @@ class _Shared:
         part = integral / np.where(lasts_s > 0, lasts_s, 1.0)
         return np.where(lasts_s > 0, np.clip(part, 0.0, 1.0), self._part[self._place(begin_s)])
 
+    def _until(self, moment_s: float) -> float:
+        """Return the integral at one moment; for one, bisecting lists takes a tenth of NumPy's time."""
+        place = min(max(bisect_right(self._at_list, moment_s) - 1, 0), len(self._at_list) - 1)
+        return self._steps_list[place] + (moment_s - self._at_list[place]) * self._part_list[place]
+
     def parts(self, span: tuple[float, float], inside: Iterable[tuple[float, float]]) -> Parts:
         """Return the parts of a row with this span, and with rows inside it."""
-        begin_s, end_s = np.array(span[:1]), np.array(span[1:])
-        part = float(self.mean(begin_s, end_s)[0])
-        own_s, own = span[1] - span[0], (span[1] - span[0]) * part
-        reached_s = span[0]
+        begin_s, end_s = span
+        own_s = end_s - begin_s
+        if own_s > 0:
+            part = min(max((self._until(end_s) - self._until(begin_s)) / own_s, 0.0), 1.0)
+        else:
+            part = float(self.mean(np.array([begin_s]), np.array([end_s]))[0])
+        own, reached_s = own_s * part, begin_s
         for first_s, last_s in sorted(inside):
-            since_s, until_s = max(first_s, reached_s), min(last_s, span[1])
+            since_s, until_s = max(first_s, reached_s), min(last_s, end_s)
             if until_s > since_s:
                 own_s -= until_s - since_s
-                own -= float(self._integral(np.array([until_s]))[0] - self._integral(np.array([since_s]))[0])
+                own -= self._until(until_s) - self._until(since_s)
                 reached_s = until_s
-        scale = float(self._scale[self._chain(begin_s)[0]])
+        scale = self._scale_list[bisect_left(self._chain_list, begin_s)]
         alone = min(max(own / own_s, 0.0), 1.0) if own_s > _SHORTEST_S else part
         return Parts(part * scale, alone * scale, part, ())
 
