@@ -215,9 +215,8 @@ def _own_generate(original: Original, self: Any, args: Args, kwargs: Kwargs) -> 
 
 def _seconds_made(model: Any, result: Any) -> float | None:  # noqa: ANN401 - a model, what it gives
     """Return how long the sound is that a model of speech or music gives; None of one that gives tokens."""
-    sound = (
-        result if hasattr(result, "shape") else getattr(result, "waveform", getattr(result, "audio", None))
-    )
+    given: list[Any] = [result, getattr(result, "waveform", None), getattr(result, "audio", None)]
+    sound: Any = next((one for one in given if hasattr(one, "shape")), None)
     configs = (
         model.config,
         getattr(model.config, "audio_encoder", None),
@@ -226,7 +225,7 @@ def _seconds_made(model: Any, result: Any) -> float | None:  # noqa: ANN401 - a 
     names = ("sampling_rate", "sample_rate")
     rates = (getattr(config, name, None) for config in configs for name in names)
     rate = next((float(rate) for rate in rates if rate), None)
-    if rate is None or not hasattr(sound, "shape") or not sound.is_floating_point():
+    if rate is None or sound is None or not sound.is_floating_point():
         return None
     rows = int(sound.shape[0]) if sound.ndim > 1 else 1
     return rows * float(sound.shape[-1]) / rate
