@@ -57,12 +57,17 @@ class MovingAverage:
         self.window_s = window_s
         self.period_s = period_s
         self._points: deque[_Point] = deque()
+        self._begun = False
         self._last_w = 0.0
         self._lowest_w = math.inf
         self.joules = 0.0
         """Joules up to the newest publication."""
         self.error_j = 0.0
         """95 % half-width of that, if the publication's time were exact."""
+
+    def forget(self) -> None:
+        """Start anew after a time in which publications were missed: of what is before the next window nothing is known."""
+        self._points.clear()
 
     def publish(
         self, time_s: float, watts: float, *, half_s: float = 0.0, least_w: float | None = None
@@ -95,7 +100,8 @@ class MovingAverage:
 
     def _begin(self, time_s: float, watts: float, lapse_s: float, half_s: float) -> _Point:
         """Start chains anew, from a window of which nothing is known but its mean."""
-        joules = self.joules + watts * lapse_s if self._points else 0.0
+        joules = self.joules + watts * min(lapse_s, self.window_s) if self._begun else 0.0
+        self._begun = True
         variance = (_SIGMA_W * self.window_s) ** 2
         start = _Point(time_s - self.window_s, joules - watts * self.window_s, variance, math.inf)
         self._points = deque([start])

@@ -166,8 +166,9 @@ class Curve:
         shift_s: float = 0.0,
         quiet: Quiet = UNKNOWN,
         variance_j2: float = 0.0,
+        seen: bool = True,
     ) -> None:
-        """Add a knot that ends a metered stretch.
+        """Add a knot that ends a stretch.
 
         Args:
             time_s: After the newest knot.
@@ -179,13 +180,14 @@ class Curve:
             shift_s: 95 % half-width of what the times of all knots are off by, in addition.
             quiet: What the device draws while no call is open; shapes the stretch.
             variance_j2: Variance that sampling adds over the stretch.
+            seen: Whether the stretch was metered; if not, its energy is a guess and it is not covered.
         """
         span_s = time_s - self.end_s if len(self) else 0.0
-        if span_s and not self._limit_known:
+        if span_s and seen and not self._limit_known:
             self._limit_w = max(self._limit_w, _HEADROOM * (energy_j - self.energy_j) / span_s)
         self._put(
             (time_s, energy_j, uncertainty_j, half_s, rounding_j, phase_s, shift_s, *quiet),
-            self._covered_s + span_s,
+            self._covered_s + (span_s if seen else 0.0),
             self._variance_j2 + variance_j2,
         )
 

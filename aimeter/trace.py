@@ -22,7 +22,7 @@ from .listener import Listener
 from .quiet import TAUS_S, UNSEEN_GLOW, Power, quiet_power
 from .ramp import CLEARLY, Estimate, Ramp
 from .response import Published, Response
-from .sensors.base import Channel, Outcome, Reading
+from .sensors.base import MOST_POWER_W, Channel, Outcome, Reading
 from .staircase import Staircase, When
 from .timeline import Curve
 
@@ -82,6 +82,18 @@ _MEMORY = 4
 _SLOWER = 1.2
 """How much longer the shortest look is taken to be from one look to the next, so that long ones are not forgotten."""
 
+_UNSEEN_S, _UNSEEN = 0.1, 1.5
+"""What was published while nobody read for longer than this, and than so many periods, is not guessed from what was
+published before and after."""
+
+_LEAPS, _LEAPS_S = 4, 60.0
+"""A counter that falls or jumps so often in this time is not one meter. One garbled value makes two leaps, there and
+back; one register that shows now this package, now that (hubblo-org/scaphandre#134) leaps every few seconds."""
+
+_LATE_S, _LATE_PERIODS = 0.5, 5.0
+"""A published value may be so old when it appears: for that time, or for so many periods where that is shorter, a
+counter may have gained in addition to the time between two readings."""
+
 _BELOW = 0.9
 """A short gap in which less than this part of the calibrated idle power was drawn contradicts it."""
 
@@ -103,6 +115,8 @@ class Step(Enum):
     WRAPPED = "wrapped"
     RESET = "reset"
     ABSURD = "absurd"
+    LOST = "lost"
+    """It may have wrapped more than once: any amount is possible."""
 
 
 class Difference(NamedTuple):
@@ -118,6 +132,7 @@ def difference(
     elapsed_s: float,
     wrap_j: float | None,
     max_power_w: float | None,
+    late_s: float = _LATE_S,
 ) -> Difference:
     """Return what a counter's new value means.
 
@@ -128,6 +143,7 @@ def difference(
         wrap_j: Where the counter starts again from 0; None if it never does, so that a fall is a reset.
         max_power_w: The most the device can draw. A difference above twice that is absurd: counters have been
             seen to jump by 1e14 J.
+        late_s: How old the value may be when it is published.
     """
     if previous_j is None:
         return Difference(Step.FIRST, 0.0)
@@ -138,8 +154,11 @@ def difference(
         if wrap_j is None:
             return Difference(Step.RESET, 0.0)
         joules, step = joules + wrap_j, Step.WRAPPED
+    most_w = max_power_w or MOST_POWER_W
+    if wrap_j is not None and most_w * elapsed_s > wrap_j:
+        return Difference(Step.LOST, 0.0)
     # A published value can be a whole period old when it appears, which no short interval may be blamed for.
-    limit_j = 2 * (max_power_w or 10_000.0) * (elapsed_s + 0.5)
+    limit_j = 2 * most_w * (elapsed_s + late_s)
     if joules < 0 or joules > limit_j:
         return Difference(Step.RESET if step is Step.WRAPPED else Step.ABSURD, 0.0)
     return Difference(step, joules)
@@ -165,7 +184,7 @@ class Trace:
         response: What was learned of both; None where nothing can be.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - what is known of a channel
         self,
         channel: Channel,
         interval_s: float,
@@ -206,6 +225,9 @@ class Trace:
         self._read: Reading | None = None
         self._integrated: Reading | None = None
         self._moved_s = 0.0
+        self._looked_s = math.inf
+        self._returned = False
+        self._leaps: deque[float] = deque(maxlen=_LEAPS)
         self._settled_gap_s: float | None = None
         self._look_s = math.inf
         self._idle: dict[int, Power] = {}
@@ -334,6 +356,8 @@ class Trace:
         self._read = reading
         if integrated:
             self._integrated = reading
+        if reading.outcome is Outcome.OK:
+            self._looked_s = reading.after_s
         if self.alive and reading.after_s - self._moved_s >= DEAD_AFTER_S:
             self.reason = reading.reason or f"has not advanced for {DEAD_AFTER_S:g} s"
             self._die()
@@ -343,9 +367,7 @@ class Trace:
         value, channel = reading.value, self.channel
         if reading.outcome is not Outcome.OK or value is None:
             return reading
-        most = math.inf
-        if channel.quantity == "power" and channel.max_power_w is not None:
-            most = 2 * channel.max_power_w
+        most = MOST_POWER_W if channel.max_power_w is None else 2 * channel.max_power_w
         if math.isfinite(value) and (channel.quantity == "energy" or 0 <= value <= most):
             return reading
         reason = f"reads {value:.6g} {'W' if channel.quantity == 'power' else 'J'}, which cannot be"
@@ -370,6 +392,7 @@ class Trace:
         if len(self.curve):
             self.curve.append_gap(max(reading.after_s, _later(self.curve.end_s)))
             self._settled_gap_s = None
+            self._returned = True
 
     def settle_gap(self, time_s: float) -> None:
         """Close the curve at `time_s` without energy: somebody cannot wait for the next reading."""
@@ -467,8 +490,10 @@ class Trace:
         return When(min(earliest, reading.after_s), reading.after_s)
 
     def _take_energy(self, reading: Reading, value: float) -> None:
-        elapsed = reading.after_s - self._read.before_s if self._read is not None else 0.0
-        found = difference(self._value, value, elapsed, self.channel.wrap_j, self.channel.max_power_w)
+        channel = self.channel
+        elapsed = max(reading.after_s - self._looked_s, 0.0)
+        late_s = min(_LATE_S, _LATE_PERIODS * channel.period_s)
+        found = difference(self._value, value, elapsed, channel.wrap_j, channel.max_power_w, late_s)
         if found.step is Step.SAME:
             return
         if found.step is Step.ABSURD:
@@ -476,6 +501,7 @@ class Trace:
             self.reason = f"jumped from {self._value:.6g} J to {value:.6g} J, more than the device can draw"
             self._value = value
             self.settle_gap(reading.after_s)
+            self._leap(reading.after_s)
             return
         published = self._published(reading)
         self._value, self._moved_s = value, reading.after_s
@@ -483,11 +509,15 @@ class Trace:
             self.curve.append(published.middle_s - self.latency.value_s, 0.0, 0.0)
             self._published_s, self._published_half_s = published.middle_s, published.half_s
             return
-        if found.step is Step.RESET:
-            self.resets += 1
+        if found.step in {Step.RESET, Step.LOST}:
+            self.resets += found.step is Step.RESET
             self.reason = "the counter was reset"
+            if found.step is Step.LOST:
+                self.reason = f"was not read for {elapsed:.0f} s, in which it may have wrapped more than once"
             self.settle_gap(published.middle_s - self.latency.value_s)
             self._published_s = math.nan
+            if found.step is Step.RESET:
+                self._leap(reading.after_s)
             return
         if self._stairs is not None and self._read is not None:
             published = self._stairs.see(published)
@@ -495,6 +525,39 @@ class Trace:
         if since_s > 0:
             self._note_published(published, found.joules / since_s, since_s)
         self._append(*self._true(published, since_s), found.joules)
+
+    def _leap(self, time_s: float) -> None:
+        """Note that the counter fell, or jumped further than it can; give it up if that happens again and again."""
+        self._leaps.append(time_s)
+        if len(self._leaps) == _LEAPS and time_s - self._leaps[0] <= _LEAPS_S:
+            self.reason = (
+                f"fell or jumped {_LEAPS} times in {time_s - self._leaps[0]:.0f} s: it is not one meter"
+            )
+            self.gone = True
+            self._die()
+
+    def _missed(self, reading: Reading) -> bool:
+        """Return whether publications of a power were missed before this reading, so that nobody knows what they said."""
+        return reading.before_s - self._looked_s > max(_UNSEEN_S, _UNSEEN * self.period_s)
+
+    def _leave_open(self, time_s: float, watts: float) -> None:
+        """Lead the curve to a time up to which nobody knows the power: it was between idle and the limit.
+
+        Args:
+            time_s: When what is known begins again.
+            watts: What is guessed.
+        """
+        curve = self.curve
+        span_s = time_s - curve.end_s
+        if span_s <= 0:
+            return
+        most_w = self.channel.max_power_w or min(curve.limit_w, MOST_POWER_W)
+        least_w = max((self.idle_w or 0.0) - self._idle_error_w, 0.0)
+        half_j = max(most_w - watts, watts - least_w, 0.0) * span_s
+        self._settled_gap_s = None
+        curve.append(
+            time_s, curve.energy_j + watts * span_s, 0.0, variance_j2=(half_j / 1.96) ** 2, seen=False
+        )
 
     def _true(self, published: When, since_s: float) -> tuple[float, float]:
         """Return the time that a published value tells of, and how far off that may be but for the latency's error.
@@ -549,9 +612,12 @@ class Trace:
         """
         stairs = self._stairs
         self._moved_s = reading.after_s
-        if watts != self._value:
+        missed = self._returned or self._missed(reading)
+        if missed and stairs is not None:
+            stairs.forget()
+        if watts != self._value or missed:
             published = self._published(reading)
-            if stairs is not None and self._value is not None and self._read is not None:
+            if stairs is not None and self._value is not None and self._read is not None and not missed:
                 published = stairs.see(published)
         else:
             due = None if stairs is None else stairs.passed(reading.before_s)
@@ -561,8 +627,17 @@ class Trace:
                     return
                 due = When(reading.before_s - self.period_s, reading.after_s)
             published = due
+        window_begins_s = published.middle_s - self.window.value_s - self.latency.value_s
+        if self._returned and window_begins_s < self.curve.end_s:
+            return  # it tells of the time that was lost as well, in unknown parts
+        guess_w = watts if self._value is None else min(watts, self._value)
         self._value = watts
         since_s = published.middle_s - self._published_s
+        if missed and len(self.curve) and window_begins_s > self.curve.end_s:
+            average.forget()
+            self._leave_open(window_begins_s, guess_w)
+            self._published_s = since_s = math.nan
+        self._returned = False
         # By its publications, so that no joule is lost while the curve draws back to a latency.
         at = published.middle_s if math.isnan(since_s) else max(published.middle_s, _later(self._published_s))
         self._note_published(published, watts)
@@ -595,6 +670,10 @@ class Trace:
             self.curve.append(middle, 0.0, 0.0)
             self.last_power_w = watts
             return
+        if self._missed(reading):
+            # It may have been something else in between, whether it is the same now or not.
+            self._leave_open(time - self.channel.period_s, min(watts, previous))
+            self._changed_s, previous = math.nan, watts
         end = self.curve.end_s
         if watts == previous:
             time = middle

@@ -74,7 +74,7 @@ def test_wraps_lose_nothing(joules):
     total = value = 0.0
     for draw in joules:
         new = (value + draw) % wrap
-        total += difference(value, new, 1.0, wrap, 100.0).joules
+        total += difference(value, new, 0.4, wrap, 100.0).joules
         value = new
     assert total == pytest.approx(sum(joules), abs=1e-6)
 

@@ -17,6 +17,10 @@ Method = Literal["counter", "power", "estimate"]
 Quantity = Literal["energy", "power"]
 Clock = Callable[[], float]
 
+MOST_POWER_W = 10_000.0
+"""No device that is read as one draws more: a figure above it is garbage, where the device tells no limit of its own.
+The largest modules sold draw below 3 kW, and counters have been seen to jump by 1e14 J."""
+
 KINDS: tuple[Kind, ...] = ("gpu", "cpu", "dram", "other")
 
 

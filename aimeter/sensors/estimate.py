@@ -34,6 +34,11 @@ TICK_S = 0.01
 """Step of the CPU times that the kernel publishes: USER_HZ is 100 (proc(5), ``/proc/stat``)."""
 
 
+BURST_S = 0.1
+"""CPU time may run ahead of the clock by so much on each CPU: a control group's quota is one of every 100 ms
+(Linux, Documentation/scheduler/sched-bwc.rst), within which more CPUs than it allows may be busy."""
+
+
 class Share(NamedTuple):
     """A vCPU's share of its server's power at the wall, in watts: medians and [10th, 90th percentile]."""
 
@@ -158,7 +163,8 @@ class VcpuModel:
         self._used_s = used_s
         self._clock = clock
         self._joules = 0.0
-        self._last: tuple[float, float] | None = None
+        self._last_s: float | None = None
+        self._believed = self._doubted = (0.0, 0.0)
 
     def read(self) -> list[Reading]:
         """Return the joules so far. What one reading misses is in the next one."""
@@ -178,17 +184,28 @@ class VcpuModel:
         """Do nothing: there is no handle to release."""
 
     def _advance(self, now_s: float, used_s: float) -> None:
-        if self._last is None:
-            self._last = now_s, used_s
-        last_s, last_used_s = self._last
-        elapsed_s = now_s - last_s
-        if elapsed_s <= 0:
-            return
-        # CPU times may run backward (giampaolo/psutil#1210); no energy does. They come in ticks, so that over
-        # a short time the utilisation may exceed 1; over a long one it is right.
-        utilisation = max(used_s - last_used_s, 0.0) / (self._cpus * elapsed_s)
-        self._joules += power_w(self._share, self._cpus, utilisation) * elapsed_s
-        self._last = now_s, used_s
+        if self._last_s is None:
+            self._believed = self._doubted = now_s, used_s
+        else:
+            idle_w, max_w = (power_w(self._share, self._cpus, part) for part in (0.0, 1.0))
+            worked_s = self._worked_s(now_s, used_s)
+            self._joules += idle_w * (now_s - self._last_s) + (max_w - idle_w) / self._cpus * worked_s
+        self._last_s = now_s
+
+    def _worked_s(self, now_s: float, used_s: float) -> float:
+        """Return the CPU time used since the last one that could be.
+
+        CPU times may fall (giampaolo/psutil#1210) or jump for one reading (lxc/lxcfs#554, systemd/systemd#749), and come
+        back. No host works backwards or more than its CPUs can: a time that says so is doubted, and neither the jump
+        nor the way back is work. Only if the next one agrees with it, it counts from there.
+        """
+        for since_s, before_s in (self._believed, self._doubted):
+            worked_s = used_s - before_s
+            if 0 <= worked_s <= self._cpus * (now_s - since_s + BURST_S):
+                self._believed = self._doubted = now_s, used_s
+                return worked_s
+        self._doubted = now_s, used_s
+        return 0.0
 
 
 def probe(
