@@ -494,7 +494,7 @@ elif fault == "read-only":
     subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
 call(1)
 meter.close()
-found = [int(line.split(",")[26]) for line in log.read_text().splitlines()[1:]]
+found = [int(float(line.split(",")[26])) for line in log.read_text().splitlines()[1:]]
 lost = 10 if fault in ("deleted", "rotated", "folder removed") else 0
 assert found == list(range(lost, calls)), (found, calls)
 assert meter.lost_rows == 0
