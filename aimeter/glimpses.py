@@ -40,6 +40,12 @@ _REMEMBERED = 64
 _GAINS, _LEAST_GAINS = 32, 4
 """Windows that the gain is learned from, and without how many nothing is made of it."""
 
+_TRIALS, _LEAST_TRIALS = 16, 6
+"""Readings of the power beside a steady counter that tell whether the two agree, and without how many nothing is said."""
+
+_STEADY = 0.05
+"""A counter is steady if its power over two periods in turn differs by less than this part."""
+
 _CLEAR = 0.03
 """A window whose energy the counter tells to this part teaches the gain."""
 
@@ -116,12 +122,16 @@ class Glimpses:
         self._response = Response()
         self._gains: deque[float] = deque(maxlen=_GAINS)
         self._rough: deque[float] = deque(maxlen=_GAINS)
+        self._trials: deque[tuple[float, float]] = deque(maxlen=_TRIALS)
+        self._ratios: list[float] = []
         curve.finer = self
 
     def due_s(self, now_s: float) -> float:
-        """Return when to read next: never, unless calls met in a step not long ago."""
+        """Return when to read next: never, unless calls met in a step not long ago, or few readings were compared."""
         if now_s - self._curve.doubted_s > _WANTED_S:
-            return math.inf
+            if len(self._ratios) == _TRIALS:
+                return math.inf
+            return self._trials[-1][0] + 2 * self._channel.period_s if self._trials else now_s
         read = self._read
         if read is None or read.outcome is not Outcome.OK:
             return now_s if read is None else read.after_s + self._channel.period_s
@@ -135,8 +145,13 @@ class Glimpses:
 
     def take(self, reading: Reading) -> None:
         """Add one reading to what is known."""
-        last, self._read = self._read, reading
         self.gone = reading.outcome is Outcome.GONE
+        if reading.value is not None and len(self._ratios) < _TRIALS:
+            self._trials.append((reading.before_s, reading.value))
+        if reading.before_s - self._curve.doubted_s > _WANTED_S:
+            self._read = None
+            return
+        last, self._read = self._read, reading
         if last is None or last.value is None or reading.value is None:
             return
         published = heard(self._stairs, last, reading)
@@ -171,6 +186,7 @@ class Glimpses:
 
     def compare(self, activity: Activity) -> None:
         """Hold new glimpses against the counter's curve, as far as that is known: the gain is learned from them."""
+        self._try(activity)
         until_s, window_s = self._curve.end_s + self._latency.value_s, self._window.value_s
         new = [self._new.popleft() for _ in range(sum(end <= until_s for end, _, _ in self._new))]
         if not new:
@@ -191,6 +207,28 @@ class Glimpses:
         self._rough.extend(gains[drawn].tolist())
         columns = (begins, ends, by_power, half, energy[0], half_j[0], energy[1], half_j[1])
         self._known.extend(Glimpse(*row) for row in np.column_stack(columns).tolist())
+
+    def _try(self, activity: Activity) -> None:
+        """Compare what was read with the counter where that was steady: then any window near it saw the same power."""
+        period_s = self._channel.period_s
+        while self._trials and self._trials[0][0] <= self._curve.end_s and len(self._ratios) < _TRIALS:
+            read_s, watts = self._trials.popleft()
+            times_s = read_s + period_s * np.array([-2.0, -1.0, 0.0])
+            if activity.edges(times_s[:1], times_s[-1:])[0]:
+                continue
+            before_w, after_w = (np.diff(self._curve.at(times_s, finely=False).energy_j) / period_s).tolist()
+            if watts > 0 and before_w > 0 and abs(after_w - before_w) <= _STEADY * before_w:
+                self._ratios.append((before_w + after_w) / 2 / watts)
+
+    @property
+    def contradiction(self) -> str:
+        """What counter and power say against each other, if they differ by more than their calibration allows."""
+        if len(self._ratios) < _LEAST_TRIALS:
+            return ""
+        ratio, allowed = float(np.median(self._ratios)), math.sqrt(2) * self._channel.relative_error
+        if abs(ratio - 1) <= allowed:
+            return ""
+        return f"its counter gives {100 * ratio:.0f} % of what its power gives: one of them is wrong"
 
     @property
     def gain(self) -> tuple[float, float] | None:

@@ -256,6 +256,12 @@ def _meta(
     common: dict[str, object] = {"meter_cpu_s": round(context.meter_cpu_s, 4)}
     if context.carbon.sources:
         common["factors"] = dict(context.carbon.sources)
+    wider = {trace.channel.id: trace.channel.note for trace in traces if trace.channel.covers}
+    if wider:
+        common["covers"] = wider
+    contradictions = {trace.channel.id: trace.contradiction for trace in traces if trace.contradiction}
+    if contradictions:
+        common["contradiction"] = contradictions
     nothing: Mapping[str, object] = {"aimeter": common}
     died = [trace for trace in traces if trace.died_s < math.inf]
     doubtful = _implausible(figures, traces)

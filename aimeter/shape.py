@@ -72,6 +72,11 @@ class Step(NamedTuple):
 class Finer(Protocol):
     """What knows more of the inside of a counter's steps."""
 
+    @property
+    def contradiction(self) -> str:
+        """What speaks against the counter; empty if nothing does."""
+        ...
+
     def compare(self, activity: Activity) -> None:
         """Take note of when calls were open, and of the counter's curve."""
         ...

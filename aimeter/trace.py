@@ -290,6 +290,11 @@ class Trace:
         """Between which times the period lies, by the updates seen; None where they are not foretold."""
         return None if self._stairs is None else self._stairs.learned_period
 
+    @property
+    def contradiction(self) -> str:
+        """What another meter of the same device says against this one; empty if nothing."""
+        return "" if self.curve.finer is None else self.curve.finer.contradiction
+
     def resume(self, now_s: float) -> None:
         """Start watching the channel's health anew after a time without readings."""
         self._moved_s = now_s

@@ -6,7 +6,7 @@ import pytest
 
 from aimeter.sensors.discover import discover
 from tests.emulator.perf import PowerPmu
-from tests.emulator.powercap import SERVER_DRAM_UNIT_J, PowercapTree
+from tests.emulator.powercap import INTEL_UNIT_J, PowercapTree
 
 SAPPHIRE_RAPIDS = "vendor_id : GenuineIntel\ncpu family : 6\nmodel : 143\nstepping : 8\n"
 
@@ -24,7 +24,7 @@ class Machine:
         (folder / "proc" / "cpuinfo").write_text(SAPPHIRE_RAPIDS)
         if powercap:
             package = self.tree.zone("package-0", watts=100)
-            self.tree.zone("dram", watts=10, parent=package, unit_j=SERVER_DRAM_UNIT_J)
+            self.tree.zone("dram", watts=10, parent=package, unit_j=INTEL_UNIT_J)
 
     def clock(self):
         return self.now

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from typing import NamedTuple
 
@@ -368,7 +370,7 @@ def test_e8_version_1(host, path, place):
     limit = cpu_limit(64, root=root, membership=host / "proc/self/cgroup")
     assert limit.cpus == 1.5
     assert limit.usage == root / "cpu,cpuacct" / place / "cpuacct.usage"
-    assert limit.used_s() == 2.5
+    assert limit.used_s() == pytest.approx(2.5)
 
 
 def test_version_1_without_quota(host):
@@ -412,3 +414,46 @@ def test_this_machine():
     most_w = power_w(max(SHARES.values(), key=lambda share: share.max_w), cpus, 1)
     quanta_j = cpus * 2 * sensor.channels[0].quantum_j
     assert 0 < last.value - first.value <= most_w * (last.after_s - first.before_s) + quanta_j
+
+
+@pytest.mark.parametrize("order", ["cpu,cpuacct", "cpuacct,cpu"])
+@pytest.mark.parametrize("links", [True, False])
+def test_controllers_of_version_1_are_a_set(host, order, links):
+    """The kernel names them in one order, a distribution's folders in another, with links beside them or not."""
+    root = host / "cgroup"
+    mounted = root / "cpu,cpuacct"
+    write(mounted, cpu__cfs_quota_us="200000", cpu__cfs_period_us="100000", cpuacct__usage="2500000000")
+    if links:
+        for name in ("cpu", "cpuacct"):
+            (root / name).symlink_to(mounted)
+    write(host / "proc/self", cgroup=f"4:{order}:/")
+    limit = cpu_limit(64, root=root, membership=host / "proc/self/cgroup")
+    assert limit.cpus == 2
+    assert limit.used_s() == pytest.approx(2.5)
+
+
+def test_cpu_times_of_zeros_are_dead(host, monkeypatch):
+    """Under gVisor only the process's own CPU time is real: the estimate uses that, and says what it leaves out."""
+    machine = Machine(cpus=4)
+    machine.times = Times()._replace(**dict.fromkeys(Times._fields, 0.0))
+    own_s = [100.0]
+    monkeypatch.setattr(estimate.time, "process_time", lambda: own_s[0])
+    sensor = build(host, machine)
+    (channel,) = sensor.channels
+    assert channel.source == "process"
+    assert "only this process" in channel.note
+    start_j = joules(sensor)
+    machine.now += 10.0
+    own_s[0] += 10.0
+    share = SHARES["Sapphire Rapids"]
+    assert joules(sensor) - start_j == pytest.approx(10 * (4 * share.idle_w + share.max_w - share.idle_w))
+
+
+@pytest.mark.parametrize("count", ["", "1", "64"])
+def test_python_cpu_count_changes_no_hardware(count):
+    """PYTHON_CPU_COUNT is for pools of threads; the machine has the CPUs that it has."""
+    environ = {**os.environ, "PYTHON_CPU_COUNT": count}
+    program = "from aimeter.sensors.estimate import probe; print(probe()[0][0].channels[0].name)"
+    command = [sys.executable, *(["-X", f"cpu_count={count}"] if count else []), "-c", program]
+    name = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+    assert name == f"{estimate.probe()[0][0].channels[0].name}\n"

@@ -17,6 +17,7 @@ from aimeter.sensors import powercap, rapl
 from aimeter.sensors.base import Outcome, Sensor
 from tests.emulator.powercap import (
     AMD_UNIT_J,
+    INTEL_UNIT_J,
     SERVER_DRAM_UNIT_J,
     SERVER_PSYS_UNIT_J,
     PowercapTree,
@@ -36,8 +37,13 @@ def public_tree():
         yield PowercapTree(folder)
 
 
-def probe(tree, root=None):
-    return powercap.probe(root or tree.root, clock=tree.clock, sleep=tree.sleep)
+SAPPHIRE_RAPIDS, ICE_LAKE = (
+    f"vendor_id : GenuineIntel\ncpu family : 6\nmodel : {model}\nstepping : 8\n" for model in (143, 106)
+)
+
+
+def probe(tree, root=None, proc=Path("/none")):
+    return powercap.probe(root or tree.root, clock=tree.clock, sleep=tree.sleep, proc=proc)
 
 
 def only(sensors):
@@ -157,11 +163,48 @@ def test_e1_real_dies_are_all_counted(tree):
     assert len(only(probe(tree)[0]).channels) == 2
 
 
-def test_e1_equal_packages_are_all_counted(tree):
-    """Two sockets are never taken for mirrors, even if they move alike."""
+def test_packages_that_move_alike_are_all_counted(tree):
+    """Two sockets with counts of their own are never taken for mirrors, even if they move alike."""
     first = tree.zone("package-0", watts=50)
-    tree.zone("package-1", mirror_of=first)
+    tree.zone("package-1", mirror_of=first, start_j=777.0)
     assert len(only(probe(tree)[0]).channels) == 2
+
+
+def test_one_register_shown_by_many_packages_is_one(tree):
+    """A guest of Xen with eight sockets of one CPU each: every package shows the host's register, and so does memory."""
+    package = tree.zone("package-0", watts=80.0)
+    memory = tree.zone("dram", parent=package, watts=9.0)
+    for number in range(1, 8):
+        other = tree.zone(f"package-{number}", mirror_of=package)
+        tree.zone("dram", parent=other, mirror_of=memory)
+    sensors, findings = probe(tree)
+    assert joules(only(sensors), tree, 10.0) == {
+        "cpu:0": pytest.approx(800, rel=1e-3),
+        "dram:0": pytest.approx(90, rel=1e-3),
+    }
+    assert [finding.status for finding in findings].count("unused") == 7
+
+
+@pytest.mark.parametrize(
+    ("cpu", "unit_j", "factor"),
+    [
+        (SAPPHIRE_RAPIDS, SERVER_DRAM_UNIT_J, 3.989),  # Linux before 6.1
+        (SAPPHIRE_RAPIDS, INTEL_UNIT_J, 1.0),
+        (ICE_LAKE, SERVER_DRAM_UNIT_J, 1.0),
+    ],
+)
+def test_memory_in_a_wrong_unit_is_corrected(tree, tmp_path, cpu, unit_j, factor):
+    """The register of Sapphire Rapids counts 61 uJ; older drivers take it for 15.3 uJ, and show a quarter."""
+    (tmp_path / "cpuinfo").write_text(cpu)
+    package = tree.zone("package-0", watts=200.0)
+    tree.zone("dram", parent=package, watts=60.0 / factor, unit_j=unit_j)
+    sensors, findings = probe(tree, proc=tmp_path)
+    sensor = only(sensors)
+    assert joules(sensor, tree, 10.0)["dram:0"] == pytest.approx(600.0, rel=1e-3)
+    memory = sensor.channels[1]
+    assert memory.wrap_j == pytest.approx(factor * unit_j * 2**32, rel=1e-3)
+    told = [finding.detail for finding in findings if finding.subject.endswith("dram")]
+    assert ("multiplied" in told[0]) == (factor > 1) == ("multiplied" in memory.note)
 
 
 @given(

@@ -174,7 +174,7 @@ def measure_at_rest(
             began_s, used_s = clock(), cpu_s()
             for _ in progress(range(round(seconds / _STEP_S))):
                 sleep(_STEP_S)
-            busy = (cpu_s() - used_s) / (clock() - began_s) / (os.cpu_count() or 1)
+            busy = (cpu_s() - used_s) / (clock() - began_s) / (psutil.cpu_count() or 1)
         meter.flush()
         with meter.sampler.alone():
             for trace in meter.sampler.traces:

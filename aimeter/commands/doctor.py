@@ -124,6 +124,9 @@ def _responding(
 
 def _as_learned(report: MeterReport, trace: Trace | None, began_s: float) -> MeterReport:
     """Put what the sampler has learned of a sensor in the place of means over what was read."""
+    if trace is not None and trace.contradiction:
+        remark = f"{trace.contradiction[0].upper()}{trace.contradiction[1:]}."
+        report = replace(report, notes=(*report.notes, remark))
     if trace is not None and trace.response is not None:
         report = _responding(report, *trace.response.ramp, age_s=0.0)
     period = None if trace is None else trace.learned_period

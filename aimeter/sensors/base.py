@@ -44,6 +44,8 @@ class Channel:
         wrap_j: Energy after which a counter starts again from 0; None where it never does.
         max_power_w: Greatest power the device can draw, for plausibility; None if unknown.
         shared: The figure is of the whole device although this process may use only a part of it (MIG).
+        covers: Kinds of other devices whose energy is in the figure, so that they are not metered beside it: the CPU
+            and its memory in the counter of a Grace Hopper module.
         note: One line on what the figure covers, or None.
     """
 
@@ -61,6 +63,7 @@ class Channel:
     wrap_j: float | None = None
     max_power_w: float | None = None
     shared: bool = False
+    covers: tuple[Kind, ...] = ()
     note: str | None = None
 
 

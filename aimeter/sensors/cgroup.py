@@ -100,11 +100,21 @@ def _unified(root: Path, path: str) -> list[CpuLimit]:
     return limits
 
 
+def _mount(root: Path, controllers: frozenset[str]) -> Path:
+    """Return where a hierarchy of version 1 is mounted: its controllers are a set, whose folder names them in any order."""
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+    named = [folder for folder in folders if controllers & frozenset(folder.name.split(","))]
+    return next(
+        (folder for folder in named if controllers == frozenset(folder.name.split(","))), (*named, root)[0]
+    )
+
+
 def _by_controller(root: Path, paths: dict[str, str]) -> list[CpuLimit]:
     groups: dict[str, list[Path]] = {}
     for controllers, path in paths.items():
-        for controller in controllers.split(","):
-            groups[controller] = _levels(root / controllers, path)
+        names = controllers.split(",")
+        mount = _mount(root, frozenset(names))
+        groups |= dict.fromkeys(names, _levels(mount, path))
     accounts = groups.get("cpuacct", [])
     limits = []
     for depth, group in enumerate(groups.get("cpu", [])):

@@ -65,11 +65,12 @@ def discover(
     found = Discovery()
     found.sensors, found.findings = _guarded("nvml", lambda: probe_nvml(environ, clock))
     views: tuple[tuple[str, Probe], ...] = (
-        ("powercap", lambda: probe_powercap(powercap, clock, sleep)),
+        ("powercap", lambda: probe_powercap(powercap, clock, sleep, proc)),
         ("perf", lambda: probe_perf(perf, clock, sleep, open_event, topology)),
         ("estimate", lambda: probe_estimate(proc, cgroup, clock)),
     )
-    chosen = ""
+    whole = [channel.id for sensor in found.sensors for channel in sensor.channels if "cpu" in channel.covers]
+    chosen = f"the module's meter, {whole[0]}," if whole else ""
     for source, probe in views:
         sensors, findings = _guarded(source, probe)
         if chosen:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SOURCE = "estimate"
 RELATIVE_ERROR = 0.5
+_BUSY = ("user", "nice", "system", "irq", "softirq")
+_OWN_ONLY = "of the work only this process's own is seen, as the machine's CPU times are all zero"
 TICK_S = 0.01
 """Step of the CPU times that the kernel publishes: USER_HZ is 100 (proc(5), ``/proc/stat``)."""
 
@@ -141,8 +143,7 @@ def busy_s(times: object) -> float:
     Left out: ``iowait``, in which a CPU is idle; ``steal``, in which others used it; ``guest`` and
     ``guest_nice``, which ``user`` and ``nice`` contain (proc(5)).
     """
-    names = ("user", "nice", "system", "irq", "softirq")
-    return float(sum(getattr(times, name, 0.0) for name in names))
+    return float(sum(getattr(times, name, 0.0) for name in _BUSY))
 
 
 class VcpuModel:
@@ -222,42 +223,74 @@ def probe(
         cgroup: Where control groups are mounted.
         clock: Stamps the readings.
         cpu_times: The machine's CPU times; by default ``psutil.cpu_times``.
-        online: The machine's CPUs; by default ``os.cpu_count()``.
+        online: The machine's CPUs; by default those that are online, whatever ``PYTHON_CPU_COUNT`` says.
 
     Returns:
         One sensor, which always works, and what it assumes.
 
     """
-    online = online or os.cpu_count() or 1
+    online = online or _online()
     name = microarchitecture(read_text(proc / "cpuinfo") or "")
     share = SHARES[name] if name else UNKNOWN
     limit = cpu_limit(online, root=cgroup, membership=proc / "self" / "cgroup")
     cpus = limit.cpus if limit else float(online)
+    used = _clock_of_use(limit, cpu_times)
     channel = Channel(
         id="cpu:0",
         kind="cpu",
         method="estimate",
         quantity="energy",
         name=f"{cpus:g} vCPUs, {name or 'unknown CPU'}",
-        device=limit.identity if limit else "vcpus",
-        source="cgroup" if limit else "psutil",
+        device="vcpus",
+        source=used.source,
         period_s=TICK_S,
         quantum_j=TICK_S * (share.max_w - share.idle_w),
         relative_error=RELATIVE_ERROR,
-        note="share of a server's power at the wall, memory included",
+        note="; ".join(["share of a server's power at the wall, memory included", *used.notes]),
     )
-    sensor = VcpuModel(channel, share, cpus, _clock_of_use(limit, cpu_times), clock=clock)
-    return [sensor], [Finding(SOURCE, channel.name, "used", _detail(share, cpus, limit, online))]
+    sensor = VcpuModel(channel, share, cpus, used.seconds, clock=clock)
+    detail = _detail(share, cpus, limit, online)
+    return [sensor], [Finding(SOURCE, channel.name, "used", " ".join([detail, *map(_sentence, used.notes)]))]
 
 
-def _clock_of_use(limit: CpuLimit | None, cpu_times: Callable[[], object] | None) -> Callable[[], float]:
+class _Use(NamedTuple):
+    """Where CPU time is read, and what that leaves out."""
+
+    source: str
+    seconds: Callable[[], float]
+    notes: tuple[str, ...] = ()
+
+
+def _clock_of_use(limit: CpuLimit | None, cpu_times: Callable[[], object] | None) -> _Use:
     if limit:
-        return limit.used_s
+        return _Use("cgroup", limit.used_s)
     if cpu_times is None:
         import psutil  # noqa: PLC0415 - not in the standard library, so loaded when first needed
 
         cpu_times = psutil.cpu_times
-    return lambda: busy_s(cpu_times())
+    if _all_zero(cpu_times):
+        # gVisor, as in Cloud Run and Modal: /proc/stat is there and holds zeros (google/gvisor#9967).
+        return _Use("process", time.process_time, (_OWN_ONLY,))
+    return _Use("psutil", lambda: busy_s(cpu_times()))
+
+
+def _all_zero(cpu_times: Callable[[], object]) -> bool:
+    try:
+        times = cpu_times()
+    except (OSError, ValueError, RuntimeError):
+        return False  # readings will say why
+    return not any(getattr(times, name, 0.0) for name in (*_BUSY, "idle"))
+
+
+def _online() -> int:
+    """Return the number of the machine's CPUs; os.cpu_count() gives what PYTHON_CPU_COUNT says instead."""
+    import psutil  # noqa: PLC0415 - not in the standard library, so loaded when first needed
+
+    return psutil.cpu_count() or os.cpu_count() or 1
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:]}."
 
 
 def _detail(share: Share, cpus: float, limit: CpuLimit | None, online: int) -> str:

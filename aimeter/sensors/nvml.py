@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import time
+import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aimeter.sensors.base import Finding
@@ -118,10 +119,16 @@ def driver_version() -> str | None:
 def _binding() -> tuple[Any, Finding]:
     subject = "nvidia-ml-py"
     try:
-        nv = importlib.import_module("pynvml")
+        # The deprecated package pynvml 13 warns when it is imported, which `-W error` makes an exception.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            nv = importlib.import_module("pynvml")
     except ImportError:
         detail = "The package nvidia-ml-py, which reads NVIDIA GPUs, is not installed."
         return None, Finding(_SOURCE, subject, "missing", detail, "python -m pip install nvidia-ml-py")
+    except Exception as error:  # noqa: BLE001 - whatever is installed by that name, the CPU is metered
+        detail = f"Importing the module pynvml raised {type(error).__name__}: {error}."
+        return None, Finding(_SOURCE, subject, "failed", detail, _INSTALL)
     if all(hasattr(nv, name) for name in _NEEDED):
         return nv, Finding(_SOURCE, subject, "used", "NVIDIA's own binding is installed.")
     detail = "The module pynvml belongs to another package than NVIDIA's nvidia-ml-py, or to a very old one."
@@ -129,7 +136,8 @@ def _binding() -> tuple[Any, Finding]:
 
 
 def _finding(error: Any, subject: str) -> Finding:  # noqa: ANN401  pynvml has no types
-    status, detail, remedy = _FAULTS.get(error.value, ("failed", f"NVML fails: {error}", ""))
+    unknown: tuple[Status, str, str] = ("failed", f"NVML fails: {error}", "")
+    status, detail, remedy = _FAULTS.get(getattr(error, "value", -1), unknown)
     return Finding(_SOURCE, subject, status, f"{detail[0].upper()}{detail[1:]}.", remedy)
 
 
@@ -169,7 +177,7 @@ def _open(
     subject = _subject(gpu)
     try:
         sensor = NvmlGpu(nv, gpu, clock=clock)
-    except nv.NVMLError as error:
+    except Exception as error:  # noqa: BLE001 - one device's odd answer costs no other device
         return None, _finding(error, subject)
     if sensor.channels:
         channel = sensor.channels[0]
@@ -198,11 +206,9 @@ def _inventory(nv: Any) -> tuple[list[Gpu], list[Finding]]:  # noqa: ANN401  pyn
     findings: list[Finding] = []
     for index in range(nv.nvmlDeviceGetCount()):
         try:
-            handle = nv.nvmlDeviceGetHandleByIndex(index)
-        except nv.NVMLError as error:
+            gpus.append(_describe(nv, index, nv.nvmlDeviceGetHandleByIndex(index)))
+        except Exception as error:  # noqa: BLE001 - one device's odd answer costs no other device
             findings.append(_finding(error, f"gpu:{index}"))
-        else:
-            gpus.append(_describe(nv, index, handle))
     return gpus, findings
 
 
@@ -212,7 +218,7 @@ def _describe(nv: Any, index: int, handle: Any) -> Gpu:  # noqa: ANN401  pynvml 
     def ask(call: Callable[..., T], *arguments: object, default: T) -> T:
         try:
             return call(handle, *arguments)
-        except nv.NVMLError:
+        except Exception:  # noqa: BLE001 - the binding raises what it likes, as of a name that is not UTF-8
             return default
 
     limits_mw = ask(nv.nvmlDeviceGetPowerManagementLimitConstraints, default=[0, 0])
@@ -233,10 +239,10 @@ def _describe(nv: Any, index: int, handle: Any) -> Gpu:  # noqa: ANN401  pynvml 
 
 
 def _mig_instances(nv: Any, handle: Any) -> Iterator[MigInstance]:  # noqa: ANN401  pynvml has no types
-    with contextlib.suppress(nv.NVMLError):
+    with contextlib.suppress(Exception):
         for number in range(nv.nvmlDeviceGetMaxMigDeviceCount(handle)):
             # Numbers may have gaps, where the call fails with NOT_FOUND.
-            with contextlib.suppress(nv.NVMLError):
+            with contextlib.suppress(Exception):
                 instance = nv.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
                 yield MigInstance(
                     nv.nvmlDeviceGetUUID(instance),
@@ -246,4 +252,4 @@ def _mig_instances(nv: Any, handle: Any) -> Iterator[MigInstance]:  # noqa: ANN4
 
 
 def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

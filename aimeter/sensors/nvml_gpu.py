@@ -7,6 +7,8 @@ It is read, in this order of preference, through
 3. ``nvmlDeviceGetPowerUsage``, which is a mean over 1 s on GA10x, Ada, Hopper and newer,
 4. the instant power of the whole module, which on Grace Hopper contains the CPU.
 
+On a superchip the counter is the module's as well.
+
 NVML's millijoules and milliwatts become joules and watts here and nowhere else. Sources: NVIDIA NVML API
 Reference; update periods and windows from Yang, Adamek, Armour, "Part-time Power Measurements", SC'24,
 arXiv 2312.02741.
@@ -16,11 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aimeter.sensors.base import Channel, Outcome, Reading
+from aimeter.sensors.base import MOST_POWER_W, Channel, Outcome, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +42,11 @@ _COUNTER_PERIOD_S = 0.1
 
 _AVERAGE_PERIOD_S = 0.1
 _AVERAGE_WINDOW_S = 1.0
+
+_SUPERCHIP = re.compile(r"\bG[BH]\d+\b")
+"""A GPU on one module with a Grace CPU: GH200, GB200 …"""
+
+_MODULE = "the whole module, CPU included"
 
 _FIELD_INSTANT = 186
 _SCOPE_GPU, _SCOPE_MODULE = 0, 1
@@ -92,7 +100,7 @@ class _Way:
     window_s: float
     ask: Callable[[Any], float]
     quantum_j: float = 0.0
-    note: str | None = None
+    of_module: bool = False
 
 
 def _ways(nv: Any, capability: tuple[int, int] | None) -> list[_Way]:  # noqa: ANN401  pynvml has no types
@@ -117,12 +125,11 @@ def _ways(nv: Any, capability: tuple[int, int] | None) -> list[_Way]:  # noqa: A
     instant = (family.instant_period_s, family.instant_window_s)
     usage = (_AVERAGE_PERIOD_S, _AVERAGE_WINDOW_S) if family.usage_is_average else instant
     usage_name = "power averaged over 1 s" if family.usage_is_average else "power"
-    module = "power of the whole module, CPU included"
     return [
         _Way("energy counter", "counter", "energy", _COUNTER_PERIOD_S, 0.0, energy_j, quantum_j=1e-3),
         _Way("instant power", "power", "power", *instant, instant_w(_SCOPE_GPU)),
         _Way(usage_name, "power", "power", *usage, usage_w),
-        _Way(module, "power", "power", *instant, instant_w(_SCOPE_MODULE), note=module),
+        _Way("power of the module", "power", "power", *instant, instant_w(_SCOPE_MODULE), of_module=True),
     ]
 
 
@@ -159,12 +166,16 @@ class NvmlGpu:
         self._pid: int | None = os.getpid()
         try:
             self._handle = self._find()
-        except nv.NVMLError:
+        except BaseException:
             self.close()
             raise
         self._ways = list(_ways(nv, gpu.capability) if ways is None else ways)
+        self._superchip = _SUPERCHIP.search(gpu.name) is not None
+        # A counter is held against a power of the same devices.
         self._instant_ways = [
-            way for way in self._ways if 0 < way.window_s < _AVERAGE_WINDOW_S and not way.note
+            way
+            for way in self._ways
+            if 0 < way.window_s < _AVERAGE_WINDOW_S and way.of_module == self._superchip
         ]
         self._way: _Way
         self._ask: Callable[[Any], float]
@@ -182,8 +193,8 @@ class NvmlGpu:
         before_s = self._clock()
         try:
             value = self._ask(self._handle)
-        except self._nv.NVMLError as fault:
-            outcome = Outcome.GONE if fault.value in _GONE else Outcome.AGAIN
+        except Exception as fault:  # noqa: BLE001 - the binding raises what it likes
+            outcome = Outcome.GONE if getattr(fault, "value", None) in _GONE else Outcome.AGAIN
             return [
                 Reading(before_s, self._clock(), outcome, None, f"{self._label}: {self._way.what}: {fault}")
             ]
@@ -220,20 +231,6 @@ class NvmlGpu:
                 if other.channels:
                     return other
                 other.close()
-        return None
-
-    def instant_power_w(self) -> float | None:
-        """Return the power of this moment in watts, to check a counter by; None if there is none."""
-        while self._instant_ways:
-            way = self._instant_ways[0]
-            try:
-                watts = way.ask(self._handle)
-            except self._nv.NVMLError as fault:
-                if fault.value not in _GONE:
-                    return None
-                del self._instant_ways[0]
-            else:
-                return None if self._doubt(way, watts, self._clock()) else watts
         return None
 
     def reopen(self) -> None:
@@ -278,9 +275,9 @@ class NvmlGpu:
         for _ in range(_TRIES):
             try:
                 fault = self._doubt(way, way.ask(self._handle), self._clock())
-            except self._nv.NVMLError as error:
+            except Exception as error:  # noqa: BLE001 - the binding raises what it likes; other ways may work
                 fault = str(error)
-                if error.value in _GONE:
+                if getattr(error, "value", None) in _GONE:
                     break
             if not fault:
                 break
@@ -294,9 +291,8 @@ class NvmlGpu:
         """
         if value <= 0:
             return "reads 0"
-        if self._gpu.max_power_w is None:
-            return ""
-        most_w = 2 * self._gpu.max_power_w
+        limit_w = self._gpu.max_power_w
+        most_w = MOST_POWER_W if limit_w is None else 2 * limit_w
         if way.quantity == "power":
             return f"reads {value:.0f} W, which it cannot draw" if value > most_w else ""
         if self._last is not None:
@@ -306,8 +302,16 @@ class NvmlGpu:
                 return f"jumped by {gain_j:.3g} J in {now_s - last_s:.3g} s, which it cannot draw"
         return ""
 
+    def _covers_module(self, way: _Way) -> bool:
+        """Return whether a way of reading counts the CPU beside the GPU, as the counter of Grace Hopper does.
+
+        Source: ml-energy/zeus PR 172.
+        """
+        return way.of_module or (way.quantity == "energy" and self._superchip)
+
     def _channel(self, way: _Way) -> Channel:
-        notes = [way.note] if way.note else []
+        of_module = self._covers_module(way)
+        notes = [_MODULE] if of_module else []
         if self._gpu.mig_enabled:
             notes.append("whole device, upper bound")
         return Channel(
@@ -324,5 +328,6 @@ class NvmlGpu:
             relative_error=_RELATIVE_ERROR,
             max_power_w=self._gpu.max_power_w,
             shared=self._gpu.mig_enabled,
+            covers=("cpu", "dram") if of_module else (),
             note="; ".join(notes) or None,
         )

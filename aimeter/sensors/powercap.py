@@ -16,6 +16,7 @@ decided by name:
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import time
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from aimeter.sensors import rapl
 from aimeter.sensors.base import Channel, Clock, Finding, Outcome, Reading, Sensor, Status
+from aimeter.sensors.estimate import microarchitecture
 from aimeter.sensors.sysfs import read_number, read_text
 
 if TYPE_CHECKING:
@@ -32,6 +34,12 @@ if TYPE_CHECKING:
 
 SOURCE = "powercap"
 ROOT = Path("/sys/class/powercap")
+
+_SAPPHIRE_RAPIDS = "Sapphire Rapids"
+_SERVER_DRAM_STEP_J, _STEP_J = 15.3e-6, 2.0**-14
+"""Memory of Haswell servers and later counts by 15.3 uJ whatever the register of units says; that of Sapphire Rapids by
+the unit of the package, 61 uJ. Linux before 6.1 took it for the former (commit 80275ca9e525; RRZE-HPC/likwid#642)."""
+_CORRECTED = "multiplied by 4, as the driver takes the wrong unit on this CPU"
 
 _PACKAGE = re.compile(r"package-(\d+)(?:-die-(\d+))?")
 _REGISTER_MAX = 2**32 - 1
@@ -88,15 +96,20 @@ class Powercap:
     """The counted zones of a powercap tree, one channel each."""
 
     def __init__(
-        self, counters: Sequence[tuple[Channel, Counter]], *, clock: Clock = time.perf_counter
+        self,
+        counters: Sequence[tuple[Channel, Counter]],
+        *,
+        clock: Clock = time.perf_counter,
+        factors: Sequence[float] | None = None,
     ) -> None:
         self.channels = tuple(channel for channel, _ in counters)
         self._counters = [counter for _, counter in counters]
+        self._factors = [1.0] * len(self._counters) if factors is None else list(factors)
         self._clock = clock
 
     def read(self) -> list[Reading]:
         """Read every zone; a fault of one is that one's outcome."""
-        return [self._reading(counter) for counter in self._counters]
+        return [self._reading(*each) for each in zip(self._counters, self._factors, strict=True)]
 
     def reopen(self) -> None:
         """Let go of the files; the next reading opens them."""
@@ -107,10 +120,10 @@ class Powercap:
         for counter in self._counters:
             counter.close()
 
-    def _reading(self, counter: Counter) -> Reading:
+    def _reading(self, counter: Counter, factor: float) -> Reading:
         before_s = self._clock()
         try:
-            value_j = counter.read_uj() * 1e-6
+            value_j = counter.read_uj() * 1e-6 * factor
         except OSError as error:
             return Reading(before_s, self._clock(), rapl.outcome_of(error), None, str(error))
         except ValueError as error:
@@ -130,6 +143,8 @@ class _Zone:
     parent: _Zone | None = None
     number: int | None = None
     """Which package it is among those that count; None where it does not count."""
+    factor: float = 1.0
+    """What the driver's joules are to be multiplied by."""
     counter: Counter = field(init=False)
     trial: rapl.Trial = field(init=False)
 
@@ -150,9 +165,16 @@ class _Zone:
             name=self.label,
             device=str(self.folder.resolve()),
             source=SOURCE,
-            quantum_j=range_uj * 1e-6 / _REGISTER_MAX,
-            wrap_j=range_uj * 1e-6 or None,
+            quantum_j=self.factor * range_uj * 1e-6 / _REGISTER_MAX,
+            wrap_j=self.factor * range_uj * 1e-6 or None,
+            remark=_CORRECTED if self.factor != 1.0 else None,
         )
+
+    def correct_unit(self) -> None:
+        """Undo the driver's wrong unit of memory on Sapphire Rapids, told by the range of the counter."""
+        step_j = (read_number(self.folder / "max_energy_range_uj") or 0) * 1e-6 / _REGISTER_MAX
+        if math.isclose(step_j, _SERVER_DRAM_STEP_J, rel_tol=0.01):
+            self.factor = _STEP_J / _SERVER_DRAM_STEP_J
 
 
 @dataclass(slots=True)
@@ -169,6 +191,7 @@ def probe(
     root: Path = ROOT,
     clock: Clock = time.perf_counter,
     sleep: Callable[[float], object] = time.sleep,
+    proc: Path = Path("/proc"),
 ) -> tuple[list[Sensor], list[Finding]]:
     """Look for zones that count energy; takes 40 ms of `sleep` where there are any.
 
@@ -179,6 +202,7 @@ def probe(
         root: The tree: ``/sys/class/powercap``, or a mount of ``/sys/devices/virtual/powercap``.
         clock: Stamps the sensor's readings.
         sleep: Waits between the readings of the probe.
+        proc: Where ``cpuinfo`` is.
 
     Returns:
         At most one sensor, and what was found.
@@ -199,11 +223,16 @@ def probe(
         detail = "It holds no package: no RAPL, as in most virtual machines, or a container runtime masks it."
         return [], [_finding(str(root), "missing", detail, f"if in a container: {UNMASK}")]
     rapl.hold([zone.trial for zone in zones], sleep)
+    if microarchitecture(read_text(proc / "cpuinfo") or "") == _SAPPHIRE_RAPIDS:
+        for memory in tree.memories:
+            memory.correct_unit()
     findings = _choose(tree)
     for zone in zones:
         zone.counter.close()
-    counters = [(zone.channel(), zone.counter) for zone in zones if zone.number is not None]
-    return [Powercap(counters, clock=clock)] if counters else [], findings
+    counted = [zone for zone in zones if zone.number is not None]
+    counters = [(zone.channel(), zone.counter) for zone in counted]
+    factors = [zone.factor for zone in counted]
+    return [Powercap(counters, clock=clock, factors=factors)] if counters else [], findings
 
 
 def _explore(root: Path) -> _Tree:
@@ -232,14 +261,18 @@ def _explore(root: Path) -> _Tree:
 
 def _choose(tree: _Tree) -> list[Finding]:
     """Give numbers to the zones that count, no joule twice, and say what became of each zone."""
-    number = 0
     findings = _denials(tree.packages + tree.memories)
+    kept: list[_Zone] = []
     for package in sorted({zone.package for zone in tree.packages}):
-        kept, unused = _without_doubles([zone for zone in tree.packages if zone.package == package])
+        once, unused = _without_doubles([zone for zone in tree.packages if zone.package == package])
         findings += unused
-        for zone in kept:
-            zone.number = number
-            number += 1
+        kept += once
+    # Guests of Xen show one register of the host for each socket that they are given (hubblo-org/scaphandre#134).
+    for number, zone in enumerate(kept):
+        zone.number = number
+    _drop_mirrors(kept, findings)
+    for number, zone in enumerate(zone for zone in kept if zone.number is not None):
+        zone.number = number
     for memory in tree.memories:
         if not memory.trial.alive:
             findings += _fault(memory)
@@ -247,10 +280,25 @@ def _choose(tree: _Tree) -> list[Finding]:
             findings.append(_finding(memory.label, "unused", "A client's package may contain its memory."))
         elif memory.parent is not None:
             memory.number = memory.parent.number
+    _drop_mirrors([memory for memory in tree.memories if memory.number is not None], findings)
     if tree.platform:
         findings.append(_finding("psys", "unused", "It is more than the CPU, and not on all machines right."))
     counted = [zone for zone in tree.packages + tree.memories if zone.number is not None]
-    return [_finding(zone.label, "used", f"It counts {zone.channel().id}.") for zone in counted] + findings
+    return [_used(zone) for zone in counted] + findings
+
+
+def _used(zone: _Zone) -> Finding:
+    corrected = f" Its joules are {_CORRECTED}." if zone.factor != 1.0 else ""
+    return _finding(zone.label, "used", f"It counts {zone.channel().id}.{corrected}")
+
+
+def _drop_mirrors(zones: list[_Zone], findings: list[Finding]) -> None:
+    """Take the number from zones that show the register of one before them, and say so."""
+    for position, zone in enumerate(zones):
+        if any(rapl.one_register(earlier.trial.series, zone.trial.series) for earlier in zones[:position]):
+            zone.number = None
+            detail = "It shows the counter of another package once more."
+            findings.append(_finding(zone.label, "unused", detail))
 
 
 def _without_doubles(group: list[_Zone]) -> tuple[list[_Zone], list[Finding]]:

@@ -46,8 +46,9 @@ def channel(
     source: str,
     quantum_j: float,
     wrap_j: float | None,
+    remark: str | None = None,
 ) -> Channel:
-    """Describe one RAPL counter: the `number`-th package, or the memory behind it."""
+    """Describe one RAPL counter: the `number`-th package, or the memory behind it; `remark` is added to its note."""
     return Channel(
         id=f"{kind}:{number}",
         kind=kind,
@@ -61,7 +62,7 @@ def channel(
         relative_error=RELATIVE_ERROR[kind],
         wrap_j=wrap_j,
         max_power_w=MAX_POWER_W[kind],
-        note=NOTES[kind],
+        note="; ".join(part for part in (NOTES[kind], remark) if part) or None,
     )
 
 
@@ -116,6 +117,17 @@ def mirrors(first: Sequence[int], second: Sequence[int]) -> bool:
     ]
     equal = sum(abs(a - b) <= MIRROR_TOLERANCE for a, b in steps)
     return bool(steps) and 2 * equal >= len(steps)
+
+
+def one_register(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Tell whether counters of different packages, read side by side, are one register.
+
+    Other than dies, packages may well move by the same counts; but they do not hold the same count time after time,
+    unless it is renewed between the two readings.
+    """
+    pairs = list(zip(first, second, strict=False))
+    equal = sum(abs(a - b) <= MIRROR_TOLERANCE for a, b in pairs)
+    return len(set(first)) > 1 and 2 * equal > len(pairs)
 
 
 def originals(trials: Sequence[Trial]) -> list[int]:
