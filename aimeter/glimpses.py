@@ -40,8 +40,11 @@ _REMEMBERED = 64
 _GAINS, _LEAST_GAINS = 32, 4
 """Windows that the gain is learned from, and without how many nothing is made of it."""
 
-_TRIALS, _LEAST_TRIALS = 16, 6
+_TRIALS, _LEAST_TRIALS = 16, 4
 """Readings of the power beside a steady counter that tell whether the two agree, and without how many nothing is said."""
+
+_TRY_EVERY_S = 5.0
+"""Once there are so many, one more is made this often: meters may begin to contradict each other."""
 
 _STEADY = 0.05
 """A counter is steady if its power over two periods in turn differs by less than this part."""
@@ -123,15 +126,15 @@ class Glimpses:
         self._gains: deque[float] = deque(maxlen=_GAINS)
         self._rough: deque[float] = deque(maxlen=_GAINS)
         self._trials: deque[tuple[float, float]] = deque(maxlen=_TRIALS)
-        self._ratios: list[float] = []
+        self._ratios: deque[float] = deque(maxlen=_TRIALS)
+        self._tried_s = -math.inf
         curve.finer = self
 
     def due_s(self, now_s: float) -> float:
         """Return when to read next: never, unless calls met in a step not long ago, or few readings were compared."""
         if now_s - self._curve.doubted_s > _WANTED_S:
-            if len(self._ratios) == _TRIALS:
-                return math.inf
-            return self._trials[-1][0] + 2 * self._channel.period_s if self._trials else now_s
+            many = len(self._ratios) == _TRIALS
+            return max(self._tried_s + (_TRY_EVERY_S if many else 2 * self._channel.period_s), now_s)
         read = self._read
         if read is None or read.outcome is not Outcome.OK:
             return now_s if read is None else read.after_s + self._channel.period_s
@@ -146,8 +149,9 @@ class Glimpses:
     def take(self, reading: Reading) -> None:
         """Add one reading to what is known."""
         self.gone = reading.outcome is Outcome.GONE
-        if reading.value is not None and len(self._ratios) < _TRIALS:
+        if reading.value is not None:
             self._trials.append((reading.before_s, reading.value))
+        self._tried_s = reading.after_s
         if reading.before_s - self._curve.doubted_s > _WANTED_S:
             self._read = None
             return
@@ -211,7 +215,7 @@ class Glimpses:
     def _try(self, activity: Activity) -> None:
         """Compare what was read with the counter where that was steady: then any window near it saw the same power."""
         period_s = self._channel.period_s
-        while self._trials and self._trials[0][0] <= self._curve.end_s and len(self._ratios) < _TRIALS:
+        while self._trials and self._trials[0][0] <= self._curve.end_s:
             read_s, watts = self._trials.popleft()
             times_s = read_s + period_s * np.array([-2.0, -1.0, 0.0])
             if activity.edges(times_s[:1], times_s[-1:])[0]:
@@ -223,12 +227,20 @@ class Glimpses:
     @property
     def contradiction(self) -> str:
         """What counter and power say against each other, if they differ by more than their calibration allows."""
+        if not self.disagreement:
+            return ""
+        return f"its counter gives {100 * self._ratio():.0f} % of what its power gives: one of them is wrong"
+
+    @property
+    def disagreement(self) -> float:
+        """By which part of the counter's energy the truth is more or less if the power is right; 0 if both may be."""
         if len(self._ratios) < _LEAST_TRIALS:
-            return ""
-        ratio, allowed = float(np.median(self._ratios)), math.sqrt(2) * self._channel.relative_error
-        if abs(ratio - 1) <= allowed:
-            return ""
-        return f"its counter gives {100 * ratio:.0f} % of what its power gives: one of them is wrong"
+            return 0.0
+        ratio = self._ratio()
+        return abs(1 / ratio - 1) if abs(ratio - 1) > math.sqrt(2) * self._channel.relative_error else 0.0
+
+    def _ratio(self) -> float:
+        return float(np.median(self._ratios))
 
     @property
     def gain(self) -> tuple[float, float] | None:

@@ -289,6 +289,8 @@ class Meter:
         self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
         if self._own_sampler:
             self.sampler.close()
+        elif not any(meter.sampler is self.sampler and not meter.retired for meter in list(_meters)):
+            self.sampler.let_go()
 
     def hand_over(self) -> None:
         """Flush and let go of the log, which opens again for the calls that are still open when they end."""
@@ -431,13 +433,27 @@ _ledger_ids: weakref.WeakKeyDictionary[Sampler, tuple[int, str]] = weakref.WeakK
 _lock = threading.RLock()  # reentrant: a signal handler may make a meter while one is made
 
 
+class _Gpus:
+    """The machine's GPUs, opened once a call may use them."""
+
+    def find(self) -> tuple[list[Sensor], list[Finding]]:
+        from .sensors.discover import discover_gpus  # noqa: PLC0415 - loads pynvml, which importing must not
+
+        return discover_gpus()
+
+    def state(self) -> object:
+        from .sensors.discover import selection_of_gpus  # noqa: PLC0415 - the same
+
+        return selection_of_gpus()
+
+
 def shared_sampler(settings: settings_module.Settings, clock: Clock | SteppedClock) -> Sampler:
     """Return the sampler of this machine's sensors, which all meters share; it runs at the shortest interval."""
 
     def find() -> tuple[list[Sensor], list[Finding]]:
-        from .sensors.discover import discover  # noqa: PLC0415 - loads psutil and pynvml, which importing must not
+        from .sensors.discover import Discovery, discover_cpu  # noqa: PLC0415 - loads psutil, as importing must not
 
-        found = discover(powercap=settings.powercap)
+        found = discover_cpu(Discovery(), powercap=settings.powercap)
         return found.sensors, found.findings
 
     with _lock:
@@ -445,7 +461,11 @@ def shared_sampler(settings: settings_module.Settings, clock: Clock | SteppedClo
         sampler = _samplers.get(key)
         if sampler is None:
             sampler = _samplers[key] = Sampler(
-                find, calibration=settings.calibration, clock=clock, interval_s=settings.interval_s
+                find,
+                gpus=_Gpus(),
+                calibration=settings.calibration,
+                clock=clock,
+                interval_s=settings.interval_s,
             )
         return sampler
 

@@ -203,9 +203,9 @@ def _joules(figures: Figures, traces: Sequence[Trace]) -> dict[str, Sequence[flo
         own = [place for place, channel in enumerate(channels) if channel.kind == kind]
         parts[f"{kind}_j"] = _where(_any(metered[own]), joules[own].sum(axis=0))
     calibration: dict[str, Array] = {}
-    for channel, drawn in zip(channels, joules, strict=True):
-        cause = f"{channel.source} {channel.kind}"
-        calibration[cause] = calibration.get(cause, 0.0) + channel.relative_error * drawn
+    for trace, drawn in zip(traces, joules, strict=True):
+        cause = f"{trace.channel.source} {trace.channel.kind}"
+        calibration[cause] = calibration.get(cause, 0.0) + trace.relative_error * drawn
     idle_w = np.array([np.nan if trace.idle_w is None else trace.idle_w for trace in traces])[:, None]
     idle = np.where(metered, np.minimum(idle_w * figures.idle_s, joules), 0.0).sum(axis=0)
     resolution = together(np.where(metered, figures.resolution_j, 0.0), figures.energy_j)
@@ -256,14 +256,18 @@ def _meta(
     common: dict[str, object] = {"meter_cpu_s": round(context.meter_cpu_s, 4)}
     if context.carbon.sources:
         common["factors"] = dict(context.carbon.sources)
-    wider = {trace.channel.id: trace.channel.note for trace in traces if trace.channel.covers}
-    if wider:
-        common["covers"] = wider
+    covers = {
+        trace.channel.id: trace.channel.note
+        for trace in traces
+        if trace.channel.covers or trace.channel.source == "process"
+    }
+    if covers:
+        common["covers"] = covers
     contradictions = {trace.channel.id: trace.contradiction for trace in traces if trace.contradiction}
     if contradictions:
         common["contradiction"] = contradictions
     nothing: Mapping[str, object] = {"aimeter": common}
-    died = [trace for trace in traces if trace.died_s < math.inf]
+    died = [trace for trace in traces if -math.inf < trace.died_s < math.inf]
     doubtful = _implausible(figures, traces)
     borrowed_s = [
         (k, one.calibration.measured_s) for k, one in enumerate(traces) if one.calibration is not None

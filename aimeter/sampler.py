@@ -67,6 +67,15 @@ _LONGEST_PACE = 8
 _BREATH_S, _REST_S = 0.001, 0.02
 """How long a call sleeps that finds a backlog, and one that finds it twice as long: with many threads."""
 
+_NEWEST = 4
+"""So many of the newest events are looked at by a call that wants to know whether its own is among them."""
+
+_STALLED_S = 10.0
+"""Callers are slowed for so long while nothing is settled: with threads that never pause, a round may take seconds."""
+
+_ALERT_S = 1.0
+"""For so long after calls came too fast each of them looks at the backlog, so that they do not come in bursts."""
+
 _PATIENCE_S = 0.5
 """How long a caller waits for others to finish with the books, e.g. with a disk that is slow to take rows."""
 
@@ -88,6 +97,18 @@ class SteppedClock(Protocol):
 
     def wake(self, sampler: Sampler) -> None:
         """Have this sampler's next round begin now."""
+        ...
+
+
+class Selection(Protocol):
+    """Sensors that are found when they are first needed, and again when what selects them has changed."""
+
+    def find(self) -> tuple[list[Sensor], list[Finding]]:
+        """Return the sensors and what was found while looking for them."""
+        ...
+
+    def state(self) -> object:
+        """Return what they depend on, such as an environment variable; asked often."""
         ...
 
 
@@ -115,6 +136,7 @@ class Sampler:
 
     Args:
         discover: Returns the sensors and what was found while looking for them; called once, in the background.
+        gpus: The GPUs' sensors, if they are not among those; found once a call may use them.
         calibration: The setting of that name: where idle powers measured on purpose are kept.
         clock: Monotonic seconds. A `SteppedClock` takes the place of the thread.
         interval_s: Longest time between two readings of a channel around the begins and ends of calls.
@@ -131,6 +153,7 @@ class Sampler:
         self,
         discover: Callable[[], tuple[list[Sensor], list[Finding]]],
         *,
+        gpus: Selection | None = None,
         calibration: Path | str = "off",
         clock: Clock | SteppedClock = time.perf_counter,
         interval_s: float = 0.05,
@@ -143,11 +166,16 @@ class Sampler:
         self.sources: list[Source] = []
         self._stepped: SteppedClock | None = clock if hasattr(clock, "attach") else None  # type: ignore[assignment]
         self._discover = discover
+        self._gpus = gpus
+        self._gpus_wanted = False
+        self._gpus_state: object = None
+        """What the GPUs in use were selected by; None until they were."""
+        self._gpu_sources: list[Source] = []
         self._calibration = calibration
         self._calibrated: dict[Channel, Calibration | None] = {}
         self._deliver: Callable[[Figures], None]
         self._complained: set[str] = set()
-        self._found = False
+        self._found = self._let_go = False
         self._begin()
         _samplers.add(self)
         if self._stepped is not None:
@@ -167,6 +195,7 @@ class Sampler:
         self._opened = False
         self._refresh_s = self._refreshed_s = -math.inf
         self._busy_s = self._settled_at_s = self._progress_s = self._event_s = self.now()
+        self._flooded_s = -math.inf
         self._calm = False
         self._settle_every_s = SETTLE_EVERY_S
 
@@ -187,6 +216,8 @@ class Sampler:
     def attend(self) -> None:
         """Make sure that somebody reads the sensors; called by calls that find nobody does. Never raises."""
         try:
+            self._let_go = False
+            self._note_wants(_NEWEST)
             if self._calm:
                 self._hurry()
             if self._stepped is not None:
@@ -194,8 +225,8 @@ class Sampler:
                 self.ready = True
             elif self.unattended or not _worker.serve(self):
                 self._attend_oneself()
-            elif not self._opened:
-                self._opened = self._wait(lambda: self._opened, OPEN_TIMEOUT_S) or _worker.is_working()
+            elif not self._is_open():
+                self._opened = self._wait(self._is_open, OPEN_TIMEOUT_S) or _worker.is_working()
             else:
                 self._slow_down()
         except Exception:  # the boundary between aimeter's faults and the program it runs in
@@ -233,8 +264,12 @@ class Sampler:
         return pace_s
 
     def be_ready(self) -> None:
-        """Be ready, unless calls come so fast that they must be slowed."""
-        self.ready = self._backlog() < MOST_BACKLOG
+        """Be ready, unless calls come so fast that they must be slowed, or none has told yet which devices it uses."""
+        undecided = self._gpus is not None and self._gpus_state is None
+        now, backlog = self.now(), self._backlog()
+        if backlog >= MOST_BACKLOG:
+            self._flooded_s = now
+        self.ready = now - self._flooded_s > _ALERT_S and not undecided
 
     def watch_pace(self) -> None:
         """Slow callers down if there is a backlog, also while the thread that settles it is kept from that."""
@@ -247,7 +282,7 @@ class Sampler:
     def _slow_down(self) -> None:
         """Let the thread that settles calls catch up if there is a backlog, but do not wait for a disk that hangs."""
         backlog = self._backlog()
-        if self.now() - self._settled_at_s < SILENCE_S:
+        if self.now() - self._settled_at_s < _STALLED_S:
             if backlog > MOST_BACKLOG:
                 time.sleep(_BREATH_S if backlog < 2 * MOST_BACKLOG else _REST_S)
         elif backlog > MOST_QUEUED:
@@ -279,7 +314,7 @@ class Sampler:
         self._open()
         now = self.now()
         force = self._refresh_s > self._refreshed_s
-        for source in self.sources:
+        for source in [] if self._let_go else self.sources:
             if source.asked_s is not None:
                 self._note_silence(source)
             elif force or source.due_s <= now + _SLACK_S:
@@ -300,7 +335,7 @@ class Sampler:
             self.ready = False  # so that the next event is attended to
         self._settle_every_s = max(SETTLE_EVERY_S, pace_s) if self._calm else SETTLE_EVERY_S
         wait_s = 0.0 if self._behind() else GUARD_S if self._waiters else self._settle_every_s
-        due = [source.due_s for source in self.sources if source.asked_s is None]
+        due = [source.due_s for source in self.sources if source.asked_s is None and not self._let_go]
         wait_s = min([now + wait_s, *due]) - self.now()
         self.cpu_s += time.thread_time() - started
         return max(wait_s, 0.0005)
@@ -322,6 +357,7 @@ class Sampler:
         ledger = self._books()
         now = self.now()
         self._settled_at_s = now
+        self._note_wants()
         guard = 0.0 if self._stepped is not None else GUARD_S
         figures = ledger.settle(now - guard, until_s=until_s)
         if ledger.open_calls or ledger.backlog or figures is not None:
@@ -369,11 +405,19 @@ class Sampler:
 
     # The sensors
 
+    def _is_open(self) -> bool:
+        """Return whether the sensors are found, those that are wanted by what selects them now."""
+        return self._opened and not self._is_to_select()
+
     def _open(self) -> None:
-        """Find the sensors and read them, once."""
-        if self._opened:
+        """Find the sensors and read them, once; GPUs again when others are selected."""
+        if self._opened and not self._is_to_select():
             return
         self._find()
+        if self._is_to_select():
+            self._select()
+        if self._opened:
+            return
         for source in self.sources:
             self._read(source)
         self._busy_s = self.now()
@@ -384,22 +428,100 @@ class Sampler:
         with self._asking(self._search, OPEN_TIMEOUT_S) as granted:
             if self._found or not granted:
                 return
-            try:
-                sensors, self.findings = self._discover()
-                self._calibrated = self._calibrations(sensors)
-                beside = [_beside(sensor) for sensor in sensors]
-            except Exception as error:  # noqa: BLE001 - whatever drivers and kernels answer, the program goes on
-                sensors, beside = [], []
-                self.complain("search", f"looking for sensors raised {error!r}: nothing is metered.")
-            with self.alone(-1):
-                self.sources = [Source(sensor=sensor) for sensor in sensors]
-                counters = zip(self.sources[:], beside, strict=True)
-                self.sources += [Source(sensor=one, counter=counter) for counter, one in counters if one]
-                self._trace_all()
+            sensors, self.findings = self._ask_for(self._discover)
+            self._add(sensors)
             self._found = True
-        for finding in self.findings:
+        self._tell_findings(self.findings)
+
+    def _ask_for(
+        self, discover: Callable[[], tuple[list[Sensor], list[Finding]]]
+    ) -> tuple[list[Sensor], list[Finding]]:
+        try:
+            sensors, findings = discover()
+            self._calibrated |= self._calibrations(sensors)
+        except Exception as error:  # noqa: BLE001 - whatever drivers and kernels answer, the program goes on
+            self.complain("search", f"looking for sensors raised {error!r}: nothing is metered.")
+            return [], []
+        return sensors, findings
+
+    def _add(self, sensors: list[Sensor]) -> list[Source]:
+        """Use sensors from now on, but for those whose devices others cover already."""
+        beside = [_beside(sensor) for sensor in sensors]
+        with self.alone(-1):
+            added = [Source(sensor=sensor) for sensor in sensors]
+            sources = [*self.sources, *added]
+            counters = zip(added, beside, strict=True)
+            sources += [Source(sensor=one, counter=counter) for counter, one in counters if one]
+            self.sources = sources
+            covered = {kind for one in sources for channel in one.sensor.channels for kind in channel.covers}
+            self._trace_all()
+        for source in sources:
+            kinds = {channel.kind for channel in source.sensor.channels if not channel.covers}
+            if kinds and kinds <= covered:
+                self._withdraw(source)
+        return added
+
+    def _tell_findings(self, findings: list[Finding]) -> None:
+        for finding in findings:
             if finding.status not in {"used", "unused"}:
                 logger.info("%s %s: %s %s", finding.source, finding.subject, finding.detail, finding.remedy)
+
+    # GPUs, which are found when they are wanted
+
+    def _note_wants(self, newest: int | None = None) -> None:
+        """Take note of a queued call that may use GPUs, among all or so many of the newest."""
+        if self._gpus is None or self._gpus_wanted:
+            return
+        queue = self.queue
+        with suppress(IndexError):  # the queue is being emptied
+            events = (
+                list(queue) if newest is None else [queue[-1 - k] for k in range(min(newest, len(queue)))]
+            )
+            self._gpus_wanted = any(map(_may_use_gpus, events))
+
+    def _is_to_select(self) -> bool:
+        """Return whether GPUs are wanted and not found yet, or others are selected than those in use."""
+        if self._gpus is None or not self._gpus_wanted:
+            return False
+        return self._gpus_state is None or self._gpus.state() != self._gpus_state
+
+    def _select(self) -> None:
+        """Use the GPUs that are selected now, and those alone."""
+        gpus = self._gpus
+        with self._asking(self._search, OPEN_TIMEOUT_S) as granted:
+            if gpus is None or not granted:
+                return
+            self._gpus_state = gpus.state()
+            sensors, findings = self._ask_for(gpus.find)
+            used = {
+                channel.device: source for source in self._gpu_sources for channel in source.sensor.channels
+            }
+            chosen = {channel.device for sensor in sensors for channel in sensor.channels}
+            fresh = [s for s in sensors if not any(channel.device in used for channel in s.channels)]
+            for sensor in sensors:
+                if sensor not in fresh:
+                    sensor.close()
+            for device, source in used.items():
+                if device not in chosen:
+                    self._withdraw(source)
+            added = self._add(fresh)
+            self._gpu_sources = [one for one in [*self._gpu_sources, *added] if one in self.sources]
+            sources = {finding.source for finding in findings}
+            self.findings = [*findings, *(one for one in self.findings if one.source not in sources)]
+        for source in added:
+            self._read(source)
+        self._tell_findings(findings)
+        self._tell_waiters()
+
+    def _withdraw(self, source: Source) -> None:
+        """Use a sensor no more: it is not among those that meter this process, and rows do not miss it."""
+        with self.alone(-1):
+            dropped = [source, *(one for one in self.sources if one.counter is source)]
+            self.sources = [one for one in self.sources if one not in dropped]
+            for trace in [*source.past.values(), *source.traces]:
+                trace.withdraw()
+        for one in dropped:
+            _worker.release(one)
 
     def _calibrations(self, sensors: list[Sensor]) -> dict[Channel, Calibration | None]:
         from .calibration import Calibrations, path_of  # noqa: PLC0415 - looked at once there are sensors
@@ -412,6 +534,8 @@ class Sampler:
         from .trace import Trace  # noqa: PLC0415 - the same
 
         for source in self.sources:
+            if source.traces or source.glimpses is not None:
+                continue
             if source.counter is not None:
                 trace = source.counter.traces[0]
                 if trace.channel.quantity == "energy":  # it may have fallen back to a power
@@ -421,6 +545,7 @@ class Sampler:
                 Trace(channel, self.interval_s, self._calibrated.get(channel))
                 for channel in source.sensor.channels
             ]
+            source.past = dict(zip(source.sensor.channels, source.traces, strict=True))
             self.traces.extend(source.traces)
 
     def pace(self, interval_s: float) -> None:
@@ -445,6 +570,8 @@ class Sampler:
         with self._asking(source) as granted:
             if not granted:
                 return
+            if source.gone:
+                self._try_again(source)
             readings = self._answer(source)
         died = []
         with self.alone(-1):
@@ -473,6 +600,34 @@ class Sampler:
             now, reason = self.now(), f"{type(sensor).__name__} raised {error!r}"
             return [Reading(now, now, Outcome.GONE, None, reason) for _ in range(max(len(source.traces), 1))]
 
+    def _try_again(self, source: Source) -> None:
+        """Take a sensor up again that had said that it will not answer any more: drivers are reset, files come back."""
+        sensor = source.sensor
+        try:
+            sensor.reopen()
+            retake: Callable[[], bool] | None = getattr(sensor, "retake", None)
+            if retake is not None:
+                retake()
+        except Exception as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
+            logger.debug("taking up %s again raised %r", type(sensor).__name__, error)
+        if sensor.channels:
+            self._trace_anew(source)
+        for trace in source.traces:
+            trace.gone = trace.barred
+
+    def _trace_anew(self, source: Source) -> None:
+        """Follow the channels that a sensor has now; what is known of one that it had before is used again."""
+        from .trace import Trace  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
+
+        swing_w = max((trace.curve.swing_w for trace in source.traces), default=0.0)
+        with self.alone(-1):
+            known = set(source.past)
+            for channel in source.sensor.channels:
+                if channel not in known:
+                    source.past[channel] = Trace(channel, self.interval_s, swing_w=swing_w)
+                    self.traces.append(source.past[channel])
+            source.traces = [source.past[channel] for channel in source.sensor.channels]
+
     def _fall_back(self, source: Source, trace: Trace) -> bool:
         """Go on with the next best way to read the device of a trace that died; False if there is none."""
         sensor, channel = source.sensor, trace.channel
@@ -482,8 +637,6 @@ class Sampler:
         with self._asking(source) as granted:
             if not granted or not fall_back():
                 return False
-        from .trace import Trace  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
-
         self.complain(
             f"fell-back-{channel.id}",
             f"{channel.id} ({channel.name}): its {sensor.channels[0].method} is used instead of its "
@@ -491,10 +644,7 @@ class Sampler:
         )
         with self.alone(-1):
             trace.gone = True
-            source.traces = [
-                Trace(one, self.interval_s, swing_w=trace.curve.swing_w) for one in sensor.channels
-            ]
-            self.traces.extend(source.traces)
+            self._trace_anew(source)
             for other in self.sources:
                 if other.counter is source:
                     other.glimpses = None
@@ -646,15 +796,35 @@ class Sampler:
         for source in sources:
             _worker.release(source)
 
+    def let_go(self) -> None:
+        """Release what the sensors hold, until a call comes: nobody meters with them for now."""
+        with self.alone() as alone:
+            if not alone or self._backlog() or (self._ledger is not None and self._ledger.open_calls):
+                return
+            self._let_go, self.ready = True, False
+        for source in self.sources:
+            source.inherited = True
+            _worker.release(source)
+
     def after_fork(self) -> None:
         """In a forked child: start afresh; open calls, queue and figures are the parent's business."""
         self._begin()
         self.traces = []
         if not self._found:
             return
+        for source in self.sources:
+            source.traces, source.past, source.glimpses = [], {}, None
         self._trace_all()
         for source in self.sources:
             source.inherited, source.asked_s = True, None
+
+
+def _may_use_gpus(event: Call | Pause) -> bool:
+    """Return whether a call may use GPUs: it names none, or more than the CPU and its memory."""
+    if isinstance(event, tuple):
+        return False
+    devices = event.devices
+    return devices is None or any(not name.startswith(("cpu", "dram")) for name in devices)
 
 
 def _beside(sensor: Sensor) -> Sensor | None:

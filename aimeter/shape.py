@@ -77,6 +77,11 @@ class Finer(Protocol):
         """What speaks against the counter; empty if nothing does."""
         ...
 
+    @property
+    def disagreement(self) -> float:
+        """By which part of the counter's energy the truth may be more or less because of that; 0 if nothing does."""
+        ...
+
     def compare(self, activity: Activity) -> None:
         """Take note of when calls were open, and of the counter's curve."""
         ...

@@ -171,7 +171,8 @@ class Trace:
         channel: What is traced.
         curve: Its knots; None until the first value.
         alive: False once the channel is dead or gone; its curve then ends.
-        gone: True once the device said that it will not come back.
+        gone: True once the device said that it will not answer any more, until it is tried again.
+        barred: It is not tried again: it is not a meter.
         died_s: Until when the curve is known, if it is not alive.
         reason: Why it is not alive, or the last thing that went wrong.
         idle_w: Lowest power seen over a quiet stretch, as far as they are certain; until one was seen, that of the
@@ -227,6 +228,9 @@ class Trace:
         self._moved_s = 0.0
         self._looked_s = math.inf
         self._returned = False
+        self._torn, self._torn_s = False, -math.inf
+        """Until when an average was not seen, so that means over a window which begins before tell little."""
+        self.barred = False
         self._leaps: deque[float] = deque(maxlen=_LEAPS)
         self._settled_gap_s: float | None = None
         self._look_s = math.inf
@@ -294,6 +298,12 @@ class Trace:
     def contradiction(self) -> str:
         """What another meter of the same device says against this one; empty if nothing."""
         return "" if self.curve.finer is None else self.curve.finer.contradiction
+
+    @property
+    def relative_error(self) -> float:
+        """95 % half-width of the calibration relative to the energy: what another meter says against it included."""
+        finer = self.curve.finer
+        return max(self.channel.relative_error, 0.0 if finer is None else finer.disagreement)
 
     def resume(self, now_s: float) -> None:
         """Start watching the channel's health anew after a time without readings."""
@@ -383,6 +393,11 @@ class Trace:
         self.reason = reason
         self._die()
 
+    def withdraw(self) -> None:
+        """End the curve for good: the device is none of this process's, and nobody misses it."""
+        self.alive, self.gone, self.died_s = False, True, -math.inf
+        self.reason = ""
+
     def _die(self) -> None:
         self.alive = False
         self.died_s = self.curve.end_s if len(self.curve) else -math.inf
@@ -394,6 +409,9 @@ class Trace:
         if not self._sampled and self._value is not None and value > self._value:
             self.unclaimed_j += value - self._value
         self.alive, self._value, self._moved_s = True, value, reading.after_s
+        self._published_s = math.nan
+        if self._stairs is not None:
+            self._stairs.forget()
         if len(self.curve):
             self.curve.append_gap(max(reading.after_s, _later(self.curve.end_s)))
             self._settled_gap_s = None
@@ -538,7 +556,7 @@ class Trace:
             self.reason = (
                 f"fell or jumped {_LEAPS} times in {time_s - self._leaps[0]:.0f} s: it is not one meter"
             )
-            self.gone = True
+            self.gone = self.barred = True
             self._die()
 
     def _missed(self, reading: Reading) -> bool:
@@ -574,7 +592,7 @@ class Trace:
         earliest = time if math.isnan(since_s) else self.curve.end_s + max(since_s, 0.0) / 2
         return max(time, earliest), published.half_s + max(earliest - time, 0.0)
 
-    def _append(self, time: float, half: float, joules: float) -> None:
+    def _append(self, time: float, half: float, joules: float, *, seen: bool = True) -> None:
         """Add a knot, after giving up the part of its energy whose time has been settled without it."""
         curve, end = self.curve, self.curve.end_s
         time = max(time, _later(end))
@@ -607,6 +625,7 @@ class Trace:
             phase_s=phase,
             shift_s=shift,
             quiet=self.quiet,
+            seen=seen,
         )
 
     def _take_average(self, reading: Reading, watts: float, average: MovingAverage) -> None:
@@ -617,12 +636,17 @@ class Trace:
         """
         stairs = self._stairs
         self._moved_s = reading.after_s
-        missed = self._returned or self._missed(reading)
-        if missed and stairs is not None:
-            stairs.forget()
-        if watts != self._value or missed:
+        missed, returned, self._returned = self._missed(reading), self._returned, False
+        anew = returned or (missed and reading.before_s - self._looked_s > self.window.value_s)
+        if anew:
+            self._published_s = math.nan
+            if stairs is not None:
+                stairs.forget()
+        if returned:
+            self._torn_s = self.curve.end_s
+        if watts != self._value or missed or returned:
             published = self._published(reading)
-            if stairs is not None and self._value is not None and self._read is not None and not missed:
+            if stairs is not None and self._value is not None and self._read is not None and not anew:
                 published = stairs.see(published)
         else:
             due = None if stairs is None else stairs.passed(reading.before_s)
@@ -632,17 +656,20 @@ class Trace:
                     return
                 due = When(reading.before_s - self.period_s, reading.after_s)
             published = due
-        window_begins_s = published.middle_s - self.window.value_s - self.latency.value_s
-        if self._returned and window_begins_s < self.curve.end_s:
-            return  # it tells of the time that was lost as well, in unknown parts
         guess_w = watts if self._value is None else min(watts, self._value)
         self._value = watts
+        reach_s = self.window.value_s + self.latency.value_s
+        if published.earliest_s - reach_s < self._torn_s:
+            return  # it tells of a time that was not seen as well, in unknown parts
         since_s = published.middle_s - self._published_s
-        if missed and len(self.curve) and window_begins_s > self.curve.end_s:
+        torn = False
+        if math.isnan(since_s) and len(self.curve):
             average.forget()
-            self._leave_open(window_begins_s, guess_w)
-            self._published_s = since_s = math.nan
-        self._returned = False
+            self._leave_open(published.middle_s - reach_s, guess_w)
+        elif missed and len(self.curve):
+            # All of what was not seen is in this mean, but when it was drawn is in none of the next ones.
+            self._torn_s, torn = published.middle_s - self.latency.value_s - self.period_s / 2, True
+        seen, self._torn = not (torn or self._torn), torn
         # By its publications, so that no joule is lost while the curve draws back to a latency.
         at = published.middle_s if math.isnan(since_s) else max(published.middle_s, _later(self._published_s))
         self._note_published(published, watts)
@@ -658,7 +685,7 @@ class Trace:
             self.curve.append(time, 0.0, 0.0)
             self.last_power_w = watts
             return
-        self._append(time, half, joules)
+        self._append(time, half, joules, seen=seen)
 
     def _take_power(self, reading: Reading, watts: float) -> None:
         """Add the energy of a published power: of the period before it appeared, or held while it stays.

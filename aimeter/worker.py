@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .glimpses import Glimpses
     from .sampler import Sampler
-    from .sensors.base import Sensor
+    from .sensors.base import Channel, Sensor
     from .trace import Trace
 
 logger = logging.getLogger("aimeter")
 
 SILENCE_S = 1.0
 """An answer of a sensor is overdue after this time: readings take milliseconds."""
+
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.25, 60.0
+"""A sensor that is gone is tried again after the first time, and after twice as long each time, up to the last."""
 
 _LONGEST_WAIT_S = 1.0
 
@@ -57,9 +60,11 @@ class Source(Question):
         traces: What is known of its channels; empty if it only tells more of another one's.
         counter: The source whose counter it tells more of.
         glimpses: What it tells of it.
-        inherited: It was opened by the process that this one was forked from.
+        inherited: What it holds is of the process that this one was forked from, or was let go of: it is reopened first.
         abandoned: It was to be closed while a thread waited for its answer; that thread closes it.
         due_s: When it is to be asked next.
+        past: What is known of all channels that it has had.
+        patience_s: How long to wait until it is tried again, once all of its channels are gone.
     """
 
     sensor: Sensor
@@ -69,15 +74,25 @@ class Source(Question):
     inherited: bool = False
     abandoned: bool = False
     due_s: float = -math.inf
+    past: dict[Channel, Trace] = field(default_factory=dict)
+    patience_s: float = FIRST_RETRY_S
+
+    @property
+    def gone(self) -> bool:
+        """Whether all of its channels said that they will not answer any more."""
+        return bool(self.traces) and all(trace.gone for trace in self.traces)
 
     def plan(self, now_s: float, pace_s: float) -> None:
-        """Decide when the sensor is to be asked next: never if it is gone for good.
+        """Decide when the sensor is to be asked next; one that is gone is tried again, less and less often.
 
         Args:
             now_s: The time.
             pace_s: How often to look at counters, if that is less often than the interval.
         """
         due = [trace.due_s(now_s, pace_s) for trace in self.traces if not trace.gone]
+        if self.gone and not all(trace.barred for trace in self.traces):
+            due.append(now_s + self.patience_s)
+            self.patience_s = min(2 * self.patience_s, LONGEST_RETRY_S)
         if self.glimpses is not None and not self.glimpses.gone:
             due.append(self.glimpses.due_s(now_s))
         self.due_s = min(due, default=math.inf)

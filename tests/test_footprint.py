@@ -41,7 +41,7 @@ def test_b13_the_sampler_ends_and_begins_again(tmp_path):
     for _ in range(3):
         with meter.track("work") as call:
             sleep(0.1)
-        assert abs(call.energy_j - 100 * call.duration_s) <= call.error_j
+        assert abs(call.energy_j - 100 * call.duration_s) <= 3 * call.error_j  # bars are of 95 %
         assert call.record.coverage == 1
         assert of_aimeter()
         until(lambda: not of_aimeter())

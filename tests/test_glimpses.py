@@ -115,7 +115,7 @@ def test_the_scale_of_the_power_is_learned(nvml):
 
 
 def test_calls_apart_cost_no_reading_of_the_power(nvml):
-    """As long as no calls meet in a step, the power beside the counter is not asked for."""
+    """As long as no calls meet in a step, the power beside the counter is hardly asked for: once in five seconds."""
     bench = Bench(nvml)
     bench.clock.sleep(15.0)
     bench.call(300.0, 0.05)
@@ -125,12 +125,12 @@ def test_calls_apart_cost_no_reading_of_the_power(nvml):
         bench.call(300.0, 0.05)
         bench.clock.sleep(0.5)
     bench.meter.flush()
-    assert bench.gpu.calls(FIELD_INSTANT) <= before + 3
+    assert bench.gpu.calls(FIELD_INSTANT) <= before + 3 + 30 * 0.55 / 5
 
 
 @pytest.mark.parametrize("spoil", ["stuck", "nonsense", "lost"])
 def test_a_power_that_fails_spoils_nothing(nvml, spoil, caplog):
-    """A power that sticks, contradicts the counter or goes away is left aside: bars hold, and nobody is told."""
+    """A power that sticks, contradicts the counter or goes away is left aside: bars hold, and the log is silent."""
     bench = Bench(nvml)
     bench.pairs(20)
     if spoil == "stuck":

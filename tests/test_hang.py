@@ -216,11 +216,11 @@ def test_search_that_hangs_or_fails(tmp_path):
 import aimeter.sampler, aimeter.sensors.discover as discover
 aimeter.sampler.OPEN_TIMEOUT_S = 0.5
 answered = threading.Event()
-found = discover.discover
-def discover_later(**options):
+found = discover.discover_cpu
+def discover_later(*found_so_far, **options):
     answered.wait()
-    return found(**options)
-discover.discover = discover_later
+    return found(*found_so_far, **options)
+discover.discover_cpu = discover_later
 meter = aimeter.Meter(log=LOG, region="FR")
 for _ in range(3):
     with meter.track("blind") as call:
@@ -235,9 +235,9 @@ def sees():
 until(sees)
 assert said == [], said
 
-def fail(**options):
+def fail(*found_so_far, **options):
     raise ZeroDivisionError("in the driver")
-discover.discover = fail
+discover.discover_cpu = fail
 meter = aimeter.Meter(log=LOG, region="FR", powercap="/nowhere")
 with meter.track("failed") as call:
     sleep(0.01)
@@ -359,7 +359,7 @@ assert abs(into.record.coverage - covered) < 0.2, (into.record.coverage, covered
 truth = gpu.true_energy_j(into.start_s, lost_s) + other.true_energy_j(into.start_s, into.end_s)
 assert abs(into.gpu_j - truth) <= into.error_j, (into.gpu_j, truth, into.error_j)
 assert "lost" in into.record.meta["aimeter"]["missing"]["gpu:0"].lower()
-assert after.record.devices.split()[0].startswith("gpu:1")
+assert {name[:5] for name in after.record.devices.split()} == {"cpu:0", "gpu:1"}
 assert abs(after.gpu_j - other.true_energy_j(after.start_s, after.end_s)) <= after.error_j
 assert "lost" in after.record.meta["aimeter"]["missing"]["gpu:0"].lower()
 aimeter.flush()
@@ -405,7 +405,7 @@ print(meter.lost_rows)
 assert len(said) == 1 and "not metered" in said[0], said
 with meter.track("after") as after:
     sleep(0.1)
-assert abs(after.energy_j - 100 * after.duration_s) <= after.error_j
+assert abs(after.energy_j - 100 * after.duration_s) <= 3 * after.error_j  # bars are of 95 %
 meter.close()
 assert outer.energy_j > 0
 """
@@ -416,7 +416,7 @@ assert outer.energy_j > 0
 
 
 def test_a_loop_of_calls_without_a_pause_is_slowed_to_the_pace_of_settling(tmp_path):
-    """Every call gets its row, however many there are, and no more wait for theirs than a bounded number."""
+    """Every call gets its row, and after the first moment, in which nobody looks, no more wait for theirs."""
     log = tmp_path / "calls.csv"
     source = (
         HANGING
@@ -424,24 +424,29 @@ def test_a_loop_of_calls_without_a_pause_is_slowed_to_the_pace_of_settling(tmp_p
 import aimeter.sampler
 aimeter.sampler.MOST_BACKLOG, aimeter.sampler.MOST_QUEUED = 2000, 50_000
 meter = aimeter.Meter(sensors=[sensor(period_s=0.1)], log=LOG, region="FR", memory_rows=10)
-def make():
-    for _ in range(25_000):
+calls = [0, 0, 0]
+end = perf_counter() + 4
+def make(number):
+    while perf_counter() < end:
         with meter.track("call"):
-            pass
-threads = [threading.Thread(target=make) for _ in range(3)]
+            calls[number] += 1
+threads = [threading.Thread(target=make, args=(number,)) for number in range(3)]
 for thread in threads: thread.start()
-most = 0
+waiting = []
 while any(thread.is_alive() for thread in threads):
     sleep(0.05)
-    most = max(most, meter.sampler._backlog())
+    waiting.append((perf_counter(), meter.sampler._backlog()))
 meter.close()
 assert not said, said
 assert meter.lost_rows == 0
-assert most < 100_000, most
+at_first = max(backlog for at, backlog in waiting if at < end - 2)
+later = max(backlog for at, backlog in waiting if at >= end - 2)
+assert later <= at_first + aimeter.sampler.MOST_BACKLOG, (at_first, later)
+print(sum(calls))
 """
     )
-    run(source, log)
-    assert len(names(log)) == 75_000
+    made = run(source, log)
+    assert len(names(log)) == int(made)
 
 
 # The disk

@@ -80,7 +80,7 @@ def test_a_published_power_speaks_for_its_own_window_only(nvml, way, stall_s):
     clock.sleep(2.0)
     record = call.record
     assert record.gpu_j == pytest.approx(gpu.true_energy_j(begin_s, end_s), abs=record.error_j)
-    if way == "counter" or (way == "mean over 1 s" and stall_s < 1):
+    if way == "counter":
         assert record.coverage == pytest.approx(1.0)
     else:
         assert 0.0 < record.coverage < 1.0
@@ -196,7 +196,7 @@ def test_cpu_times_that_jump_and_come_back_are_no_work(tmp_path, glitch_s, readi
         st.tuples(
             st.floats(0.01, 0.5),
             st.floats(0.0, 1.0),
-            st.sampled_from([0.0, 0.0, 0.0, -500.0, -3.0, 3.0, 500.0]),
+            st.sampled_from([0.0, 0.0, 0.0, -5000.0, -500.0, 500.0, 5000.0]),
         ),
         min_size=1,
         max_size=60,

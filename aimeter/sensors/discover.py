@@ -7,6 +7,7 @@ others are reported as unused, so that the choice can be seen.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,11 +63,54 @@ def discover(
         open_event: Opens a perf event.
 
     """
-    found = Discovery()
-    found.sensors, found.findings = _guarded("nvml", lambda: probe_nvml(environ, clock))
+    gpus = discover_gpus(environ, clock)
+    return discover_cpu(
+        Discovery(*gpus),
+        powercap=powercap,
+        perf=perf,
+        topology=topology,
+        cgroup=cgroup,
+        proc=proc,
+        clock=clock,
+        sleep=sleep,
+        open_event=open_event,
+    )
+
+
+def discover_gpus(
+    environ: Mapping[str, str] = os.environ, clock: Clock = time.perf_counter
+) -> tuple[list[Sensor], list[Finding]]:
+    """Look for the GPUs that this process may use by what its environment and CUDA say now; never raises."""
+    return _guarded("nvml", lambda: probe_nvml(environ, clock))
+
+
+def selection_of_gpus(environ: Mapping[str, str] = os.environ) -> tuple[object, ...]:
+    """Return what decides which GPUs `discover_gpus` finds, so that it can be asked again when that has changed."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    variables = (environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"))
+    try:
+        begun = cuda is not None and bool(cuda.is_initialized())
+    except Exception:  # noqa: BLE001 - torch may be half imported
+        begun = False
+    return (*variables, begun)
+
+
+def discover_cpu(
+    found: Discovery,
+    *,
+    powercap: Path = Path("/sys/class/powercap"),
+    perf: Path = Path("/sys/bus/event_source/devices/power"),
+    topology: Path = Path("/sys/devices/system/cpu"),
+    cgroup: Path = Path("/sys/fs/cgroup"),
+    proc: Path = Path("/proc"),
+    clock: Clock = time.perf_counter,
+    sleep: Callable[[float], object] = time.sleep,
+    open_event: OpenEvent = open_event,
+) -> Discovery:
+    """Look for the first view of the CPU that works, and add it to what was found; the arguments are those of `discover`."""
     views: tuple[tuple[str, Probe], ...] = (
         ("powercap", lambda: probe_powercap(powercap, clock, sleep, proc)),
-        ("perf", lambda: probe_perf(perf, clock, sleep, open_event, topology)),
+        ("perf", lambda: probe_perf(perf, clock, sleep, open_event, topology, proc)),
         ("estimate", lambda: probe_estimate(proc, cgroup, clock)),
     )
     whole = [channel.id for sensor in found.sensors for channel in sensor.channels if "cpu" in channel.covers]

@@ -32,6 +32,7 @@ SOURCE = "estimate"
 RELATIVE_ERROR = 0.5
 _BUSY = ("user", "nice", "system", "irq", "softirq")
 _OWN_ONLY = "of the work only this process's own is seen, as the machine's CPU times are all zero"
+_OWN_ONLY_OF_GROUP = "of the work only this process's own is seen, as the control group's CPU time is zero"
 TICK_S = 0.01
 """Step of the CPU times that the kernel publishes: USER_HZ is 100 (proc(5), ``/proc/stat``)."""
 
@@ -241,7 +242,7 @@ def probe(
         method="estimate",
         quantity="energy",
         name=f"{cpus:g} vCPUs, {name or 'unknown CPU'}",
-        device="vcpus",
+        device=limit.identity if limit else "vcpus",
         source=used.source,
         period_s=TICK_S,
         quantum_j=TICK_S * (share.max_w - share.idle_w),
@@ -262,8 +263,10 @@ class _Use(NamedTuple):
 
 
 def _clock_of_use(limit: CpuLimit | None, cpu_times: Callable[[], object] | None) -> _Use:
-    if limit:
+    if limit and _has_counted(limit):
         return _Use("cgroup", limit.used_s)
+    if limit:
+        return _Use("process", time.process_time, (_OWN_ONLY_OF_GROUP,))
     if cpu_times is None:
         import psutil  # noqa: PLC0415 - not in the standard library, so loaded when first needed
 
@@ -272,6 +275,14 @@ def _clock_of_use(limit: CpuLimit | None, cpu_times: Callable[[], object] | None
         # gVisor, as in Cloud Run and Modal: /proc/stat is there and holds zeros (google/gvisor#9967).
         return _Use("process", time.process_time, (_OWN_ONLY,))
     return _Use("psutil", lambda: busy_s(cpu_times()))
+
+
+def _has_counted(limit: CpuLimit) -> bool:
+    """Return whether the group's CPU time is alive: this process is in it, and has used some."""
+    try:
+        return limit.used_s() > 0
+    except (OSError, ValueError):
+        return True  # readings will say why
 
 
 def _all_zero(cpu_times: Callable[[], object]) -> bool:

@@ -43,14 +43,17 @@ _COUNTER_PERIOD_S = 0.1
 _AVERAGE_PERIOD_S = 0.1
 _AVERAGE_WINDOW_S = 1.0
 
-_SUPERCHIP = re.compile(r"\bG[BH]\d+\b")
-"""A GPU on one module with a Grace CPU: GH200, GB200 …"""
+_GRACE_HOPPER = re.compile(r"\bGH\d+\b")
+_HOPPER = (9, 0)
+"""Grace Hopper is told by its name, or, as a name may be garbled, by an answer for the module, which an H100 refuses."""
 
 _MODULE = "the whole module, CPU included"
 
 _FIELD_INSTANT = 186
 _SCOPE_GPU, _SCOPE_MODULE = 0, 1
 _TRIES = 3
+
+_UNINITIALIZED = 1
 
 _GONE = frozenset({1, 2, 3, 4, 6, 9, 12, 13, 14, 15, 16, 17, 18, 28})
 """Return codes after which asking again is useless: UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED,
@@ -169,8 +172,11 @@ class NvmlGpu:
         except BaseException:
             self.close()
             raise
-        self._ways = list(_ways(nv, gpu.capability) if ways is None else ways)
-        self._superchip = _SUPERCHIP.search(gpu.name) is not None
+        self._all_ways = list(_ways(nv, gpu.capability) if ways is None else ways)
+        self._ways = self._all_ways[:]
+        self._superchip = _GRACE_HOPPER.search(gpu.name) is not None or (
+            ways is None and gpu.capability == _HOPPER and not self._trial(self._ways[-1])
+        )
         # A counter is held against a power of the same devices.
         self._instant_ways = [
             way
@@ -192,7 +198,13 @@ class NvmlGpu:
             return []
         before_s = self._clock()
         try:
-            value = self._ask(self._handle)
+            try:
+                value = self._ask(self._handle)
+            except self._nv.NVMLError as fault:
+                if fault.value != _UNINITIALIZED or self._pid != os.getpid():
+                    raise
+                self.reopen()
+                value = self._ask(self._handle)
         except Exception as fault:  # noqa: BLE001 - the binding raises what it likes
             outcome = Outcome.GONE if getattr(fault, "value", None) in _GONE else Outcome.AGAIN
             return [
@@ -221,6 +233,12 @@ class NvmlGpu:
             return True
         return False
 
+    def retake(self) -> bool:
+        """Try all ways of reading again, the best first, as after a reset of the driver; False if none gives a value."""
+        self._ways, self._last = self._all_ways[:], None
+        del self.faults[:]
+        return self.fall_back()
+
     def beside(self) -> NvmlGpu | None:
         """Return a sensor of the instant power, which tells more of a counter's steps; None if there is none."""
         if self._way.quantity != "energy":
@@ -239,13 +257,13 @@ class NvmlGpu:
         The parent's nvmlInit does not count in the child (NVIDIA/cuCascade PR 138), so nothing is shut down
         there: that could take NVML away from whoever has initialised it in the child already.
         """
-        inherited = self._pid != os.getpid()
+        held = self._pid == os.getpid() and self._is_initialised()
         self._handle = None  # NVML refuses a null handle; a stale one it may follow
         try:
             self._nv.nvmlInit()
         except self._nv.NVMLError:
             return  # the next reading says why
-        if not inherited:
+        if held:
             self._release()
         self._pid = os.getpid()
         try:
@@ -258,6 +276,14 @@ class NvmlGpu:
         if self._pid == os.getpid():
             self._release()
         self._pid = None
+
+    def _is_initialised(self) -> bool:
+        """Return whether NVML is: somebody else may have shut it down once too often, this sensor's hold with it."""
+        try:
+            self._nv.nvmlDeviceGetCount()
+        except self._nv.NVMLError as fault:
+            return bool(fault.value != _UNINITIALIZED)
+        return True
 
     def _find(self) -> Any:  # noqa: ANN401  a ctypes pointer
         if self._gpu.uuid:

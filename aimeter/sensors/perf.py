@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from aimeter.sensors import rapl
 from aimeter.sensors.base import Channel, Clock, Finding, Kind, Outcome, Reading, Sensor, Status
+from aimeter.sensors.estimate import microarchitecture
 from aimeter.sensors.sysfs import cpu_list, read_number, read_text
 
 if TYPE_CHECKING:
@@ -71,6 +72,15 @@ def open_event(pmu: int, config: int, cpu: int) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return fd
+
+
+_MENDED = (6, 1)
+"""Linux commit 80275ca9e525, "perf/x86/rapl: Use standard Energy Unit for SPR Dram RAPL domain"."""
+
+_DOUBT, _DOUBT_ERROR = (
+    "may be a quarter of the truth, as Linux before 6.1 takes the wrong unit on this CPU",
+    3.0,
+)
 
 
 class Event:
@@ -148,6 +158,8 @@ class _Candidate:
     event: Event
     number: int | None = None
     """Which package it is among those that count; None where it does not count."""
+    doubted: bool = False
+    """Whether its unit may be wrong."""
     trial: rapl.Trial = field(init=False)
 
     def __post_init__(self) -> None:
@@ -166,6 +178,8 @@ class _Candidate:
             source=SOURCE,
             quantum_j=_QUANTUM_J,
             wrap_j=None,
+            remark=_DOUBT if self.doubted else None,
+            relative_error=_DOUBT_ERROR if self.doubted else None,
         )
 
 
@@ -175,6 +189,7 @@ def probe(
     sleep: Callable[[float], object] = time.sleep,
     open_event: OpenEvent = open_event,
     topology: Path = TOPOLOGY,
+    proc: Path = Path("/proc"),
 ) -> tuple[list[Sensor], list[Finding]]:
     """Look for events that count energy; takes 40 ms of `sleep` where there are any.
 
@@ -184,6 +199,7 @@ def probe(
         sleep: Waits between the readings of the probe.
         open_event: Opens an event, given the PMU's type, the event's code and the CPU.
         topology: Folder that tells which package a CPU belongs to.
+        proc: Where ``cpuinfo`` and ``sys/kernel/osrelease`` are.
 
     Returns:
         At most one sensor, and what was found.
@@ -198,6 +214,9 @@ def probe(
     if not candidates:
         return [], [_finding(str(root), "missing", f"The power PMU has no event {_PACKAGE}.")]
     rapl.hold([candidate.trial for candidate in candidates], sleep)
+    if _takes_wrong_unit(proc):
+        for candidate in candidates:
+            candidate.doubted = candidate.name == _MEMORY
     findings = _choose(candidates, client=(root / "events" / "energy-gpu").exists())
     counted = [candidate for candidate in candidates if candidate.number is not None]
     for candidate in candidates:
@@ -205,6 +224,14 @@ def probe(
             candidate.event.close()
     events = [(candidate.channel(), candidate.event, candidate.scale_j) for candidate in counted]
     return [PerfPower(events, clock=clock)] if events else [], findings
+
+
+def _takes_wrong_unit(proc: Path) -> bool:
+    """Return whether the kernel may take the unit of Haswell's memory for that of Sapphire Rapids."""
+    if microarchitecture(read_text(proc / "cpuinfo") or "") != "Sapphire Rapids":
+        return False
+    release = re.match(r"(\d+)\.(\d+)", read_text(proc / "sys" / "kernel" / "osrelease") or "")
+    return release is not None and (int(release[1]), int(release[2])) < _MENDED
 
 
 def _candidates(root: Path, pmu: int, topology: Path, open_event: OpenEvent) -> list[_Candidate]:
@@ -233,6 +260,8 @@ def _choose(candidates: list[_Candidate], *, client: bool) -> list[Finding]:
     for package in dict.fromkeys(each.package for each in packages):
         group = [each for each in packages if each.package == package]
         originals += [group[position] for position in rapl.originals([each.trial for each in group])]
+    # Guests that are given a socket for each CPU see one register of the host many times.
+    originals = [originals[position] for position in rapl.originals([each.trial for each in originals])]
     number_of = {original.cpu: number for number, original in enumerate(originals)}
     for each in candidates:
         if not each.trial.alive:
@@ -247,7 +276,7 @@ def _choose(candidates: list[_Candidate], *, client: bool) -> list[Finding]:
             each.number = number_of[each.cpu]
             findings.append(_finding(each.label, "used", f"It counts {each.channel().id}."))
         else:
-            findings.append(_finding(each.label, "unused", "It shows the counter of another die once more."))
+            findings.append(_finding(each.label, "unused", "It shows the counter of another one once more."))
     return findings
 
 

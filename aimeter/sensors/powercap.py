@@ -38,7 +38,8 @@ ROOT = Path("/sys/class/powercap")
 _SAPPHIRE_RAPIDS = "Sapphire Rapids"
 _SERVER_DRAM_STEP_J, _STEP_J = 15.3e-6, 2.0**-14
 """Memory of Haswell servers and later counts by 15.3 uJ whatever the register of units says; that of Sapphire Rapids by
-the unit of the package, 61 uJ. Linux before 6.1 took it for the former (commit 80275ca9e525; RRZE-HPC/likwid#642)."""
+the unit of the package, 61 uJ. Linux before 6.1 took it for the former ("powercap: intel_rapl: Use standard Energy Unit
+for SPR Dram RAPL domain"; RRZE-HPC/likwid#642)."""
 _CORRECTED = "multiplied by 4, as the driver takes the wrong unit on this CPU"
 
 _PACKAGE = re.compile(r"package-(\d+)(?:-die-(\d+))?")

@@ -47,6 +47,7 @@ def channel(
     quantum_j: float,
     wrap_j: float | None,
     remark: str | None = None,
+    relative_error: float | None = None,
 ) -> Channel:
     """Describe one RAPL counter: the `number`-th package, or the memory behind it; `remark` is added to its note."""
     return Channel(
@@ -59,7 +60,7 @@ def channel(
         source=source,
         period_s=PERIOD_S,
         quantum_j=quantum_j,
-        relative_error=RELATIVE_ERROR[kind],
+        relative_error=RELATIVE_ERROR[kind] if relative_error is None else relative_error,
         wrap_j=wrap_j,
         max_power_w=MAX_POWER_W[kind],
         note="; ".join(part for part in (NOTES[kind], remark) if part) or None,
