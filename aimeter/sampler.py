@@ -624,7 +624,10 @@ class Sampler:
             known = set(source.past)
             for channel in source.sensor.channels:
                 if channel not in known:
-                    source.past[channel] = Trace(channel, self.interval_s, swing_w=swing_w)
+                    source.past[channel] = trace = Trace(channel, self.interval_s, swing_w=swing_w)
+                    for other in source.traces:
+                        if (other.channel.id, other.channel.covers) == (channel.id, channel.covers):
+                            trace.inherit(other)
                     self.traces.append(source.past[channel])
             source.traces = [source.past[channel] for channel in source.sensor.channels]
 

@@ -39,7 +39,8 @@ _VERIFY_EVERY = 24
 """Every so many steps are looked at closely although their times are known, in case the sensor has changed."""
 
 _VERIFY_FIRST = 8
-"""So are the first ones from which they are known: a sensor that is not steady should show it soon."""
+"""So many must have been seen to come when they were expected, not merely by then, before a look is spared: a sensor
+that is not steady should show it soon, and one whose steps pass unseen may be taken for the step before for ever."""
 
 _LOOKS = 8
 """As long as nothing is known, looks are this part of a period apart."""
@@ -83,6 +84,7 @@ class Staircase:
         self._shortest_s, self._longest_s = 0.0, math.inf
         self._last: When | None = None
         self._steps = 0
+        self._verified = 0
         self._sure = False
 
     @property
@@ -100,6 +102,7 @@ class Staircase:
         self._seen.clear()
         self._shortest_s, self._longest_s = 0.0, math.inf
         self._last = None
+        self._verified = 0
 
     def next_look_s(
         self, looked_s: float, interval_s: float, takes_s: float = 0.0, *, sparing: bool = False
@@ -123,7 +126,7 @@ class Staircase:
         if expected.half_s > max(narrow * self.period_s, _NARROW_S, 1.5 * self.jitter_s, takes_s):
             halving = expected.middle_s - takes_s / 2
             return halving if looked_s < halving else after
-        if (self._steps % _VERIFY_EVERY == 0 or len(self._seen) < _VERIFY_FIRST) and looked_s < before:
+        if (self._steps % _VERIFY_EVERY == 0 or self._verified < _VERIFY_FIRST) and looked_s < before:
             return before
         if self.period_s < interval_s:
             passed_over = math.ceil(interval_s / ((1 if sparing else _MORE) * self.period_s)) - 1
@@ -152,6 +155,7 @@ class Staircase:
             return None
         self._seen.append((self._seen[-1][0] + ahead, *step))
         self._last = step
+        self._verified = min(self._verified, _VERIFY_FIRST - 1)
         return step
 
     def see(self, bracket: When) -> When:
@@ -176,6 +180,7 @@ class Staircase:
             # Whether the newest step had come yet cannot be told.
             self._sure = False
             return When(max(before.earliest_s, bracket.earliest_s), bracket.latest_s)
+        self._verified += 2 * bracket.half_s < _CLEAR * self.period_s
         return self._take(ahead, bracket, expected)
 
     def _acquire(self, bracket: When, last: When) -> When:

@@ -66,6 +66,9 @@ _IDLE_MEMORY_S = 600.0
 """The idle power is the lowest seen in this time, and beyond it until the device has rested again: it must outlast
 hours without a pause, and follow a device whose idle power a loaded model has raised."""
 
+_MOST_IDLE = 0.1
+"""Until it is known, a device is taken to rest at no more than this part of its limit: an H100 of 700 W does at 75 W."""
+
 _REST_S = 1.0
 """So long after the last call a device is taken to have come to rest."""
 
@@ -82,7 +85,7 @@ _MEMORY = 4
 _SLOWER = 1.2
 """How much longer the shortest look is taken to be from one look to the next, so that long ones are not forgotten."""
 
-_UNSEEN_S, _UNSEEN = 0.1, 1.5
+_UNSEEN_S, _UNSEEN = 0.05, 1.5
 """What was published while nobody read for longer than this, and than so many periods, is not guessed from what was
 published before and after."""
 
@@ -251,6 +254,17 @@ class Trace:
             spread_w = max(calibration.spread_w, UNSEEN_GLOW * self.idle_w)
             self.quiet = Quiet(self.idle_w, 0.0, TAUS_S[0], spread_w)
 
+    def inherit(self, other: Trace) -> None:
+        """Take over what another trace of the same device saw of its idle power; the two differ by their gains."""
+        if self.calibration is not None or not other._idle:
+            return
+        gain = math.hypot(self.channel.relative_error, other.channel.relative_error)
+        self._idle = {
+            slot: Power(power.watts, math.hypot(power.error_w, gain * power.watts))
+            for slot, power in other._idle.items()
+        }
+        self.idle_w, self._idle_error_w = functools.reduce(Power.lower, self._idle.values())
+
     def _respond(self) -> None:
         """Integrate as latency and window ask for."""
         channel, window_s = self.channel, self.window.value_s
@@ -263,7 +277,8 @@ class Trace:
             self.curve.reach_s = window_s + channel.period_s + self.latency.error_s
             self.curve.seen = min(window_s / channel.period_s, 1.0) if window_s else 1.0
         elif self._average is None:
-            self._average = MovingAverage(window_s, channel.period_s)
+            most_idle_w = _MOST_IDLE * (channel.max_power_w or math.inf)
+            self._average = MovingAverage(window_s, channel.period_s, most_idle_w=most_idle_w)
         else:
             self._average.window_s = window_s
         self.curve.counted = not self._sampled
@@ -679,7 +694,7 @@ class Trace:
         if stairs is not None and stairs.known:
             average.period_s = stairs.period_s
         before = average.joules
-        least_w = None if self.idle_w is None else self.idle_w - self._idle_error_w
+        least_w = None if self.idle_w is None else max(self.idle_w - self._idle_error_w, 0.0)
         joules = average.publish(at, watts, half_s=published.half_s, least_w=least_w) - before
         if not len(self.curve):
             self.curve.append(time, 0.0, 0.0)

@@ -103,3 +103,34 @@ def test_a_window_of_two_periods_is_not_renewed_as_a_whole():
     levels = [100.0, 300.0] * 20
     joules = [average.publish(0.05 * k, (levels[k] + levels[k - 1]) / 2, least_w=100.0) for k in range(1, 40)]
     assert joules[-1] - joules[9] == pytest.approx(29 * 0.05 * 200.0, rel=0.05)
+
+
+def test_a_window_that_weighs_its_second_unevenly_is_inside_the_error():
+    """As on real boards a step shows by nine parts in a hundred each 0.1 s, and by what is missing once it is a second old."""
+    weights = [0.09] * 9 + [0.19]
+    inside = count = 0
+    choose = random.Random(11)
+    for _ in range(20):
+        average = MovingAverage(1.0, 0.1)
+        levels = [50.0] * 20
+        while len(levels) < 200:
+            levels += [choose.choice([50.0, 250.0, 300.0])] * choose.randint(1, 20)
+        truth = 0.0
+        for k in range(10, len(levels)):
+            mean = sum(weight * levels[k - i] for i, weight in enumerate(weights))
+            joules = average.publish(0.1 * k, mean, half_s=2e-4, least_w=49.0)
+            truth += 0.1 * levels[k] if k > 10 else 0.0
+            inside += abs(joules - truth) <= average.error_j
+            count += 1
+    assert inside >= 0.95 * count
+
+
+def test_the_window_before_the_first_publication_may_hold_a_load():
+    """Whoever looks first in the middle of a load does not know how it lay in the window: no device rests at its load."""
+    average = MovingAverage(1.0, 0.1, most_idle_w=35.0)
+    levels = [10.0] * 8 + [350.0] * 6 + [10.0] * 30
+    truth = 0.0
+    for k in range(10, len(levels)):
+        joules = average.publish(0.1 * k, sum(levels[max(k - 9, 0) : k + 1]) / 10, half_s=2e-4)
+        truth += 0.1 * levels[k] if k > 10 else 0.0
+        assert abs(joules - truth) <= 1.5 * average.error_j + 1e-9

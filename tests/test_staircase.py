@@ -80,3 +80,23 @@ def test_a_pause_costs_the_phase_and_not_the_period():
     stairs.forget()
     assert not stairs.known
     assert stairs.period_s == pytest.approx(0.1, rel=0.002)
+
+
+def test_a_step_out_of_step_does_not_let_each_be_taken_for_the_one_before():
+    """An RTX 3090 publishes once in between when a load begins; at rest before, its steps had passed unseen."""
+    stairs = Staircase(0.1, silent=True)
+    steps = sorted([0.0955 + 0.1002 * k for k in range(100) if k not in {8, 9}] + [1.062])
+
+    def value(now_s):
+        return bisect.bisect_right(steps, now_s)
+
+    looked_s, now_s, off_s = 0.0, 0.0125, []
+    while now_s < 9.0:
+        if value(now_s) != value(looked_s):
+            found = stairs.see(When(max(looked_s, now_s - 1.05 * stairs.period_s), now_s))
+            truth_s = steps[value(now_s) - 1]
+            off_s.append(max(found.earliest_s - truth_s, truth_s - found.latest_s, 0.0))
+        else:
+            stairs.passed(now_s)
+        looked_s, now_s = now_s, max(stairs.next_look_s(now_s, 0.1), now_s + 5e-4)
+    assert sum(off > 1e-3 for off in off_s) <= 5

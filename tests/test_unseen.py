@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import aimeter
@@ -262,6 +262,16 @@ def once_reset(events):
 
 
 @settings(max_examples=int(os.environ.get("AIMETER_TEST_EXAMPLES", "1000")))
+@example(  # another way of reading begins in the middle of work
+    "instant, 100 ms", [("work", 0.515625, 475.0), ("lost", 1.234375, 269.0), ("work", 0.5, 50.0)]
+)
+@example(  # a publication that nobody could see was dated by half a period wrong
+    "instant, 100 ms", [("stall", 0.69140625, 50.0), ("rest", 1.25, 0.0), ("timeout", 0.05078125, 92.0)]
+)
+@example("instant, 20 ms", [("work", 0.46875, 50.0), ("timeout", 0.0703125, 86.0)])  # most of a short call
+@example(  # a link of a chain that is known to be off says nothing against the links after it
+    "mean over 1 s", [("rest", 1.0, 0.0), ("rest", 3.0, 0.0), ("work", 1.5, 449.0), ("rest", 0.5, 0.0)]
+)
 @given(way=st.sampled_from(sorted(WAYS)), events=st.lists(EVENTS, min_size=1, max_size=6).filter(once_reset))
 def test_the_truth_lies_inside_the_error_or_coverage_says_why_not(way, events):
     """Stalls, lost and returning devices, garbage, frozen meters, resets: each call holds the truth or says it is not whole."""
