@@ -94,6 +94,8 @@ class MovingAverage:
             half_s: Half-width of `time_s`.
             least_w: The least that the device draws; None if nothing is known, so that chains are not joined.
         """
+        # Bounds of neighbouring publications overlap where looks are far apart.
+        time_s = max(time_s, self._points[-1].time_s) if self._points else time_s
         lapse_s = time_s - self._points[-1].time_s if self._points else math.inf
         change_w, self._last_w = watts - self._last_w, watts
         self._floor_w = min(self._floor_w, watts)

@@ -120,7 +120,7 @@ class Glimpses:
         self._same = self._unchanged = 0
         self._new: deque[tuple[float, float, float]] = deque(maxlen=_REMEMBERED)
         self._known: deque[Glimpse] = deque(maxlen=_REMEMBERED)
-        self._latency = Estimate(0.0, _LATE * channel.window_s)
+        self._latency = Estimate(channel.latency_s, max(channel.latency_error_s, _LATE * channel.window_s))
         self._window = Estimate(channel.window_s, _BLUR * channel.window_s)
         self._response = Response()
         self._gains: deque[float] = deque(maxlen=_GAINS)

@@ -62,6 +62,10 @@ _MIDDLES, _WINDOWS, _ROUNDS = 48, 20, 5
 """Cells of the search for the middle and the width of the ramp, and how often it is repeated more closely."""
 
 
+_SURER = 0.7
+"""A value with at most this part of the error is better, though it may be the same: as of twice as many points."""
+
+
 class Estimate(NamedTuple):
     """A time and its 95 % half-width, in seconds."""
 
@@ -71,6 +75,10 @@ class Estimate(NamedTuple):
     def excludes(self, other: Estimate, times: float = 1.0) -> bool:
         """Return whether the other value lies more than so many half-widths away."""
         return abs(self.value_s - other.value_s) > times * math.hypot(self.error_s, other.error_s)
+
+    def replaces(self, used: Estimate) -> bool:
+        """Return whether this is to be used in place of another: that is not a possible value, or much less certain."""
+        return self.excludes(used, CLEARLY) or self.error_s < _SURER * used.error_s
 
 
 class Ramp(NamedTuple):

@@ -590,6 +590,8 @@ class Shares:
         variance = variance + (half_width(began) * first) ** 2 + (half_width(ended) * last) ** 2
         resolution = np.sqrt(variance + moved(phases, shifts, duration, steady_s))
         room = ended.shift_j + began.shift_j + ended.phase_j + began.phase_j
+        # Between two knots lies what the curve rose by, but for a stretch that nobody saw, whose rise is a guess.
+        room += 1.96 * np.sqrt(np.maximum(ended.variance_j2 - began.variance_j2, 0.0))
         bound = np.maximum(ended.high_j - began.low_j + room, 0.0)
         counted = np.array([trace.curve.counted for trace in self.traces], dtype=bool)[:, None]
         resolution = np.where(counted, np.minimum(resolution, np.maximum(bound - total, total)), resolution)

@@ -39,8 +39,9 @@ _VERIFY_EVERY = 24
 """Every so many steps are looked at closely although their times are known, in case the sensor has changed."""
 
 _VERIFY_FIRST = 8
-"""So many must have been seen to come when they were expected, not merely by then, before a look is spared: a sensor
-that is not steady should show it soon, and one whose steps pass unseen may be taken for the step before for ever."""
+"""So are the first ones from which they are known: a sensor that is not steady should show it soon. Where steps may pass
+unseen, so many must have been seen to come when they were expected, not merely by then: else each may be taken for the
+one before for ever."""
 
 _LOOKS = 8
 """As long as nothing is known, looks are this part of a period apart."""
@@ -126,7 +127,8 @@ class Staircase:
         if expected.half_s > max(narrow * self.period_s, _NARROW_S, 1.5 * self.jitter_s, takes_s):
             halving = expected.middle_s - takes_s / 2
             return halving if looked_s < halving else after
-        if (self._steps % _VERIFY_EVERY == 0 or self._verified < _VERIFY_FIRST) and looked_s < before:
+        verified = self._verified if self._silent else len(self._seen)
+        if (self._steps % _VERIFY_EVERY == 0 or verified < _VERIFY_FIRST) and looked_s < before:
             return before
         if self.period_s < interval_s:
             passed_over = math.ceil(interval_s / ((1 if sparing else _MORE) * self.period_s)) - 1

@@ -20,7 +20,7 @@ from .activity import UNKNOWN, Quiet
 from .averages import MovingAverage
 from .listener import Listener
 from .quiet import TAUS_S, UNSEEN_GLOW, Power, quiet_power
-from .ramp import CLEARLY, Estimate, Ramp
+from .ramp import Estimate, Ramp
 from .response import Published, Response
 from .sensors.base import MOST_POWER_W, Channel, Outcome, Reading
 from .staircase import Staircase, When
@@ -40,9 +40,6 @@ _WHOLE = 0.9
 
 _ADOPTIONS = 4
 """What is learned of latency and window is put to use so many times at most: a curve is not to waver."""
-
-_SURER = 0.7
-"""A value with at most this part of the error is better, though it may be the same: as of twice as many points."""
 
 _LEAST_PAUSE_S = 0.0005
 """Two readings of one channel are never closer."""
@@ -206,7 +203,8 @@ class Trace:
         self.faults = 0
         self.resets = 0
         self.last_power_w = 0.0
-        self.latency, self.window = Estimate(0.0, 0.0), Estimate(channel.window_s, 0.0)
+        self.latency = Estimate(channel.latency_s, channel.latency_error_s)
+        self.window = Estimate(channel.window_s, 0.0)
         self._adoptions = 0
         self.curve = Curve(counted=True, max_power_w=channel.max_power_w, swing_w=swing_w)
         self._average: MovingAverage | None = None
@@ -286,9 +284,7 @@ class Trace:
     def _adopt(self, latency: Estimate | None, window: Estimate | None) -> None:
         """Use what is learned in place of what is used, if that is not a possible value or much less certain."""
         better = [
-            found
-            if found and (found.excludes(used, CLEARLY) or found.error_s < _SURER * used.error_s)
-            else None
+            found if found and found.replaces(used) else None
             for found, used in ((latency, self.latency), (window, self.window))
         ]
         if self.channel.quantity == "energy":

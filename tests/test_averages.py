@@ -134,3 +134,14 @@ def test_the_window_before_the_first_publication_may_hold_a_load():
         joules = average.publish(0.1 * k, sum(levels[max(k - 9, 0) : k + 1]) / 10, half_s=2e-4)
         truth += 0.1 * levels[k] if k > 10 else 0.0
         assert abs(joules - truth) <= 1.5 * average.error_j + 1e-9
+
+
+@pytest.mark.parametrize("window_s", [0.1, 1.0])
+def test_publications_that_seem_to_go_back_in_time_are_taken_for_simultaneous(window_s):
+    """Looks far apart bound two publications by nearly the same times."""
+    average = MovingAverage(window_s, 0.0135)
+    for k in range(100):
+        time_s = 0.0135 * k - (0.015 if k % 7 == 0 else 0.0)
+        before_j = average.joules
+        assert average.publish(time_s, 60.0 + k % 3, half_s=0.0067, least_w=58.0) >= before_j
+        assert average.error_j >= 0.0

@@ -29,6 +29,9 @@ from tests.emulator.nvml import (
     FakeNvml,
 )
 
+PROMPT = {"counter_latency_s": 0.0, "instant_latency_s": 0.0, "average_latency_s": 0.0}
+"""Meters that publish at once."""
+
 
 def energy_j(handle):
     return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
@@ -114,7 +117,7 @@ def test_the_ring_of_powers_tells_of_the_last_seconds_without_a_gap(nvml):
 
 def test_power_is_a_boxcar_held_for_a_period(nvml):
     """A published power is gain x mean(p over W) + offset, taken every T and held."""
-    gpu = nvml.add("rtx3090", idle_w=100, gain=0.956, offset_w=-2.7)
+    gpu = nvml.add("rtx3090", idle_w=100, gain=0.956, offset_w=-2.7, **PROMPT)
     nvml.time = 50.0
     gpu.set_power(300, at=50.5)
     handle = opened()
@@ -136,7 +139,7 @@ def test_power_is_a_boxcar_held_for_a_period(nvml):
 
 def test_power_usage_is_instantaneous_before_ampere_and_on_ga100(nvml):
     """GetPowerUsage gives the instant power where the vendor says so; field 185 is then not offered."""
-    gpu = nvml.add("a100", idle_w=100)
+    gpu = nvml.add("a100", idle_w=100, **PROMPT)
     nvml.time = 50.0
     gpu.set_power(300, at=50.0)
     handle = opened()
@@ -149,7 +152,7 @@ def test_power_usage_is_instantaneous_before_ampere_and_on_ga100(nvml):
 
 def test_a_late_meter_tells_of_the_time_before(nvml):
     """With a latency every meter publishes, when it always would, what was true so much earlier."""
-    prompt = nvml.add("h100", idle_w=100)
+    prompt = nvml.add("h100", idle_w=100, **PROMPT)
     late = nvml.add(
         "h100", idle_w=100, counter_latency_s=0.03, instant_latency_s=0.02, average_latency_s=0.05
     )
@@ -187,7 +190,7 @@ def test_scopes_of_the_power_field(nvml):
 
 def test_counter_is_a_staircase_of_the_integral(nvml):
     """The counter stands still for a period, then shows the energy of that instant, from a big offset."""
-    gpu = nvml.add("a100", idle_w=100)
+    gpu = nvml.add("a100", idle_w=100, **PROMPT)
     nvml.time = 50.0
     gpu.set_power(300, at=50.04)
     handle = opened()
@@ -230,7 +233,7 @@ def test_truth_adds_up_and_agrees_with_a_sum(pieces, cut):
 
 def test_a_meter_may_be_renewed_late(nvml):
     """With jitter each step of the counter comes up to that much later than the last, and holds the energy of then."""
-    gpu = nvml.add("a100", idle_w=100, counter_period_s=0.1, counter_phase_s=0, jitter_s=0.02)
+    gpu = nvml.add("a100", idle_w=100, counter_period_s=0.1, counter_phase_s=0, jitter_s=0.02, **PROMPT)
     nvml.time = 1000.0
     handle = opened()
     late = []
@@ -250,9 +253,9 @@ def test_a_meter_may_be_renewed_late(nvml):
 def test_counter_variants(nvml):
     """A counter may be absent, 43 % low, reset in mid-run or frozen."""
     absent = nvml.add("gtx1080")
-    low = nvml.add("a100", idle_w=100, counter_gain=0.57)
-    reset = nvml.add("a100", idle_w=100)
-    frozen = nvml.add("a100", idle_w=100)
+    low = nvml.add("a100", idle_w=100, counter_gain=0.57, **PROMPT)
+    reset = nvml.add("a100", idle_w=100, **PROMPT)
+    frozen = nvml.add("a100", idle_w=100, **PROMPT)
     nvml.time = 20.013
     handles = [opened(i) for i in range(4)]
     reset.reset_counter(after_s=1.0)
@@ -270,7 +273,7 @@ def test_counter_variants(nvml):
 
 def test_faults_by_time_by_number_and_by_value(nvml):
     """A fault begins when told, lasts as many calls as told, and may be a value as well as a code."""
-    gpu = nvml.add("a100", idle_w=100)
+    gpu = nvml.add("a100", idle_w=100, **PROMPT)
     nvml.time = 10.0
     handle = opened()
     gpu.fault(POWER, GPU_IS_LOST, after_s=1.0, calls=2)
@@ -331,7 +334,7 @@ def test_refusals_of_the_library(nvml):
 
 def test_mig_instances_share_their_parents_counter(nvml):
     """Every instance has its own UUID and its parent's energy; utilisation is not supported."""
-    gpu = nvml.add("a100", idle_w=100)
+    gpu = nvml.add("a100", idle_w=100, **PROMPT)
     uuids = [gpu.add_mig(), gpu.add_mig(gpu_instance=5)]
     nvml.time = 30.0
     parent = opened()
@@ -352,7 +355,7 @@ def test_mig_instances_share_their_parents_counter(nvml):
 
 def test_latency_and_bursts_pass_time(nvml):
     """A read takes its latency of the library's time, some reads more, and samples half-way."""
-    gpu = nvml.add("a100", idle_w=100, latency_s=0.004, burst_s=0.03, burst_every=3)
+    gpu = nvml.add("a100", idle_w=100, latency_s=0.004, burst_s=0.03, burst_every=3, **PROMPT)
     nvml.time = 10.0
     handle = opened()
     durations = []
@@ -361,7 +364,18 @@ def test_latency_and_bursts_pass_time(nvml):
         energy_j(handle)
         durations.append(round(nvml.time - start, 9))
     assert durations == [0.004, 0.004, 0.03] * 2
-    gpu.set(burst_every=0)
+    gpu.set(burst_every=0, power_latency_s=0.0001, latency_spread=0.5)
+    start = nvml.time
+    pynvml.nvmlDeviceGetPowerUsage(handle)
+    assert nvml.time - start == pytest.approx(0.0001)
+    durations = []
+    for _ in range(400):
+        start = nvml.time
+        energy_j(handle)
+        durations.append(nvml.time - start)
+    assert min(durations) >= 0.004
+    assert sum(durations) / 400 == pytest.approx(0.006, rel=0.1)
+    gpu.set(latency_spread=0.0)
     nvml.time = 20.012
     early = energy_j(handle)  # sampled at 20.014, after the step at 20.013
     assert early == pytest.approx(123_456.789 + 2001.3, abs=0.002)

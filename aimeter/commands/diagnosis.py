@@ -40,7 +40,9 @@ class MeterReport:
         learned_window_s: The window as learned here or by `aimeter calibrate --load`; None if it was not. It is used
             in place of the documented one, if that is not a possible value.
         learned_window_error_s: Its 95 % half-width.
-        learned_latency_s: How late the published value is, likewise; nobody documents that, and none is assumed.
+        latency_s: How late the published value is, as measured on devices of the kind.
+        latency_error_s: Its 95 % half-width.
+        learned_latency_s: The same as learned, likewise.
         learned_latency_error_s: Its 95 % half-width.
         learned_age_s: How long ago they were learned.
     """
@@ -64,6 +66,8 @@ class MeterReport:
     idle_age_s: float | None = None
     observed_period_error_s: float | None = None
     window_s: float = 0.0
+    latency_s: float = 0.0
+    latency_error_s: float = 0.0
     learned_window_s: float | None = None
     learned_window_error_s: float | None = None
     learned_latency_s: float | None = None

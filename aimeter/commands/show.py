@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aimeter.commands.diagnosis import METERED, PARTLY
-from aimeter.ramp import CLEARLY
+from aimeter.ramp import Estimate
 from aimeter.report.units import printable, quantity
 
 if TYPE_CHECKING:
@@ -115,11 +115,13 @@ def _learned(meter: MeterReport) -> list[str]:
     told = []
     late_s, late_error_s = meter.learned_latency_s, meter.learned_latency_error_s
     if late_s is not None and late_error_s is not None:
-        how = "used" if late_s > CLEARLY * late_error_s else "taken as none"
+        expected = quantity(meter.latency_s, "s", meter.latency_error_s, largest=0)
+        replaces = Estimate(late_s, late_error_s).replaces(Estimate(meter.latency_s, meter.latency_error_s))
+        how = f"{'used in place of' if replaces else 'not told from'} {expected}"
         told.append(f"latency {quantity(late_s, 's', late_error_s, largest=0)}, {how}")
     wide_s, wide_error_s = meter.learned_window_s, meter.learned_window_error_s
     if wide_s is not None and wide_error_s is not None:
-        differs = abs(wide_s - meter.window_s) > CLEARLY * wide_error_s
+        differs = Estimate(wide_s, wide_error_s).replaces(Estimate(meter.window_s, 0.0))
         documented = f"the documented {_time(meter.window_s)}"
         how = f"used in place of {documented}" if differs else f"not told from {documented}"
         told.append(f"window {quantity(wide_s, 's', wide_error_s, largest=0)}, {how}")
@@ -133,7 +135,7 @@ def _not_learned(meters: tuple[MeterReport, ...]) -> list[str | Text]:
     slow = [meter.id for meter in meters if meter.source == "nvml" and meter.learned_age_s is None]
     if not slow:
         return []
-    what = "latency is taken as none, and any window as documented; to learn them"
+    what = "latency and window are taken as of others of their kind; to learn them"
     return [f"  {', '.join(slow)}: {what}: aimeter calibrate --load MODULE:FUNCTION"]
 
 

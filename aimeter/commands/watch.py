@@ -126,6 +126,8 @@ def report_of(channel: Channel, seen: Observation) -> MeterReport:
         reading_s=seen.reading_s,
         power_w=seen.power_w,
         window_s=channel.window_s,
+        latency_s=channel.latency_s,
+        latency_error_s=channel.latency_error_s,
         shared=channel.shared,
         notes=(),
         fault=seen.fault,

@@ -39,6 +39,8 @@ class Channel:
         source: The interface it is read through: ``nvml``, ``powercap``, ``perf``, ``psutil``.
         period_s: Time between updates of the published value, as documented for the device.
         window_s: Averaging window of a published power; 0 for energy.
+        latency_s: How late the published value is, as measured on devices of the kind.
+        latency_error_s: 95 % half-width of that.
         quantum_j: Smallest increment of the published value in joules; 0 where it is negligible or unknown.
         relative_error: Calibration error as a 95 % half-width relative to the energy (0.05 is 5 %).
         wrap_j: Energy after which a counter starts again from 0; None where it never does.
@@ -58,6 +60,8 @@ class Channel:
     source: str
     period_s: float
     window_s: float = 0.0
+    latency_s: float = 0.0
+    latency_error_s: float = 0.0
     quantum_j: float = 0.0
     relative_error: float = 0.05
     wrap_j: float | None = None

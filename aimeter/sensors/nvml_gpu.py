@@ -40,6 +40,11 @@ standard deviation 0.052, nine degrees of freedom."""
 _COUNTER_PERIOD_S = 0.1
 """No vendor figure. 20 to 100 ms in PETSc's manual of its NVML log, about 100 ms in Zeus' documentation."""
 
+_COUNTER_LATENCY, _POWER_LATENCY = (0.004, 0.003), (0.01, 0.008)
+"""How late a value is, and the 95 % half-width of that, in seconds. `benchmarks.hardware` on an H100: counter 4 +- 1.2,
+instant power 10 +- 5.3, mean over 1 s 16 +- 16 ms. In the step responses of "Part-time Power Measurements" the instant
+power of an RTX 3090 is 10 to 17 ms late, an A100's less than 34 ms; nothing is known of the others."""
+
 _AVERAGE_PERIOD_S = 0.1
 _AVERAGE_WINDOW_S = 1.0
 
@@ -102,6 +107,7 @@ class _Way:
     period_s: float
     window_s: float
     ask: Callable[[Any], float]
+    latency: tuple[float, float] = _POWER_LATENCY
     quantum_j: float = 0.0
     of_module: bool = False
 
@@ -129,7 +135,16 @@ def _ways(nv: Any, capability: tuple[int, int] | None) -> list[_Way]:  # noqa: A
     usage = (_AVERAGE_PERIOD_S, _AVERAGE_WINDOW_S) if family.usage_is_average else instant
     usage_name = "power averaged over 1 s" if family.usage_is_average else "power"
     return [
-        _Way("energy counter", "counter", "energy", _COUNTER_PERIOD_S, 0.0, energy_j, quantum_j=1e-3),
+        _Way(
+            "energy counter",
+            "counter",
+            "energy",
+            _COUNTER_PERIOD_S,
+            0.0,
+            energy_j,
+            _COUNTER_LATENCY,
+            quantum_j=1e-3,
+        ),
         _Way("instant power", "power", "power", *instant, instant_w(_SCOPE_GPU)),
         _Way(usage_name, "power", "power", *usage, usage_w),
         _Way("power of the module", "power", "power", *instant, instant_w(_SCOPE_MODULE), of_module=True),
@@ -350,6 +365,8 @@ class NvmlGpu:
             source="nvml",
             period_s=way.period_s,
             window_s=way.window_s,
+            latency_s=way.latency[0],
+            latency_error_s=way.latency[1],
             quantum_j=way.quantum_j,
             relative_error=_RELATIVE_ERROR,
             max_power_w=self._gpu.max_power_w,

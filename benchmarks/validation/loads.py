@@ -17,6 +17,9 @@ IDLE_W, LIMIT_W = 70.0, 700.0
 _AFTER_W, _AFTER_TAU_S = 110.0, 0.4
 """After work a device falls to idle slowly: clocks and fans take their time."""
 
+LAUNCH_S = 0.001
+"""What a call causes begins so much later at most: tensors are made and kernels launched first."""
+
 _NOISE, _NOISE_S = 0.03, 0.02
 """The plateau's noise, and how often it changes."""
 
@@ -273,6 +276,20 @@ def light_around(choose: random.Random, calls: int) -> Load:
         script.spans[outer] = script.spans[outer]._replace(end_s=script.now_s)
         script.rest(choose.uniform(0.3, 2.0))
     return script.done()
+
+
+def launched(load: Load, choose: random.Random) -> Load:
+    """Let what a call causes begin up to `LAUNCH_S` after the call itself."""
+    begins = {span.start_s for span in load.spans}
+    pieces = load.waveform.pieces
+    ends = [piece.start_s for piece in pieces[1:]] + [math.inf]
+    late = [
+        piece._replace(start_s=min(piece.start_s + choose.uniform(0, LAUNCH_S), (piece.start_s + end_s) / 2))
+        if piece.start_s in begins
+        else piece
+        for piece, end_s in zip(pieces, ends, strict=True)
+    ]
+    return load._replace(waveform=Waveform(late))
 
 
 LOADS: dict[str, Callable[[random.Random, int], Load]] = {

@@ -11,7 +11,7 @@ import numpy as np
 
 import aimeter
 
-from .loads import LOADS, Span
+from .loads import LOADS, Span, launched
 from .machines import PROFILES, START_S, machine
 from .waveform import Array, Waveform
 
@@ -114,7 +114,7 @@ class _Actor:
 def run(profile: str, load: str, calls: int, seed: int = 0) -> Run:
     """Play a load on a machine; the same arguments give the same result."""
     choose = random.Random(zlib.crc32(f"{profile}|{load}|{seed}".encode()))
-    played = LOADS[load](choose, calls)
+    played = launched(LOADS[load](choose, calls), choose)
     with machine(PROFILES[profile], played, choose) as this:
         actors: list[_Actor] = []
         for span in played.spans:

@@ -60,6 +60,8 @@ typedef struct {
     double usage_is_average;           /* which of the two nvmlDeviceGetPowerUsage gives */
     double module_w;                   /* what the module draws beside the GPU (Grace Hopper); NAN: no such scope */
     double latency_s, burst_s, burst_every, taken_at;
+    double latency_spread; /* how much longer a reading takes on the average, in parts of latency_s */
+    double power_latency_s; /* of what the driver keeps a copy of: every power; 0: as of everything */
     double jitter_s; /* how late any meter may be renewed */
     double mig_mode;
     PowerSensor instant, average, samples;
@@ -239,6 +241,7 @@ static const struct { const char *key; size_t offset; } numbers[] = {
     NUMBER("gain", gain), NUMBER("offset_w", offset_w), NUMBER("quantum_w", quantum_w),
     NUMBER("usage_is_average", usage_is_average), NUMBER("module_w", module_w),
     NUMBER("latency_s", latency_s), NUMBER("taken_at", taken_at), NUMBER("burst_s", burst_s), NUMBER("burst_every", burst_every),
+    NUMBER("latency_spread", latency_spread), NUMBER("power_latency_s", power_latency_s),
     NUMBER("jitter_s", jitter_s),
     NUMBER("mig_mode", mig_mode),
     NUMBER("instant_period_s", instant.period_s), NUMBER("instant_window_s", instant.window_s),

@@ -65,7 +65,12 @@ static int begin(Function f, Handle h, Device **device, int metered)
         return INVALID_ARGUMENT;
     d->calls[f]++;
     d->reads++;
-    latency_s = d->burst_every > 0 && d->reads % (long)d->burst_every == 0 ? d->burst_s : d->latency_s;
+    if (d->power_latency_s > 0 && f != F_nvmlDeviceGetTotalEnergyConsumption)
+        latency_s = d->power_latency_s;
+    else if (d->burst_every > 0 && d->reads % (long)d->burst_every == 0)
+        latency_s = d->burst_s;
+    else
+        latency_s = d->latency_s * (1 - d->latency_spread * log(1 - chance(d->reads)));
     pass(latency_s * d->taken_at);
     pause_after_s = latency_s * (1 - d->taken_at);
     fault = metered ? NULL : due(&d->faults[f]);

@@ -90,6 +90,9 @@ _EVERY_GPU = {
     "instant_phase_s": 0.031,
     "average_phase_s": 0.057,
     # Of an H100, by `benchmarks.hardware`.
+    "counter_latency_s": 0.004,
+    "instant_latency_s": 0.01,
+    "average_latency_s": 0.01,
     "samples_period_s": 0.02,
     "samples_window_s": 0.02,
     "samples_phase_s": 0.011,
