@@ -16,13 +16,13 @@ import os
 import platform
 import re
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .clocks import time
 from .sensors.sysfs import read_text
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import itertools
 import os
 import sys
 import threading
-import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +18,7 @@ from ._version import __version__
 from .arguments import Counts, checked
 from .call import Call, UnmeteredCall, UnnamedCall, limited
 from .carbon.accounting import accounting
+from .clocks import time
 from .record import Record
 from .sampler import Sampler, retire_all
 from .sinks import open_log

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .carbon.accounting import Accounting, Accounts, Calls
+from .clocks import time
 from .machine import machine
 from .record import COLUMNS, COUNTS, SCHEMA, MeasuredBy, Record
 from .sensors.base import KINDS, Channel

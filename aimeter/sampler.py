@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
+from .clocks import time
 from .worker import SILENCE_S, Question, Source, Worker
 
 if TYPE_CHECKING:

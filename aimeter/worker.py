@@ -12,10 +12,11 @@ import logging
 import math
 import sys
 import threading
-import time
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
+
+from .clocks import time
 
 if TYPE_CHECKING:
     from .glimpses import Glimpses

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.validation import page
 from benchmarks.validation.__main__ import pooled
-from benchmarks.validation.accept import CONDITIONS, UNTAUGHT, chance_of, errors, unbalanced, uncovered
+from benchmarks.validation.accept import CONDITIONS, chance_of, errors, unbalanced, uncovered
 from benchmarks.validation.loads import LOADS, Span
 from benchmarks.validation.machines import PROFILES, START_S, machine
 from benchmarks.validation.score import BIN_NAMES, cells, shares
@@ -101,11 +101,10 @@ def test_the_page_holds_the_numbers_beside_it():
 
 
 def test_the_truth_lies_inside():
-    """Honesty: the truth lies inside error_j in at least 95 % of the calls, wherever a sensor can be known."""
+    """Honesty: the truth lies inside error_j in at least 95 % of the calls, on every machine under every load."""
     cells, _ = page.read()
     assert {(one.profile, one.load) for one in cells} == {(p, load) for p in PROFILES for load in LOADS}
     assert uncovered(cells) == []
-    assert set(UNTAUGHT) <= {(p, load) for p in PROFILES for load in LOADS}
 
 
 @pytest.mark.parametrize("kind", CONDITIONS)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from aimeter.carbon.cache import Cache, Known
 from aimeter.carbon.intensity import DETECTED, FALLBACK, HELD, Intensity
 from aimeter.carbon.providers.base import DAY_S, HOUR_S, Provider, ProviderFault, checked, utc
 from aimeter.carbon.series import Mean, Point, Series, mean, seconds_in, within
+from aimeter.clocks import time
 
 logger = logging.getLogger("aimeter")
 

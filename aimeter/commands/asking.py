@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 
 from aimeter import settings as settings_module
@@ -12,6 +11,7 @@ from aimeter.carbon.location import resolve
 from aimeter.carbon.providers import Provider, ProviderFault, provider
 from aimeter.carbon.providers.base import DAY_S, HOUR_S, NoValuesError, checked
 from aimeter.carbon.series import Point, Series, mean, tidy
+from aimeter.clocks import time
 from aimeter.errors import ConfigurationError
 
 WHOLE = 1 - 1e-6

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from rich.text import Text
 
 from aimeter import settings as settings_module
 from aimeter.calibration import MAX_AGE_S, Calibration, path_of, store, this_machine
+from aimeter.clocks import time
 from aimeter.commands.load import Load, load_named, not_learned, run_calls
 from aimeter.commands.rest import Rest, Steps, not_at_rest, rest_of, steps_of
 from aimeter.errors import ConfigurationError

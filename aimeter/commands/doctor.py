@@ -7,7 +7,6 @@ what metering would see and cost.
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +19,7 @@ from aimeter.calibration import Calibrations, path_of
 from aimeter.carbon.accounting import Accounting
 from aimeter.carbon.intensity import ASSUMED, FALLBACK, GIVEN
 from aimeter.carbon.location import resolve
+from aimeter.clocks import time
 from aimeter.commands.diagnosis import (
     METERED,
     NOT_METERED,

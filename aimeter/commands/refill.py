@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from aimeter.carbon.intensity import DETECTED, co2e_g
 from aimeter.carbon.providers.base import utc
 from aimeter.carbon.recompute import again, is_provisional, times
+from aimeter.clocks import time
 from aimeter.commands.asking import Answers, chosen
 from aimeter.commands.report import find
 from aimeter.errors import ConfigurationError

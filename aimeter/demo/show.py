@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from aimeter.carbon.intensity import ASSUMED
+from aimeter.clocks import time
 
 from .models import (
     ENCODER,

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from aimeter.clocks import time
 from aimeter.sensors.base import Channel, Clock, Finding, Outcome, Reading, Sensor
 from aimeter.sensors.cgroup import CpuLimit, cpu_limit
 from aimeter.sensors.sysfs import read_text

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import time
 import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aimeter.clocks import time
 from aimeter.sensors.base import Finding
 from aimeter.sensors.nvml_gpu import NvmlGpu
 from aimeter.sensors.visible import Gpu, MigInstance, enumerated_by_torch, visible

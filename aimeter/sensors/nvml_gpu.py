@@ -19,10 +19,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aimeter.clocks import time
 from aimeter.sensors.base import MOST_POWER_W, Channel, Outcome, Reading
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import platform
 import re
 import struct
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aimeter.clocks import time
 from aimeter.sensors import rapl
 from aimeter.sensors.base import Channel, Clock, Finding, Kind, Outcome, Reading, Sensor, Status
 from aimeter.sensors.estimate import microarchitecture

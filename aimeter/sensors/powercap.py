@@ -19,11 +19,11 @@ import contextlib
 import math
 import os
 import re
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aimeter.clocks import time
 from aimeter.sensors import rapl
 from aimeter.sensors.base import Channel, Clock, Finding, Outcome, Reading, Sensor, Status
 from aimeter.sensors.estimate import microarchitecture

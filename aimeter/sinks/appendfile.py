@@ -26,12 +26,12 @@ import logging
 import os
 import stat
 import tempfile
-import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from aimeter.clocks import time
 from aimeter.errors import LogSchemaError
 
 if TYPE_CHECKING:

@@ -32,15 +32,6 @@ COMPARISON_LOAD = "serving"
 MOST_TIGHTNESS = 3.0
 MOST_UNBALANCED = 1e-3
 
-UNTAUGHT: Mapping[tuple[str, str], str] = {
-    ("H100, counter 15 ms late", "light around"): "no call ends with a fall that would show the latency",
-    (
-        "RTX 3090, no counter, 50 ms",
-        "regular",
-    ): "trains that keep step with two periods look like a steady power",
-}
-"""Machines whose sensor is not as documented, and loads from which that cannot be learned; and why."""
-
 
 def chance_of(inside: int, calls: int) -> float:
     """Return how likely at most `inside` of `calls` are inside, if each is with `WANTED_INSIDE`."""
@@ -66,8 +57,8 @@ def faults(cells: Iterable[Cell], balance: Mapping[tuple[str, str], float]) -> l
 
 
 def uncovered(cells: Iterable[Cell]) -> list[Cell]:
-    """Return the loads and lengths that break the bound of coverage, but for what could not be learned."""
-    return [one for one in cells if is_rare(one) and (one.profile, one.load) not in UNTAUGHT]
+    """Return the loads and lengths that break the bound of coverage."""
+    return [one for one in cells if is_rare(one)]
 
 
 def unbalanced(balance: Mapping[tuple[str, str], float]) -> list[str]:
@@ -91,9 +82,7 @@ def outside(profile: str, cells: Iterable[Cell]) -> list[str]:
     ]
     if not named:
         return []
-    reasons = {UNTAUGHT[profile, one.load] for one in own if (profile, one.load) in UNTAUGHT}
-    why = "".join(f"; {reason}" for reason in sorted(reasons))
-    return [f"{profile}: too few truths inside `error_j` in {', '.join(named)}{why}"]
+    return [f"{profile}: too few truths inside `error_j` in {', '.join(named)}"]
 
 
 def unresolved(profile: str, cells: Iterable[Cell]) -> list[str]:

@@ -22,6 +22,7 @@ from aimeter.carbon.providers.base import (
 )
 from aimeter.carbon.providers.http import Request, get_json
 from aimeter.carbon.series import Kind, Point, Series
+from aimeter.clocks import time
 from aimeter.secret import Secret
 
 _GRANULARITY_S = {"5_minutes": 300.0, "15_minutes": 900.0, "hourly": HOUR_S, "daily": DAY_S}
@@ -65,8 +66,6 @@ class ElectricityMaps:
 
     def series(self, zone: str, start_s: float, end_s: float) -> Series:
         """Return the trailing day, or for an interval before that the past (by contract, at most ten days)."""
-        import time  # noqa: PLC0415 - what is recent depends on now, which tests do not move
-
         if time.time() - start_s < DAY_S:
             return self._ask("history", zone, ())
         span = (("start", utc(start_s - HOUR_S)), ("end", utc(end_s + HOUR_S)))

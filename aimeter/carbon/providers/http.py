@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +22,7 @@ import requests
 
 from aimeter._version import __version__
 from aimeter.carbon.providers.base import ProviderFault
+from aimeter.clocks import time
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response

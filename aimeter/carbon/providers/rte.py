@@ -8,7 +8,6 @@ de CO2").
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +23,7 @@ from aimeter.carbon.providers.base import (
 )
 from aimeter.carbon.providers.http import Request, get_json
 from aimeter.carbon.series import Kind, Point, Series
+from aimeter.clocks import time
 
 _KIND = Kind("direct-co2", "production")
 _QUARTER_S = 900.0

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from aimeter.carbon.location import Zone
 from aimeter.carbon.providers.base import HOUR_S, ProviderFault, answer, epoch, no_zone, utc
 from aimeter.carbon.providers.http import Request, get_json
 from aimeter.carbon.series import Kind, Point, Series
+from aimeter.clocks import time
 from aimeter.secret import Secret
 
 _UNIT = "lbs_co2_per_mwh"
