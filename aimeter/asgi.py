@@ -42,8 +42,9 @@ class Middleware:
 
     Args:
         app: The application.
-        header: Name of a response header for the request's joules, such as ``x-energy-joules``. Only a response
-            that is sent in one piece has it: the header of a streamed body leaves before the energy is spent. The
+        header: Name of a response header for the request's joules, such as ``x-energy-joules``; a second one, whose
+            name ends in ``-error``, has their 95 % half-width. Both are left out where that is as large as the joules.
+            Only a response in one piece has them: the header of a streamed body leaves before the energy is spent. The
             response waits for the meters then, up to a tenth of a second or two. The start of a response whose
             body does not follow within 0.2 s leaves without it.
         meter: Meter of the requests; by default the default meter.
@@ -163,12 +164,15 @@ class _Response:
         self._call.finish("error" if failed else "ok", f"HTTP{self._status}" if failed else None)
 
     async def _with_joules(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Return the headers with the joules', unless they are unknown; the event loop goes on meanwhile."""
-        joules = await asyncio.to_thread(lambda: self._call.energy_j)
-        if joules is None or self._header is None:
+        """Return the headers with the joules and their error, unless that says nothing; the event loop goes on meanwhile."""
+        record = await asyncio.to_thread(lambda: self._call.record)
+        if self._header is None or record is None or record.energy_j is None or record.error_j is None:
             return list(headers)
-        others = [(name, value) for name, value in headers if bytes(name).lower() != self._header]
-        return [*others, (self._header, f"{joules:.6g}".encode("ascii"))]
+        if record.error_j >= record.energy_j:
+            return list(headers)
+        own = {self._header: record.energy_j, self._header + b"-error": record.error_j}
+        others = [(name, value) for name, value in headers if bytes(name).lower() not in own]
+        return [*others, *((name, f"{joules:.6g}".encode("ascii")) for name, joules in own.items())]
 
 
 def _template(scope: Scope) -> str | None:

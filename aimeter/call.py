@@ -520,7 +520,15 @@ class Call:
         raise TypeError(message)
 
     def __repr__(self) -> str:
-        return f"<aimeter call {self.name!r}, {self.status}>"
+        record = self.record if self.ended else None
+        if record is None:
+            state = "not begun" if self._start is None else self.status
+            return f"<aimeter call {self.name!r}, {state}>"
+        return f"<aimeter call {record!r}>"
+
+    def _repr_html_(self) -> str | None:
+        record = self.record
+        return None if record is None else record._repr_html_()
 
 
 class UnnamedCall(Call):

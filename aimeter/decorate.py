@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -19,7 +20,8 @@ def decorate(function: Callable[P, R], new_call: NewCall) -> Callable[P, R]:
     """Return `function` metered: every invocation is a call of its own, made by `new_call`.
 
     A coroutine's call lasts from its first step to its end, not its creation. A generator's lasts from the
-    first ``next`` to its end or close; the time in which its consumer holds it suspended is told apart.
+    first ``next`` to its end or close; the time in which its consumer holds it suspended is told apart. Of what
+    `contextlib.contextmanager` has made, the call lasts as long as the ``with`` statement.
 
     Raises:
         TypeError: If it is a class, or not callable at all.
@@ -30,7 +32,11 @@ def decorate(function: Callable[P, R], new_call: NewCall) -> Callable[P, R]:
         message = f"track() meters functions, methods and blocks, not {function!r}: decorate its __call__ or a method"
         raise TypeError(message)
     wrap: Callable[[Callable[..., Any], NewCall], Callable[..., Any]]
-    if _is(inspect.isasyncgenfunction, function):
+    if _makes(contextlib.contextmanager, function):
+        wrap = _context_manager
+    elif _makes(contextlib.asynccontextmanager, function):
+        wrap = _async_context_manager
+    elif _is(inspect.isasyncgenfunction, function):
         wrap = _async_generator
     elif _is(_is_generator_based_coroutine, function):
         wrap = _coroutine
@@ -61,6 +67,33 @@ def _is_generator_based_coroutine(function: Any) -> bool:  # noqa: ANN401 - aske
 
 def _is(kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
     return kind(function) or kind(getattr(function, "__call__", None))  # noqa: B004 - an instance with such a method
+
+
+def _makes(maker: Callable[[Any], Any], function: Any) -> bool:  # noqa: ANN401 - asked of anything
+    """Return whether a decorator of contextlib has made the function: all that one makes share their code."""
+    return getattr(function, "__code__", None) is maker(lambda: None).__code__
+
+
+def _context_manager(
+    function: Callable[..., Any], new_call: NewCall
+) -> Callable[..., contextlib.AbstractContextManager[Any]]:
+    @contextlib.contextmanager
+    def metered(*args: object, **kwargs: object) -> Generator[Any, None, None]:
+        with new_call(), function(*args, **kwargs) as value:
+            yield value
+
+    return metered
+
+
+def _async_context_manager(
+    function: Callable[..., Any], new_call: NewCall
+) -> Callable[..., contextlib.AbstractAsyncContextManager[Any]]:
+    @contextlib.asynccontextmanager
+    async def metered(*args: object, **kwargs: object) -> AsyncGenerator[Any, None]:
+        async with new_call(), function(*args, **kwargs) as value:
+            yield value
+
+    return metered
 
 
 def _function(function: Callable[..., Any], new_call: NewCall) -> Callable[..., Any]:

@@ -36,6 +36,8 @@ def default_meter() -> Meter:
 def configure(**settings: object) -> Meter:
     """Make the default meter anew with these settings; calls of the one before keep its settings and its log.
 
+    `aimeter.records` and `aimeter.summary` go on with what they had.
+
     Args:
         **settings: Any field of `aimeter.settings.Settings`, such as ``log="calls.csv"`` and ``region="FR"``.
 
@@ -48,6 +50,8 @@ def configure(**settings: object) -> Meter:
             return _meter
         fresh = Meter(**settings)  # type: ignore[arg-type]
         fresh.source = default_meter
+        if _meter is not None:
+            fresh.take_over(_meter)
         before, _meter = _meter, fresh
     if before is not None:
         before.hand_over()

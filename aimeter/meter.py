@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from . import settings as settings_module
 from ._version import __version__
@@ -70,9 +70,14 @@ class Meter:
         clock: Clock | SteppedClock = time.perf_counter,
         **settings: object,
     ) -> None:
+        self.token = uuid.uuid4().hex
+        sensors, sinks = None if sensors is None else list(sensors), list(sinks)
+        self._arguments: dict[str, Any] = {"sensors": sensors, "sinks": sinks, **settings}
+        if clock is not time.perf_counter:
+            self._arguments["clock"] = clock
         self.settings = settings_module.load(settings)
         self.carbon = accounting(self.settings)
-        self.source: Callable[[], Meter] = lambda: self
+        self.source: Callable[[], Meter] = self._itself
         self._memory = MemorySink(self.settings.memory_rows)
         self._sinks: list[Sink] = [self._memory, *sinks]
         if self.settings.log is not None:
@@ -317,6 +322,30 @@ class Meter:
     ) -> None:
         self.close()
 
+    # Copies
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the meter itself: what is metered goes to one place."""
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Meter], tuple[object, ...]]:
+        """Be made anew in another process, by the same arguments; there is one for each meter pickled, however often."""
+        if self.source != self._itself:
+            return self.source, ()  # whatever is the default meter there
+        return _unpickle, (self.token, self._arguments)
+
+    def _itself(self) -> Meter:
+        return self
+
+    def take_over(self, before: Meter) -> None:
+        """Go on with the records and the summary of another meter, and with those of its calls that are still open."""
+        self._memory, self._tally = before._memory, before._tally
+        self._memory.keep(self.settings.memory_rows)
+        self._sinks[0] = self._memory
+
     # Asked by calls and by the sampler
 
     def figures_of(self, call: Call) -> Record | None:
@@ -411,6 +440,17 @@ class Meter:
         self._tell_sinks(lambda sink: sink.reopen())
 
 
+def _unpickle(token: str, arguments: dict[str, Any]) -> Meter:
+    """Return this process's meter in place of one that was pickled: itself, if it is of this process."""
+    with _lock:
+        known = next((one for one in (*_unpickled, *_meters) if one.token == token), None)
+        if known is None:
+            known = Meter(**arguments)
+            known.token = token
+            _unpickled.append(known)
+        return known
+
+
 def _new_tally() -> Tally:
     from .report.summary import Tally  # noqa: PLC0415 - keeps the import light
 
@@ -429,6 +469,7 @@ def _deliver(figures: Figures) -> None:
 _caller = sys._getframe  # noqa: SLF001 - inspect.stack() reads source files
 _samplers: dict[tuple[Path, Path | str, int], Sampler] = {}
 _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
+_unpickled: list[Meter] = []
 _ledger_ids: weakref.WeakKeyDictionary[Sampler, tuple[int, str]] = weakref.WeakKeyDictionary()
 _lock = threading.RLock()  # reentrant: a signal handler may make a meter while one is made
 

@@ -120,6 +120,16 @@ class Record(NamedTuple):
     devices_j: tuple[float, ...]
     machine: str
 
+    def __repr__(self) -> str:
+        from .report.figures import line  # noqa: PLC0415 - rendering is loaded by who looks
+
+        return f"<{line(self)}>"
+
+    def _repr_html_(self) -> str:
+        from .report.figures import html  # noqa: PLC0415 - rendering is loaded by who looks
+
+        return html(self)
+
 
 COLUMNS: tuple[str, ...] = Record._fields
 FIRST_COLUMNS: tuple[str, ...] = COLUMNS[: COLUMNS.index("aimeter_version") + 1]

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .decorate import name_of
@@ -95,6 +96,12 @@ class Measurement:
     drift: Drift | None
     coverage: float
     methods: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(str(self))}</p>"
 
     def __str__(self) -> str:
         times = "repetition" if self.repetitions == 1 else "repetitions"

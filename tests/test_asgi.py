@@ -88,6 +88,9 @@ def test_joules_in_a_header(meter, clock):
     name, value = start["headers"][1]
     assert name == b"x-energy-joules"
     assert float(value) == pytest.approx(row.energy_j)
+    name, value = start["headers"][2]
+    assert name == b"x-energy-joules-error"
+    assert float(value) == pytest.approx(row.error_j)
     assert body["body"] == b"hello"
     app = Middleware(answering(clock, pieces=(b"a", b"b")), header="X-Energy-Joules", meter=meter)
     assert serve(app)[0]["headers"] == [(b"a", b"b")]
@@ -108,6 +111,15 @@ def test_without_a_meter_there_is_no_header(clock):
         assert serve(Middleware(answering(clock), header="x-energy", meter=meter))[0]["headers"] == [
             (b"a", b"b")
         ]
+
+
+def test_joules_that_say_nothing_are_no_header(clock):
+    """Where the error is as large as the joules, there is neither."""
+    sensor = FakeSensor(clock, WATT, relative_error=1.2)
+    with aimeter.Meter(sensors=[sensor], clock=clock, region="FR") as meter:
+        start, _ = serve(Middleware(answering(clock), header="x-energy", meter=meter))
+        assert meter.records()[0].error_j > meter.records()[0].energy_j
+        assert start["headers"] == [(b"a", b"b")]
 
 
 def test_errors(meter, clock):
@@ -298,13 +310,13 @@ def test_files_end_a_response(meter, clock, kind):
 
     start, _ = serve(Middleware(app, header="x-energy", meter=meter))
     assert meter.records()[0].energy_j == pytest.approx(WATT)
-    assert [name for name, _ in start["headers"]] == [b"x-energy"]
+    assert [name for name, _ in start["headers"]] == [b"x-energy", b"x-energy-error"]
 
 
 def test_a_header_that_is_there_is_replaced(meter, clock):
     """There is one header of that name, with this request's joules."""
     (start, _) = serve(Middleware(answering(clock), header="A", meter=meter))
-    ((name, value),) = start["headers"]
+    (name, value), _ = start["headers"]
     assert (name, float(value)) == (b"a", pytest.approx(WATT))
 
 

@@ -1,9 +1,4 @@
-"""Meter a whole command: its streams, its exit status and its signals pass through.
-
-The command inherits every stream and stays in this process's group, so a terminal treats the two as one job.
-While it runs, signals are not handled but waited for (sigwaitinfo(2)), which tells where each came from: what
-the terminal sends (Ctrl-C) the command has received itself, what another process sends is passed on.
-"""
+"""Meter a whole command: its streams, its exit status and its signals pass through."""
 
 from __future__ import annotations
 
@@ -12,12 +7,12 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from aimeter import autoload
-from aimeter.errors import ConfigurationError
+from aimeter.commands import child
 from aimeter.meter import Meter
 from aimeter.report.units import quantity
 from aimeter.settings import load
@@ -31,12 +26,6 @@ NOT_FOUND = 127
 
 SIGNALLED = 128
 """What a shell adds to the number of the signal that ended a command."""
-
-_FROM_KERNEL = 0x80
-"""``SI_KERNEL`` of ``include/uapi/asm-generic/siginfo.h``: a terminal's signals have it, kill(2)'s do not."""
-
-_FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
-_IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
 
 
 class CannotRunError(Exception):
@@ -69,22 +58,17 @@ def run(
         CannotRunError: There is no such program, or it cannot be executed.
         ConfigurationError: A setting is unusable or the log cannot be written; the command was not started.
     """
-    if not hasattr(signal, "sigwaitinfo"):
-        message = "`aimeter run` needs Linux: this system cannot tell where a signal came from."
-        raise ConfigurationError(message)
     program = _find(command[0])
     label = Path(command[0]).name
     given = load(settings)
     told = {key: getattr(given, key) for key in settings}  # checked, and a relative path made absolute
     environment = autoload.environment(os.environ, told) if instrument else os.environ
     ours = {**settings, "log": None} if instrument else settings
-    with _signals_held() as mask, Meter(**ours) as meter:  # type: ignore[arg-type]
-        # What came while the meters were looked for is meant for aimeter: there is no command yet.
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _watched())
+    with child.signals_held() as mask, Meter(**ours) as meter:  # type: ignore[arg-type]
+        child.let_go_of_waiting_signals(mask)
         with meter.track(name or label) as call:
             try:
-                status = _wait_for(_spawn(program, command, mask, environment))
+                status = child.run_to_end(program, command, mask, environment)
             except OSError as error:
                 raise CannotRunError(command[0], error.strerror or str(error), NOT_EXECUTABLE) from error
             call.note(command=label, exit_status=status if status >= 0 else SIGNALLED - status)
@@ -99,18 +83,9 @@ def run(
 def end_like(status: int) -> NoReturn:
     """End this process as the command ended, by the same signal if need be, so that the shell sees it."""
     if status < 0:
-        number = -status
-        with contextlib.suppress(ImportError, OSError, ValueError):
-            import resource  # noqa: PLC0415 - exists on Unix only
-
-            # The command has left its core dump; another one, of aimeter, would overwrite it.
-            resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)  # SIGKILL has no other
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
-        os.kill(os.getpid(), number)
+        child.end_by(-status)
         # Still here: the first process of a container cannot kill itself.
-        status = SIGNALLED + number
+        status = SIGNALLED - status
     sys.exit(status)
 
 
@@ -143,45 +118,6 @@ def _find(program: str) -> str:
         reason = "is a directory" if Path(program).is_dir() else "permission denied"
         raise CannotRunError(program, reason, NOT_EXECUTABLE)
     raise CannotRunError(program, "command not found", NOT_FOUND)
-
-
-def _numbers(names: Sequence[str]) -> set[signal.Signals]:
-    return {getattr(signal, name) for name in names}
-
-
-def _watched() -> set[signal.Signals]:
-    return _numbers((*_FORWARDED, "SIGCHLD"))
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[set[int]]:
-    """Keep the watched signals waiting, in threads begun inside too; give the mask that was there before."""
-    # A parent may have had it ignored, and then there would be no status to read.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _watched())
-    try:
-        yield set(before)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _spawn(program: str, command: list[str], mask: set[int], environment: Mapping[str, str]) -> int:
-    """Start the command as if no aimeter were between it and its parent; return its process id."""
-    return os.posix_spawn(
-        program, command, environment, setsigmask=mask, setsigdef=_numbers(_IGNORED_BY_PYTHON)
-    )
-
-
-def _wait_for(pid: int) -> int:
-    """Pass signals on until the process has ended; return its exit status, or minus the signal."""
-    while True:
-        news = signal.sigwaitinfo(_watched())
-        if news.si_signo == signal.SIGCHLD:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                return os.waitstatus_to_exitcode(status)
-        elif news.si_code != _FROM_KERNEL:
-            os.kill(pid, news.si_signo)
 
 
 def _signal_name(number: int) -> str:

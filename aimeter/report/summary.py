@@ -101,6 +101,8 @@ class Summary:
 
         return text(grid(self))
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         from aimeter.report.table import grid, html  # noqa: PLC0415  rendering is loaded by who looks
 

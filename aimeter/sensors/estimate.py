@@ -16,6 +16,7 @@ Error: among 184 servers of 2018 and later a straight line between true idle and
 from __future__ import annotations
 
 import os
+import platform
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -231,7 +232,7 @@ def probe(
 
     """
     online = online or _online()
-    name = microarchitecture(read_text(proc / "cpuinfo") or "")
+    name = microarchitecture(read_text(proc / "cpuinfo") or platform.processor())
     share = SHARES[name] if name else UNKNOWN
     limit = cpu_limit(online, root=cgroup, membership=proc / "self" / "cgroup")
     cpus = limit.cpus if limit else float(online)

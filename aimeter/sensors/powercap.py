@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aimeter import files
 from aimeter.clocks import time
 from aimeter.sensors import rapl
 from aimeter.sensors.base import Channel, Clock, Finding, Outcome, Reading, Sensor, Status
@@ -79,7 +80,7 @@ class Counter:
                 return self._read(self._fd)
             # The driver may have been reloaded (ENODEV on the file held): the path has the last word.
             self.close()
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(self.path, files.READ)
         return self._read(self._fd)
 
     def close(self) -> None:
@@ -90,7 +91,7 @@ class Counter:
 
     @staticmethod
     def _read(fd: int) -> int:
-        return int(os.pread(fd, _FIELD, 0))
+        return int(files.read_at(fd, _FIELD, 0))
 
 
 class Powercap:

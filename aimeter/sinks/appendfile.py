@@ -6,7 +6,7 @@ How it is kept whole:
   lines of two writers never mix. It takes all the lines there are, up to 64 KiB: each system call gives up
   the interpreter's lock, which a busy caller then keeps for up to 5 ms (`sys.getswitchinterval`), so a call
   for each line would mean a few hundred lines a second.
-- While writing, the process holds an advisory lock on the log itself (flock(2)), which the kernel releases
+- While writing, the process holds an advisory lock on the log itself (`aimeter.files`), which the kernel releases
   with the process: there is no lock file, and nothing can go stale. Under the lock the file is checked to be
   the one that the path still names, gets its header if it is empty, and loses a torn last line.
 - Where the lock cannot be had (a file system without locks, a holder that is stopped), lines are appended all
@@ -21,7 +21,6 @@ at most the very last line, which the next writer of the file removes.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import stat
@@ -31,6 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from aimeter import files
 from aimeter.clocks import time
 from aimeter.errors import LogSchemaError
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("aimeter")
 
-_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 _BLOCK_BYTES = 64 * 1024
 _LOCK_PATIENCE_S = 1.0
 _LOCK_PAUSE_S = 0.002
@@ -107,7 +106,7 @@ class AppendFile:
                 lead = b""
         finally:
             if locked:
-                fcntl.flock(fd, fcntl.LOCK_UN)
+                files.unlock(fd)
 
     def close(self) -> None:
         """Let go of the file; the next `append` opens it again."""
@@ -139,7 +138,7 @@ class AppendFile:
             # A program that becomes a daemon closes all descriptors; the number may be another file's.
             self._fd = None
             self._known_size = -1
-        fd = os.open(self.path, _FLAGS, 0o666)
+        fd = os.open(self.path, files.APPEND, 0o666)
         opened = os.fstat(fd)
         if not stat.S_ISREG(opened.st_mode):
             os.close(fd)
@@ -150,20 +149,17 @@ class AppendFile:
 
     def _lock(self, fd: int) -> bool:
         waited_s = 0.0
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        try:
+            while not files.lock(fd):
                 if waited_s >= self._patience_s:
                     self._patience_s = 0.0  # the holder is stopped: do not wait for it again and again
                     return False
                 self._sleep(_LOCK_PAUSE_S)
                 waited_s += _LOCK_PAUSE_S
-            except OSError:  # this file system has no locks: ENOLCK, EOPNOTSUPP, ENOSYS
-                return False
-            else:
-                self._patience_s = _LOCK_PATIENCE_S
-                return True
+        except OSError:  # this file system, or this platform, has no locks
+            return False
+        self._patience_s = _LOCK_PATIENCE_S
+        return True
 
     def _lead(self, fd: int, size: int, *, locked: bool) -> bytes:
         """Return what must come before the next line: nothing, the header or a line break."""
@@ -171,7 +167,7 @@ class AppendFile:
             return self._layout.header
         if not 0 <= self._known_size <= size:
             self._recognise(fd)
-        if os.pread(fd, 1, size - 1) == b"\n":
+        if files.read_at(fd, 1, size - 1) == b"\n":
             return b""
         last, before = _last_line(fd, size)
         if self._layout.is_whole(last, before):
@@ -184,7 +180,7 @@ class AppendFile:
         return self._layout.newline
 
     def _recognise(self, fd: int) -> None:
-        first, line_feed, _ = os.pread(fd, _BLOCK_BYTES, 0).partition(b"\n")
+        first, line_feed, _ = files.read_at(fd, _BLOCK_BYTES, 0).partition(b"\n")
         if not self._layout.is_ours(first + line_feed):
             start = first[:40].decode("utf-8", "backslashreplace").strip()
             message = f"{self.path} is no aimeter log of this schema: it begins with {start!r}"
@@ -235,7 +231,7 @@ def _last_line(fd: int, size: int) -> tuple[bytes, bytes]:
     while start and data.count(b"\n") < 2:  # noqa: PLR2004  two line feeds bound the line before the last
         length = min(start, _BLOCK_BYTES)
         start -= length
-        data = os.pread(fd, length, start) + data
+        data = files.read_at(fd, length, start) + data
     before, _, last = data.rpartition(b"\n")
     return last, before.rpartition(b"\n")[2].rstrip(b"\r")
 

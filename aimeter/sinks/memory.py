@@ -32,6 +32,11 @@ class MemorySink:
         with self._lock:
             self._records.extend(records)
 
+    def keep(self, most: int) -> None:
+        """Keep the newest `most` records from now on."""
+        with self._lock:
+            self._records = deque(self._records, maxlen=most)
+
     def reopen(self) -> None:
         """Start empty in a forked child: the records are of the parent's calls."""
         self._lock = threading.RLock()

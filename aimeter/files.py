@@ -1,0 +1,79 @@
+"""Files held open by their descriptors, by each platform's own means: flags, reading at a place, an exclusive lock."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_COMMON = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+READ = os.O_RDONLY | _COMMON
+"""Flags of `os.open` to read bytes as they are, in this process only."""
+
+APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | _COMMON
+"""The same to read, and to write at the end of a file that need not exist."""
+
+
+def read_at(fd: int, length: int, offset: int) -> bytes:
+    """Return up to `length` bytes from `offset`; only one thread may use the descriptor."""
+    if sys.platform != "win32" and hasattr(os, "pread"):
+        return os.pread(fd, length, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, length)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _FAR = 0x7FFFFFFE
+    """A byte that is locked on behalf of the file: a lock keeps others from reading what it covers, and the C runtime
+    locks within the first 2 GiB only."""
+
+    def lock(fd: int) -> bool:
+        """Take the exclusive lock on a file; False if somebody else has it.
+
+        Raises:
+            OSError: This file has no locks.
+        """
+        os.lseek(fd, _FAR, os.SEEK_SET)
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        return True
+
+    def unlock(fd: int) -> None:
+        """Give the lock back."""
+        os.lseek(fd, _FAR, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+
+else:
+    try:
+        import fcntl
+    except ImportError:  # WebAssembly has none
+
+        def lock(fd: int) -> bool:
+            """Raise OSError: this platform has no locks."""
+            message = f"no lock for descriptor {fd} on this platform"
+            raise OSError(message)
+
+        def unlock(fd: int) -> None:
+            """Do nothing."""
+
+    else:
+
+        def lock(fd: int) -> bool:
+            """Take the exclusive lock on a file (flock(2)); False if somebody else has it.
+
+            Raises:
+                OSError: This file has no locks: ENOLCK, EOPNOTSUPP, ENOSYS.
+            """
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        def unlock(fd: int) -> None:
+            """Give the lock back."""
+            fcntl.flock(fd, fcntl.LOCK_UN)
