@@ -225,6 +225,11 @@ class Glimpses:
                 self._ratios.append((before_w + after_w) / 2 / watts)
 
     @property
+    def compared(self) -> bool:
+        """Whether enough readings were compared to say whether counter and power agree."""
+        return len(self._ratios) >= _LEAST_TRIALS
+
+    @property
     def contradiction(self) -> str:
         """What counter and power say against each other, if they differ by more than their calibration allows."""
         if not self.disagreement:
@@ -234,7 +239,7 @@ class Glimpses:
     @property
     def disagreement(self) -> float:
         """By which part of the counter's energy the truth is more or less if the power is right; 0 if both may be."""
-        if len(self._ratios) < _LEAST_TRIALS:
+        if not self.compared:
             return 0.0
         ratio = self._ratio()
         return abs(1 / ratio - 1) if abs(ratio - 1) > math.sqrt(2) * self._channel.relative_error else 0.0

@@ -410,13 +410,14 @@ def metered(tmp_path, **settings):
 
 
 def gb_answer(g, then=None):
+    """An answer about the last, this and the next half hour: a call may have begun in the last."""
     now = time.time() // 1800 * 1800
-    values = [g, g if then is None else then]
+    values = [g, g, g if then is None else then]
     return Answer(
         {"data": [
             {"from": at(now + 1800 * k, "%Y-%m-%dT%H:%MZ"), "to": at(now + 1800 * (k + 1), "%Y-%m-%dT%H:%MZ"),
              "intensity": {"forecast": value, "actual": value, "index": "low"}}
-            for k, value in enumerate(values)]}
+            for k, value in enumerate(values, -1)]}
     )  # fmt: skip
 
 

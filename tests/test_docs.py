@@ -33,3 +33,16 @@ def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_situations_name_tests_that_exist():
+    """Each line of the list of situations names a test of this suite."""
+    lines = (ROOT / "docs" / "explanation" / "situations.md").read_text("utf-8").splitlines()
+    named = [re.fullmatch(r"\|.*\| `(test_\w+)` \|", line) for line in lines if line.startswith("| ")]
+    missing = {match[1] for match in named if match} - {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert sum(match is not None for match in named) >= 39
+    assert missing == set()

@@ -86,6 +86,15 @@ def test_verdicts():
     assert doctor.judge([good], [], enabled=False)[0] == NOT_METERED
 
 
+@pytest.mark.parametrize(("gain", "told"), [(0.57, True), (1.0, False)])
+def test_a_counter_that_its_power_contradicts_is_told(nvml, gain, told):
+    """What ml-energy/zeus#181 reports of a counter 43 % low: the doctor names both figures."""
+    nvml.add("a100", counter_gain=gain).set_power(200.0)
+    found = doctor.examine({"calibration": "off", "region": "FR"})
+    (gpu,) = [meter for meter in found.meters if meter.id == "gpu:0"]
+    assert any("one of them is wrong" in note for note in gpu.notes) == told
+
+
 def test_an_nvidia_gpu_shows_on_the_bus(tmp_path):
     """A display controller by NVIDIA is a GPU; its audio function, and another vendor's display, are not."""
     for name, vendor, base_class in (

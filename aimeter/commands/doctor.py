@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 WATCH_S = 1.0
 _STEP_S = 0.05
+_TO_COMPARE_S = 1.0
+"""How much longer a counter is watched beside which a power is read: by then it is known whether the two agree."""
+
 _PATIENCE_S = DEAD_AFTER_S + 0.5 - WATCH_S
 """How much longer a counter that stands still is watched: by then the sampler has done what it can."""
 
@@ -152,6 +155,8 @@ def _watch(meter: Meter, sensors: Sequence[Watched], progress: Progress) -> tupl
     with meter.track("doctor"):
         began_s, cpu_s = sampler.now(), sampler.cpu_s
         _sleep(WATCH_S, progress)
+        if any(trace.curve.finer is not None and not trace.curve.finer.compared for trace in sampler.traces):
+            _sleep(_TO_COMPARE_S, progress)
         share = (sampler.cpu_s - cpu_s) / (sampler.now() - began_s)
         if any(report.fault for sensor in sensors for report in sensor.reports()):
             _sleep(_PATIENCE_S, progress)
