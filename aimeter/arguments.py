@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TypedDict
 
 from .errors import did_you_mean
+from .notes import text
 from .record import COUNTS
 from .sensors.base import KINDS
 
@@ -131,3 +132,10 @@ def _plain(value: object) -> object:
     with suppress(AttributeError, ValueError, RuntimeError):
         return value.item()  # type: ignore[attr-defined]
     return value
+
+
+def noted(model: object) -> dict[str, object] | None:
+    """Return the note of a model's name."""
+    if model is None:
+        return None
+    return {"model": model if model.__class__ is str else text(model)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, ParamSpec, TypeVar
 from . import asynchronous
 from .arguments import check_count, check_devices, check_weight
 from .errors import did_you_mean
+from .notes import plain
 from .record import COUNTS, Record
 
 if TYPE_CHECKING:
@@ -40,6 +42,26 @@ _may_be_queued = asynchronous.may_be_queued
 # The public current_thread() would make a lasting dummy object for threads that Python did not start.
 _thread_of: Callable[[int], threading.Thread | None] = getattr(threading, "_active", {}).get
 _modules = sys.modules
+
+
+_references: Callable[[object], int] = getattr(sys, "getrefcount", lambda _: 1_000_000)
+if not getattr(sys, "_is_gil_enabled", lambda: True)():  # each thread counts by itself
+    _references = lambda _: 1_000_000  # noqa: E731
+
+
+class _Forgotten:
+    """Stands for a call that only the books hold."""
+
+    def references(self) -> int:
+        return _references(self)
+
+
+class _Books:
+    call = _Forgotten()
+
+
+_FORGOTTEN = _Books.call.references() - 1
+"""What `Call.strangers` sees of a call that nobody holds, beside what the books do."""
 
 
 class Pause(NamedTuple):
@@ -85,6 +107,7 @@ class Call:
         "_devices",
         "_end",
         "_error",
+        "_held",
         "_id",
         "_meter",
         "_name",
@@ -105,9 +128,11 @@ class Call:
     _counts: dict[str, float | None]
     _devices: frozenset[str] | None
     _error: str | None
+    _held: int
+    """How many references aimeter itself holds while the call is open: that of the queue, until the books have it."""
     _id: str
     _notes: dict[str, object]
-    _parent: Call | None
+    _parent: Call | weakref.ref[Call] | None
     _put: Callable[[Call | Pause], None]
     _record: Record
     _remarks: dict[str, object]
@@ -141,7 +166,7 @@ class Call:
         try:
             around = _get_current()
             while around is not None and around._end is not None:  # noqa: SLF001 - a property costs a call
-                around = around._parent  # noqa: SLF001 - a property costs a call
+                around = around.around
             self._parent = around
             self._token = _set_current(self)
             self._thread = _thread_of(_get_ident())
@@ -178,7 +203,7 @@ class Call:
             _reset_current(self._token)
         except ValueError:
             # Entered in another context: an async generator that was begun in one task and ended in another.
-            current.set(self._parent)
+            current.set(self.around)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Meter every invocation of `function` as a call of its own, with this one's name, counts and notes."""
@@ -247,6 +272,33 @@ class Call:
         put(self)
         put(self)
 
+    def strangers(self) -> int:
+        """Return how many references to the call there are beside those of the books; to be called as ``one.call.…``."""
+        return _references(self) - _FORGOTTEN - self._held
+
+    def add_held_to(self, references: dict[int, int]) -> None:
+        """Count the references that this call holds to calls around it, by their ids."""
+        token: Token[Call | None] | None = getattr(self, "_token", None)
+        for other in (self.around, None if token is None else token.old_value):
+            if isinstance(other, Call):
+                references[id(other)] = references.get(id(other), 0) + 1
+
+    def give_up(self) -> None:
+        """End the call, which nobody holds any more and so nobody can end.
+
+        Python runs signal handlers on the first instruction of `__exit__`, too. If one raises there, as Ctrl-C does,
+        the end is not seen.
+        """
+        if not self.foreign:
+            self.remark("end", "not seen: a signal handler raised just then")
+            self._error = "Interrupted"
+            self._end = self._meter.sampler.now()
+            self._put(self)
+
+    def hold(self, references: int) -> None:
+        """Note how many references to the call the books hold."""
+        self._held = references
+
     @property
     def foreign(self) -> bool:
         """Whether the call is not for this process to settle: the one that it was forked from began it."""
@@ -288,9 +340,13 @@ class Call:
                 counts[key] = (counts.get(key) or 0) + check_count(key, value)
 
     def note(self, **notes: object) -> None:
-        """Attach facts to the row: ``model`` has a column, everything else goes into ``meta``."""
+        """Attach facts to the row: ``model`` has a column, everything else goes into ``meta``.
+
+        They are copied as plain values, at most 1,000 in a note, 20 levels deep and 10,000 characters long: what JSON
+        lacks becomes text.
+        """
         if not self._late("note"):
-            self._notes = {**self.notes, **notes}
+            self._notes = {**self.notes, **{key: plain(value) for key, value in notes.items()}}
 
     def remark(self, key: str, value: object) -> None:
         """Add a remark of aimeter's own to ``meta["aimeter"]``."""
@@ -380,8 +436,11 @@ class Call:
         return getattr(self, "_record", None)
 
     def settle(self, record: Record) -> None:
-        """Make the call's row final."""
+        """Make the call's row final; from now on the call keeps those around it alive no more."""
         self._record = record
+        parent = getattr(self, "_parent", None)
+        if isinstance(parent, Call):
+            self._parent = weakref.ref(parent)
 
     @property
     def call_id(self) -> str:
@@ -399,8 +458,14 @@ class Call:
     @property
     def parent(self) -> Call | None:
         """The call that was open around this one when it began."""
-        parent: Call | None = getattr(self, "_parent", None)
+        parent = self.around
         return None if parent is None or parent.foreign else parent
+
+    @property
+    def around(self) -> Call | None:
+        """The same, were it another process's; None once nobody else keeps it."""
+        parent: Call | weakref.ref[Call] | None = getattr(self, "_parent", None)
+        return parent() if isinstance(parent, weakref.ref) else parent
 
     @property
     def status(self) -> str:

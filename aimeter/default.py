@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 
-from .arguments import Counts, checked
+from .arguments import Counts, checked, noted
 from .call import Call, UnnamedCall, limited
 from .decorate import decorate, name_of
 from .meter import Meter
+from .shield import shielded
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,6 +45,10 @@ def configure(**settings: object) -> Meter:
     Raises:
         ConfigurationError: A setting is unknown or unusable, or the log cannot be written.
     """
+    return shielded(lambda: _configure(settings))
+
+
+def _configure(settings: dict[str, object]) -> Meter:
     global _meter
     with _lock:
         if _meter is not None and not settings:
@@ -89,7 +94,7 @@ def track(
         if name.__class__ is str:
             if not counts and model is None:
                 return meter.kind(meter, name)
-            return meter.kind(meter, name, checked(counts), None if model is None else {"model": model})
+            return meter.kind(meter, name, checked(counts), noted(model))
         frame = _caller(1)
         if name is None and not counts and model is None:
             return meter.unnamed(meter, (frame.f_code, frame.f_lasti))
@@ -138,7 +143,7 @@ def _before_there_is_a_meter(
     name: str | Callable[..., object] | None, model: str | None, counts: Counts
 ) -> object:
     """Return what track() returns, without making the meter yet."""
-    notes: dict[str, object] | None = None if model is None else {"model": model}
+    notes = noted(model)
     later: Meter = _later  # type: ignore[assignment]  # which it stands for
     if isinstance(name, str):
         return _DeferredCall(later, name, checked(counts) or None, notes)

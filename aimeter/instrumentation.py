@@ -120,7 +120,7 @@ def _finished(module: str) -> None:
         with _lock:
             for adapter in adapters.having(module):
                 adapters.install(adapter, module)  # others may be in the middle of their own import
-    except Exception as error:  # noqa: BLE001 - in the middle of somebody's import
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - in the middle of somebody's import
         _log.warning("%s is not instrumented: %s.", module, type(error).__name__)
 
 
@@ -136,7 +136,7 @@ class _Watch:
                 self._begin(fullname)
             if not adapters.having(fullname):
                 return None
-        except Exception as error:  # noqa: BLE001 - in the middle of somebody's import
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - in the middle of somebody's import
             _log.warning("%s is not instrumented: %s.", fullname, type(error).__name__)
             return None
         for finder in sys.meta_path:

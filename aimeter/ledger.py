@@ -7,6 +7,7 @@ group is put together when it is settled.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from .call import Call, Pause
     from .sensors.base import Channel
     from .trace import Trace
+
+_LOOK_AGAIN_S = 1.0
+"""A call that somebody holds of whom nothing is known is looked at again after this time, and after twice as long each
+time."""
 
 
 class _Open(NamedTuple):
@@ -71,6 +76,8 @@ class Ledger:
         self.settled_s = -math.inf
         self.behind = False
         self._open: dict[int, _Open] = {}
+        self._looks: dict[int, tuple[float, float]] = {}
+        """When to look for a call's holder again, and how long to wait after that."""
         self._horizon_s = -math.inf
         self._selections: list[frozenset[str]] = []
         self._groups = [_Group((), [], Shares([]))]
@@ -119,6 +126,7 @@ class Ledger:
                 are closed with a gap.
         """
         self._place_traces()
+        self._end_forgotten(now_s)
         self._read_queue(now_s if until_s is None else max(now_s, until_s))
         groups = self._all_groups()
         if until_s is None:
@@ -163,6 +171,27 @@ class Ledger:
                     shares[place], windows[place] = share, window
         return shares, windows
 
+    def _end_forgotten(self, now_s: float) -> None:
+        """End calls whose end was not seen: nobody holds them but the books, and perhaps the context they began in.
+
+        A ``with`` statement holds its call, and so does whoever is to end it.
+        """
+        inside: dict[int, int] = {}
+        for one in self._open.values():
+            one.call.add_held_to(inside)
+        for one in self._open.values():
+            children = inside.get(id(one.call), 0)
+            strangers = one.call.strangers() - children
+            if strangers == 1:
+                if children:
+                    continue  # the context holds one of them
+                look_s, pause_s = self._looks.get(id(one.call), (now_s, _LOOK_AGAIN_S))
+                if now_s < look_s:
+                    continue
+                self._looks[id(one.call)] = now_s + pause_s, 2 * pause_s  # to look is expensive
+            if strangers < 1 or (strangers == 1 and _is_held_by_a_context(one.call)):
+                one.call.give_up()
+
     # The queue
 
     def _read_queue(self, horizon_s: float) -> None:
@@ -198,6 +227,7 @@ class Ledger:
             else:
                 call.book()
                 del known[id(call)]
+                self._looks.pop(id(call), None)
                 for group in one.groups:
                     group.shares.close(call, time_s)
         self._horizon_s = max(settled_s, horizon_s)
@@ -214,6 +244,7 @@ class Ledger:
         self._open[id(call)] = one
         for group in one.groups:
             group.shares.open(call, time_s, one.weight)
+        call.hold(1 + len(one.groups))
 
     # The groups
 
@@ -264,6 +295,7 @@ class Ledger:
         self._groups = [part for group in self._groups for part in divided[id(group)]]
         for one in self._open.values():
             one.groups[:] = [part for group in one.groups for part in divided.get(id(group), [group])]
+            one.call.hold(1 + len(one.groups))
 
     def _place_traces(self) -> None:
         """Give traces that were added since to the groups that they belong to."""
@@ -309,6 +341,11 @@ class Ledger:
                 values = getattr(whole, name)
                 values[columns] = np.maximum(values[columns], getattr(figures, name))
         return whole._replace(coverage=np.nan_to_num(whole.coverage))
+
+
+def _is_held_by_a_context(call: Call) -> bool:
+    """Return whether a context (contextvars) is among those who hold a call: by the nodes that one is made of."""
+    return any(type(holder).__name__.startswith("hamt") for holder in gc.get_referrers(call))
 
 
 def selects(devices: Iterable[str], channel: Channel) -> bool:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from . import settings as settings_module
 from ._version import __version__
-from .arguments import Counts, checked
+from .arguments import Counts, checked, noted
 from .call import Call, UnmeteredCall, UnnamedCall, limited
 from .carbon.accounting import accounting
 from .clocks import time
 from .record import Record
 from .sampler import Sampler, retire_all
+from .shield import shielded
 from .sinks import open_log
 from .sinks.memory import MemorySink
 
@@ -180,7 +181,7 @@ class Meter:
             if name.__class__ is str:
                 if not counts and model is None:
                     return self.kind(self, name)
-                return self.kind(self, name, checked(counts), None if model is None else {"model": model})
+                return self.kind(self, name, checked(counts), noted(model))
             frame = _caller(1)
             if name is None and not counts and model is None:
                 return self.unnamed(self, (frame.f_code, frame.f_lasti))
@@ -196,7 +197,7 @@ class Meter:
     ) -> object:
         """Return what `track` does in less common cases; `frame` is its caller's."""
         given = checked(counts)
-        notes: dict[str, object] | None = None if model is None else {"model": model}
+        notes = noted(model)
         if isinstance(name, str):
             return self.kind(self, name, given, notes)
         if name is None:
@@ -237,12 +238,18 @@ class Meter:
 
     def records(self) -> list[Record]:
         """Return the newest settled rows, oldest first, after settling every call that has ended."""
-        self.flush()
+        return shielded(self._records)
+
+    def _records(self) -> list[Record]:
+        self._flush()
         return list(self._memory.records)
 
     def summary(self) -> Summary:
         """Return a table by name over all calls so far, for a terminal or a notebook."""
-        self.flush()
+        return shielded(self._summary)
+
+    def _summary(self) -> Summary:
+        self._flush()
         with self.sampler.alone():
             return self._tally.summary()
 
@@ -260,7 +267,10 @@ class Meter:
 
     def unattributed_j(self) -> dict[str, float]:
         """Return the joules of each channel that were drawn while no call was open, between the calls so far."""
-        self.flush()
+        return shielded(self._unattributed_j)
+
+    def _unattributed_j(self) -> dict[str, float]:
+        self._flush()
         drawn = self.sampler.unattributed_j()
         result: dict[str, float] = {}
         for trace, joules in zip(self.sampler.traces, drawn, strict=False):
@@ -279,6 +289,9 @@ class Meter:
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Settle and write every call that has ended, waiting for slow sensors up to `timeout_s`."""
+        shielded(lambda: self._flush(timeout_s))
+
+    def _flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         self.sampler.flush(timeout_s)
         self._while_alone(lambda: self._write(()))
 
@@ -288,7 +301,10 @@ class Meter:
         A call that was written as open keeps that row. Calls may still be made later; they are settled when
         they end, but no thread is kept for them. Closing again is harmless.
         """
-        self.flush(timeout_s)
+        shielded(lambda: self._close(timeout_s))
+
+    def _close(self, timeout_s: float) -> None:
+        self._flush(timeout_s)
         self._retire()
         self._write_open_calls()
         self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
@@ -299,7 +315,10 @@ class Meter:
 
     def hand_over(self) -> None:
         """Flush and let go of the log, which opens again for the calls that are still open when they end."""
-        self.flush()
+        shielded(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._flush()
         self._retire()
         self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
 
@@ -350,6 +369,9 @@ class Meter:
 
     def figures_of(self, call: Call) -> Record | None:
         """Return a call's row: final if it has ended, else so far. Waits for the sensors, but never long."""
+        return shielded(lambda: self._figures_of(call))
+
+    def _figures_of(self, call: Call) -> Record | None:
         if call.ended:
             if not self.sampler.wait_for(lambda: call.settled is not None, FLUSH_TIMEOUT_S):
                 self.sampler.settle(until_s=self.sampler.now(), timeout_s=SO_FAR_TIMEOUT_S)
@@ -381,7 +403,7 @@ class Meter:
         context = self._context()
         try:
             return [*build(figures, context)]
-        except Exception as error:  # noqa: BLE001 - a row holds the caller's objects, which may raise anything
+        except BaseException as error:  # noqa: BLE001 - a row holds the caller's objects, which may raise anything
             if len(figures.calls) > 1:
                 one_by_one = (self._build(figures.of([place])) for place in range(len(figures.calls)))
                 return [row for rows in one_by_one for row in rows]
@@ -406,7 +428,7 @@ class Meter:
         for sink in self._sinks:
             try:
                 tell(sink)
-            except Exception as error:  # noqa: BLE001 - the one boundary: a sink by somebody else may raise anything
+            except BaseException as error:  # noqa: BLE001 - the one boundary: a sink by somebody else may raise anything
                 self.warn_once(
                     f"sink {type(sink).__name__}", f"the sink {type(sink).__name__} raised {error!r}."
                 )

@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from .clocks import time
+from .shield import shielded
 from .worker import SILENCE_S, Question, Source, Worker
 
 if TYPE_CHECKING:
@@ -214,7 +215,10 @@ class Sampler:
     # Asked by calls
 
     def attend(self) -> None:
-        """Make sure that somebody reads the sensors; called by calls that find nobody does. Never raises."""
+        """Make sure that somebody reads the sensors; called by calls that find nobody does."""
+        shielded(self._attend)
+
+    def _attend(self) -> None:
         try:
             self._let_go = False
             self._note_wants(_NEWEST)
@@ -229,7 +233,7 @@ class Sampler:
                 self._opened = self._wait(self._is_open, OPEN_TIMEOUT_S) or _worker.is_working()
             else:
                 self._slow_down()
-        except Exception:  # the boundary between aimeter's faults and the program it runs in
+        except BaseException:
             self.complain("attend", "the sampler cannot be started; this is a bug in aimeter.")
             logger.debug("attend failed", exc_info=True)
 
@@ -348,7 +352,7 @@ class Sampler:
                     self._settle(until_s)
                     while until_s is not None and self._behind():
                         self._settle(until_s)
-                except Exception:  # the boundary between aimeter's faults and the program it runs in
+                except BaseException:
                     self.complain("settle", "calls could not be settled; this is a bug in aimeter.")
                     logger.debug("settling failed", exc_info=True)
         self._tell_waiters()
@@ -439,7 +443,7 @@ class Sampler:
         try:
             sensors, findings = discover()
             self._calibrated |= self._calibrations(sensors)
-        except Exception as error:  # noqa: BLE001 - whatever drivers and kernels answer, the program goes on
+        except BaseException as error:  # noqa: BLE001 - whatever drivers and kernels answer, the program goes on
             self.complain("search", f"looking for sensors raised {error!r}: nothing is metered.")
             return [], []
         return sensors, findings
@@ -588,15 +592,16 @@ class Sampler:
         source.plan(self.now(), self._pace_s())
 
     def _answer(self, source: Source) -> list[Reading]:
+        from .sensors.base import Outcome, Reading, heard  # noqa: PLC0415 - importing aimeter loads no sensors
+
         sensor = source.sensor
         try:
             if source.inherited:
                 source.inherited = False
                 sensor.reopen()
-            return sensor.read()
-        except Exception as error:  # noqa: BLE001 - the one boundary: a sensor by somebody else may raise anything
-            from .sensors.base import Outcome, Reading  # noqa: PLC0415 - needed when something went wrong only
-
+            answer = sensor.read()
+            return heard(answer, max(len(source.traces), 1), self.now(), type(sensor).__name__)
+        except BaseException as error:  # noqa: BLE001 - the one boundary: a sensor by somebody else may raise anything
             now, reason = self.now(), f"{type(sensor).__name__} raised {error!r}"
             return [Reading(now, now, Outcome.GONE, None, reason) for _ in range(max(len(source.traces), 1))]
 
@@ -608,7 +613,7 @@ class Sampler:
             retake: Callable[[], bool] | None = getattr(sensor, "retake", None)
             if retake is not None:
                 retake()
-        except Exception as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
+        except BaseException as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
             logger.debug("taking up %s again raised %r", type(sensor).__name__, error)
         if sensor.channels:
             self._trace_anew(source)
@@ -835,7 +840,7 @@ def _beside(sensor: Sensor) -> Sensor | None:
     beside: Callable[[], Sensor | None] | None = getattr(sensor, "beside", None)
     try:
         return None if beside is None else beside()
-    except Exception as error:  # noqa: BLE001 - a sensor by somebody else may raise anything; nothing is lost
+    except BaseException as error:  # noqa: BLE001 - a sensor by somebody else may raise anything; nothing is lost
         logger.debug("%s has nothing beside it: %r", type(sensor).__name__, error)
         return None
 

@@ -73,6 +73,11 @@ class Finer(Protocol):
     """What knows more of the inside of a counter's steps."""
 
     @property
+    def compared(self) -> bool:
+        """Whether enough was seen to say whether anything speaks against the counter."""
+        ...
+
+    @property
     def contradiction(self) -> str:
         """What speaks against the counter; empty if nothing does."""
         ...

@@ -102,7 +102,7 @@ class Source(Question):
         """Release the sensor, whatever it makes of that."""
         try:
             self.sensor.close()
-        except Exception as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
+        except BaseException as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
             logger.debug("closing %s raised %r", type(self.sensor).__name__, error)
 
 
@@ -256,7 +256,7 @@ class Worker:
     def _round(sampler: Sampler) -> float:
         try:
             return sampler.tick()
-        except Exception:  # the boundary between aimeter's faults and the program it runs in
+        except BaseException:
             sampler.complain("tick", "the sampler failed and goes on; this is a bug in aimeter.")
             logger.debug("sampler failed", exc_info=True)
             return _LONGEST_WAIT_S

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import logging
+import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from base64 import b64encode
@@ -14,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from aimeter.carbon.location import resolve
-from aimeter.carbon.providers import KEYS, NAMES, Forecaster, Provider, ProviderFault, provider
+from aimeter.carbon.providers import KEYS, NAMES, Forecaster, Provider, ProviderFault, http, provider
 from aimeter.carbon.providers.base import NoValuesError, checked
 from aimeter.carbon.providers.eia930 import Eia930
 from aimeter.carbon.providers.electricitymaps import ElectricityMaps
@@ -727,3 +731,64 @@ def test_a_retry_after_may_be_a_date(server):
         with pytest.raises(ProviderFault) as caught:
             GreatBritain(server.url).series("GB", NOW, NOW)
         assert caught.value.retry_after_s == wanted
+
+
+# Limits hold whatever the server does
+
+
+@pytest.fixture
+def redirecting():
+    made = CarbonServer()
+    yield made
+    made.close()
+
+
+def test_bodies_of_redirections_are_not_read(redirecting):
+    """A megabyte that unfolds to a gigabyte, in an answer that only points elsewhere, is left where it is."""
+    bomb = gzip.compress(bytes(50_000_000), 9)
+
+    def answer(seen):
+        if seen.path == "/a":
+            return Answer(bomb, 302, {"Location": "/b", "Content-Encoding": "gzip"})
+        return Answer(b"values")
+
+    redirecting.answer = answer
+    assert http.get(http.Request(f"{redirecting.url}/a")) == b"values"
+
+
+def test_redirections_have_an_end(redirecting):
+    """A chain without end is the provider's fault."""
+    redirecting.answer = lambda seen: Answer(b"", 302, {"Location": f"{seen.path}x"})
+    with pytest.raises(ProviderFault, match="redirects more than 5 times"):
+        http.get(http.Request(f"{redirecting.url}/a"))
+    assert len(redirecting.seen) == 6
+
+
+def test_keys_follow_no_redirection(redirecting):
+    """Where there is a secret, a redirection is an answer like any other, and no good one."""
+    redirecting.answer = lambda seen: Answer(b"", 302, {"Location": "/elsewhere"})
+    with pytest.raises(ProviderFault, match="302"):
+        http.get(http.Request(f"{redirecting.url}/a", headers={"auth-token": "k"}, secrets=("secret",)))
+    assert [seen.path for seen in redirecting.seen] == ["/a"]
+
+
+def test_a_server_that_drips_its_headers_is_left():
+    """The time limit is of the whole exchange: not only of silence, and not only of the body."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        over = threading.Event()
+
+        def drip():
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                while not over.wait(0.05):
+                    connection.sendall(b"a")
+
+        server = threading.Thread(target=drip)
+        server.start()
+        try:
+            with pytest.raises(ProviderFault, match="takes too long"):
+                http.get(http.Request(f"http://127.0.0.1:{listener.getsockname()[1]}/"), total_s=0.5)
+        finally:
+            over.set()
+            server.join()

@@ -91,7 +91,7 @@ def _load(value: str) -> Adapter | None:
     module, _, attribute = value.partition(":")
     try:
         adapter = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # noqa: BLE001 - somebody else's module may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's module may raise anything
         _log.warning("The adapter %s cannot be loaded (%s: %s).", value, type(error).__name__, error)
         return None
     if isinstance(adapter, Adapter):

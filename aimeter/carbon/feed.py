@@ -160,7 +160,7 @@ class Feed:
         busy = self._busy
         try:
             self.refresh()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the thread's one boundary: a provider by somebody else may raise anything
+        except BaseException as error:  # noqa: BLE001 - the thread's one boundary: a provider by somebody else may raise anything
             self._fail(ProviderFault(f"{self.provider.name}: it raised {type(error).__name__}"))
         finally:
             busy.release()

@@ -7,10 +7,11 @@ be. Whatever goes wrong while reading is a typed outcome in the `Reading`, never
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 Kind = Literal["gpu", "cpu", "dram", "other"]
 Method = Literal["counter", "power", "estimate"]
@@ -81,6 +82,10 @@ class Outcome(Enum):
     """No value and none to come: the device fell off the bus, the file vanished, permission was withdrawn."""
 
 
+_EARLY_S = 10.0
+"""A reading whose stamps lie further from the clock than this is of another clock."""
+
+
 class Reading(NamedTuple):
     """One attempt to read one channel, stamped before and after on the monotonic clock."""
 
@@ -91,6 +96,43 @@ class Reading(NamedTuple):
     """Joules or watts, by `Channel.quantity`; None unless the outcome is OK."""
     reason: str = ""
     """Why there is no value, in words fit for a log line."""
+
+
+def heard(answer: object, channels: int, now_s: float, who: str) -> list[Reading]:
+    """Return what a sensor answered as one reading a channel, whatever that was: a failed one says what is wrong.
+
+    Args:
+        answer: What `Sensor.read` returned.
+        channels: How many channels it is of.
+        now_s: The time on the clock that stamps readings.
+        who: The sensor's name.
+    """
+    if not isinstance(answer, list | tuple) or (len(answer) != channels and answer):
+        fault = f"{who} answered {type(answer).__name__} where a list of {channels} readings is expected"
+        return [Reading(now_s, now_s, Outcome.AGAIN, None, fault) for _ in range(channels)]
+    return [_heard(one, now_s, who) for one in answer]
+
+
+def _heard(one: Any, now_s: float, who: str) -> Reading:  # noqa: ANN401 - whatever somebody's sensor says
+    try:
+        before_s, after_s, outcome, value, reason = one
+        before_s, after_s = float(before_s), float(after_s)
+        if not (before_s <= after_s <= now_s + _EARLY_S):
+            message = f"stamps of {before_s:.6g} and {after_s:.6g} s at {now_s:.6g} s"
+            raise ValueError(message)  # noqa: TRY301 - one way out for whatever is wrong
+        if outcome.__class__ is not Outcome:
+            message = f"the outcome {outcome!r:.40}"
+            raise TypeError(message)  # noqa: TRY301 - the same
+        if outcome is Outcome.OK:
+            value = float(value)
+            if not math.isfinite(value):
+                message = f"the value {value}"
+                raise ValueError(message)  # noqa: TRY301 - the same
+        else:
+            value = None
+    except (TypeError, ValueError, OverflowError, AttributeError) as fault:
+        return Reading(now_s, now_s, Outcome.AGAIN, None, f"{who} gave no reading: {fault}")
+    return Reading(before_s, after_s, outcome, value, str(reason))
 
 
 @runtime_checkable

@@ -151,7 +151,7 @@ class FileLog:
     def _lines(self, records: Sequence[Record]) -> list[bytes]:
         try:
             return self._layout.lines(records)
-        except Exception:  # noqa: BLE001  a row holds the caller's objects
+        except BaseException:  # noqa: BLE001  a row holds the caller's objects
             return self._lines_of_each(records)
 
     def _lines_of_each(self, records: Sequence[Record]) -> list[bytes]:
@@ -159,7 +159,7 @@ class FileLog:
         for record in records:
             try:
                 lines += self._layout.lines([record])
-            except Exception as fault:  # noqa: BLE001  a row holds the caller's objects; none may stop the others
+            except BaseException as fault:  # noqa: BLE001  a row holds the caller's objects; none may stop the others
                 self.lost_rows += 1
                 self.last_fault = f"a row of {record.name!r} cannot be put into text: {fault!r}"
                 self._tell(type(fault), f"aimeter: {self.last_fault}.")

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import json
 import math
-import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, get_type_hints
 
+from aimeter.notes import plain
 from aimeter.record import COLUMNS, Record
 
 NEWLINE = b"\r\n"
 """Line end of the CSV log, RFC 4180 section 2."""
 
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_FORMULA = re.compile("'*[=+\\-@\t\uff1d\uff0b\uff0d\uff20]")
-_GUARDED = re.compile("'" + _FORMULA.pattern)
-_ODD_START = frozenset("'=+-@\t\uff1d\uff0b\uff0d\uff20")
-_ODD = re.compile('[",\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]')
+_STARTS = "=+\\-@\uff1d\uff0b\uff0d\uff20"
+_FORMULA = re.compile(f"[\\s\ufeff\"']*[{_STARTS}]|[ \ufeff\"']*\t")
+_WITHIN = re.compile(f"(?<=[;|\t])(?=[\\s\ufeff\"']*[{_STARTS}])")
+_GUARDED_WITHIN = re.compile(f"(?<=[;|\t])'(?=[\\s\ufeff\"']*[{_STARTS}])")
+_WITHIN_JSON = re.compile(f"([;|][\\s\ufeff\"'\\\\]*)([{_STARTS}])")
+_ODD_START = frozenset("'=+-@\t\uff1d\uff0b\uff0d\uff20 \u00a0\ufeff")
+_ODD = re.compile('[",;|\x00-\x1f\x7f\ud800-\udfff]')
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -38,17 +40,21 @@ def escaped(text: str) -> str:
 
 
 def guarded(text: str) -> str:
-    """Return `text` with a leading apostrophe where a spreadsheet would take it for a formula.
+    """Return `text` with an apostrophe wherever a spreadsheet would take what follows for a formula.
 
-    The characters are those of OWASP's page "CSV Injection". Text that already starts with apostrophes before
-    such a character gets one more, so `unguarded` is the exact inverse.
+    That is at its begin and, as the file may be opened with any separator, after each semicolon, bar and tab. The
+    characters are those of OWASP's page "CSV Injection", with what spreadsheets skip before them. What has
+    apostrophes there already gets one more, so `unguarded` is the exact inverse.
     """
+    text = _WITHIN.sub("'", text)
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def unguarded(text: str) -> str:
     """Undo `guarded`."""
-    return text[1:] if _GUARDED.match(text) else text
+    if text[:1] == "'" and _FORMULA.match(text, 1):
+        text = text[1:]
+    return _GUARDED_WITHIN.sub("", text)
 
 
 def csv_text(text: str) -> str:
@@ -56,57 +62,14 @@ def csv_text(text: str) -> str:
     if text[:1] not in _ODD_START and not _ODD.search(text):
         return text
     text = guarded(escaped(text))
-    return _quoted(text) if '"' in text or "," in text else text
+    return _quoted(text) if '"' in text or "," in text or text[:1].isspace() else text
 
 
 def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-# --- what a caller may have noted
-
-
-def _simplified(value: object) -> object:
-    """Give JSON a number for a NumPy scalar, and text for anything else that it does not know."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001  `__str__` is the caller's own code; the row is worth more than the note
-        return f"<{type(value).__name__}>"
-
-
-_DEEPEST_NOTE = 20
-_LONGEST_INTEGER_BITS = (
-    1024  # no other reader of JSON takes more than a double holds; Python stops at 4300 digits
-)
-
-
-def _plain(value: object, inside: frozenset[int] = frozenset()) -> object:
-    """Return a copy that JSON takes; what holds itself or lies 20 levels deep becomes an ellipsis."""
-    if isinstance(value, str):
-        return _LONE_SURROGATE.sub(_escape, value)
-    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER_BITS:
-        return f"<integer of {value.bit_length()} bits>"
-    if value is None or isinstance(value, int | float):
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-    if id(value) in inside or len(inside) == _DEEPEST_NOTE:
-        return "…"
-    inside |= {id(value)}
-    if isinstance(value, Mapping):
-        return {str(_plain(_simplified(key))): _plain(held, inside) for key, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(held, inside) for held in value]
-    return _plain(_simplified(value), inside)
-
-
-_encode = json.JSONEncoder(
-    separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_simplified
-).encode
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def json_text(value: object) -> str:
@@ -115,7 +78,7 @@ def json_text(value: object) -> str:
         text = _encode(value)
         text.encode()
     except (TypeError, ValueError, RecursionError):
-        return _encode(_plain(value))
+        return _encode(plain(value))
     return text
 
 
@@ -208,7 +171,10 @@ def _rows(records: Sequence[Record], writers: Sequence[_Writer], unknown: str) -
 
 
 def _csv_meta(meta: Mapping[str, object]) -> str:
-    return _quoted(json_text(dict(meta))) if meta else "{}"
+    if not meta:
+        return "{}"
+    text = _WITHIN_JSON.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", json_text(dict(meta)))
+    return _quoted(text)
 
 
 def _csv_array(array: str) -> str:

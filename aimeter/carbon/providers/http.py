@@ -13,10 +13,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus, urljoin, urlsplit
 
 import requests
 
@@ -35,6 +37,7 @@ TOTAL_S = 15.0
 MAX_BYTES = 4 * 1024 * 1024
 """The longest answer in size. Ten days of five-minute values are some 300 kB."""
 
+_MOST_REDIRECTS = 5
 _BLOCK = 65536
 _EXCERPT = 120
 _LEAST_SECRET = 4
@@ -104,35 +107,63 @@ class _Exchange(NamedTuple):
 
 
 def _exchange(request: Request, total_s: float, max_bytes: int) -> _Exchange:
+    """Return what came within `total_s` seconds, whatever the other side does: it may send a byte now and then.
+
+    Another thread asks, and is left alone when the time is over: a socket that is being read cannot be called back.
+    """
+    answer: SimpleQueue[_Exchange] = SimpleQueue()
     until_s = time.monotonic() + total_s
+    asker = threading.Thread(
+        target=lambda: answer.put(_asked(request, until_s, max_bytes)), name="aimeter-http", daemon=True
+    )
     try:
-        with (
-            requests.Session() as session,
-            session.get(
-                request.url,
-                params=request.params,
-                # Not compressed: a few bytes may unfold to gigabytes.
-                headers={
-                    "User-Agent": f"aimeter/{__version__}",
-                    "Accept-Encoding": "identity",
-                    **request.headers,
-                },
-                auth=request.login or _no_login,
-                timeout=(CONNECT_S, READ_S),
-                stream=True,
-                # A redirection would carry the keys to another host.
-                allow_redirects=not request.secrets,
-            ) as response,
-        ):
-            body, trouble = _body(response, until_s, max_bytes)
-            return _Exchange(response.status_code, dict(response.headers), body, trouble)
+        asker.start()
+        return answer.get(timeout=total_s)
+    except Empty:
+        return _Exchange(0, {}, b"", "the answer takes too long")
+    except RuntimeError:  # no thread can be had
+        return _asked(request, until_s, max_bytes)
+
+
+def _asked(request: Request, until_s: float, max_bytes: int) -> _Exchange:
+    url, params = request.url, request.params
+    try:
+        with requests.Session() as session:
+            # Followed here: requests reads the bodies of redirections, however long, and unfolds them, even if it is
+            # told not to follow.
+            session.get_redirect_target = lambda _: None
+            for _ in range(_MOST_REDIRECTS + 1):
+                left_s = max(until_s - time.monotonic(), 0.001)
+                with session.get(
+                    url,
+                    params=params,
+                    # Not compressed: a few bytes may unfold to gigabytes.
+                    headers={
+                        "User-Agent": f"aimeter/{__version__}",
+                        "Accept-Encoding": "identity",
+                        **request.headers,
+                    },
+                    auth=request.login or _no_login,
+                    timeout=(min(CONNECT_S, left_s), min(READ_S, left_s)),
+                    stream=True,
+                    allow_redirects=False,
+                ) as response:
+                    onward = response.headers.get("Location") if response.is_redirect else None
+                    # A redirection would carry the keys to another host.
+                    if onward is None or request.secrets:
+                        body, trouble = _body(response, until_s, max_bytes)
+                        return _Exchange(response.status_code, dict(response.headers), body, trouble)
+                before, url, params = url, urljoin(url, onward), ()
+                if urlsplit(url).scheme not in {"https", urlsplit(before).scheme}:
+                    return _Exchange(0, {}, b"", "it redirects from https to something else")
+            trouble = f"it redirects more than {_MOST_REDIRECTS} times"
     except requests.exceptions.Timeout:
         trouble = f"no answer within {READ_S:g} s"
     except requests.exceptions.ConnectionError:
         trouble = "it cannot be reached, or broke off"
     except (requests.exceptions.RequestException, OSError, ValueError) as error:
         trouble = f"the exchange failed ({type(error).__name__})"
-    except Exception as error:  # noqa: BLE001 - urllib3's own, such as a broken chunk, come through a stream
+    except BaseException as error:  # noqa: BLE001 - urllib3's own, such as a broken chunk, come through a stream
         trouble = f"the exchange failed ({type(error).__name__})"
     return _Exchange(0, {}, b"", trouble)
 

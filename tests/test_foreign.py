@@ -1,0 +1,255 @@
+"""Sensors, sinks and notes by somebody else: whatever they answer or raise, the others go on and every row arrives."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import aimeter
+from aimeter.notes import plain, text
+from aimeter.sensors.base import Outcome, Reading, heard
+from aimeter.testing import FakeClock, FakeSensor
+
+NOW = 1000.0
+OK = Outcome.OK
+
+ANSWERS = {
+    "None": lambda now: None,
+    "a list of None": lambda now: [None],
+    "a number": lambda now: [1],
+    "text": lambda now: "x",
+    "nothing": lambda now: [],
+    "too many": lambda now: [Reading(now, now, OK, 1.0)] * 3,
+    "a text for a value": lambda now: [Reading(now, now, OK, "x")],
+    "a huge integer": lambda now: [Reading(now, now, OK, 10**400)],
+    "no value": lambda now: [Reading(now, now, OK, None)],
+    "an infinite value": lambda now: [Reading(now, now, OK, math.inf)],
+    "times that are no numbers": lambda now: [Reading(math.nan, math.nan, OK, 5.0)],
+    "times to come": lambda now: [Reading(now + 1e9, now + 1e9, OK, 5e5)],
+    "times that run back": lambda now: [Reading(now, now - 1, OK, 5.0)],
+    "no outcome": lambda now: [Reading(now, now, None, 1.0)],
+}
+RAISED = (SystemExit, KeyboardInterrupt, GeneratorExit, RuntimeError, RecursionError, MemoryError)
+
+
+class Foreign(FakeSensor):
+    """A sensor that goes wrong after some readings."""
+
+    def __init__(self, clock, wrong):
+        super().__init__(clock, 100.0)
+        self.wrong = wrong
+
+    def read(self):
+        answer = super().read()
+        if self.reads < 4:
+            return answer
+        return self.wrong(self._clock())
+
+
+def raising(kind):
+    def wrong(_):
+        raise kind
+
+    return wrong
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [*ANSWERS.values(), *map(raising, RAISED)],
+    ids=[*ANSWERS, *(kind.__name__ for kind in RAISED)],
+)
+def test_a_sensor_by_somebody_else_costs_no_other(wrong):
+    """Whatever one sensor answers or raises, the other one's joules are right in every row."""
+    clock = FakeClock()
+    other = FakeSensor(clock, 50.0, id="cpu:0", period_s=0.02)
+    with aimeter.Meter(sensors=[Foreign(clock, wrong), other], clock=clock, region="FR") as meter:
+        for _ in range(25):
+            with meter.track("a"):
+                clock.sleep(0.05)
+        rows = meter.records()
+    assert len(rows) == 25
+    for row in rows:
+        assert abs(row.cpu_j - 50.0 * row.duration_s) <= row.error_j + 1e-6
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.none(),
+            st.integers(),
+            st.text(),
+            st.tuples(),
+            st.tuples(st.floats(), st.floats(), st.sampled_from([*Outcome, None, "ok"]), st.one_of(st.none(), st.floats(), st.integers(), st.text()), st.text()),
+        ),
+        max_size=3,
+    )
+)  # fmt: skip
+def test_an_answer_is_heard_as_readings(answer):
+    """One reading a channel, whose stamps are finite and not to come, and whose value is a number if it is good."""
+    for reading in heard(answer, 1, NOW, "somebody's"):
+        assert math.isfinite(reading.after_s)
+        assert reading.before_s <= reading.after_s <= NOW + 10.0
+        assert (reading.outcome is OK) == (reading.value is not None)
+        assert reading.value is None or math.isfinite(reading.value)
+
+
+class Raising(Mapping):
+    def __getitem__(self, key):
+        raise RuntimeError
+
+    def __iter__(self):
+        return iter("ab")
+
+    def __len__(self):
+        return 2
+
+
+class NoIterator(list):
+    def __iter__(self):
+        raise OSError
+
+
+class NoFloat(float):
+    def __float__(self):
+        raise RuntimeError
+
+    __repr__ = __str__ = __float__
+
+
+class Exits:
+    def __str__(self):
+        raise SystemExit(3)
+
+    __repr__ = __format__ = __str__
+
+
+class Endless(Mapping):
+    def __getitem__(self, key):
+        return key
+
+    def __iter__(self):
+        number = 0
+        while True:
+            yield number
+            number += 1
+
+    def __len__(self):
+        return 1
+
+
+CIRCLE: list[object] = []
+CIRCLE.append(CIRCLE)
+
+NOTES = {
+    "a fraction beyond floats": Fraction(10**400),
+    "a number of a million digits": 10**1_000_000,
+    "a mapping that raises": Raising(),
+    "a list without iterator": NoIterator([1]),
+    "a float that is none": NoFloat(1),
+    "text that exits": Exits(),
+    "a mapping without end": Endless(),
+    "a circle": CIRCLE,
+    "a deep one": json.loads("[" * 500 + "]" * 500),
+    "odd keys": {("a",): math.inf, Exits(): 1},
+    "half a character": "\ud800",
+    "long text": "x" * 10**7,
+    "many values": list(range(10**6)),
+}
+
+
+@pytest.mark.parametrize("key", ["note", "model"])
+@pytest.mark.parametrize("note", NOTES.values(), ids=NOTES)
+def test_a_note_costs_itself_at_most(tmp_path, note, key):
+    """Whatever is noted, its row and all others are in the log, each bounded in length."""
+    clock = FakeClock()
+    log = tmp_path / "calls.jsonl"
+    with aimeter.Meter(sensors=[FakeSensor(clock)], clock=clock, region="FR", log=log) as meter:
+        for name in ("before", "with it", "after"):
+            with meter.track(name) as call:
+                if name == "with it":
+                    call.note(**{key: note})
+        assert meter.lost_rows == 0
+    lines = log.read_text("utf-8").splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["before", "with it", "after"]
+    assert max(map(len, lines)) < 30_000
+
+
+def test_notes_are_as_they_were_when_they_were_given():
+    """What changes later changes no row."""
+    clock, held = FakeClock(), {"a": [1]}
+    with aimeter.Meter(sensors=[FakeSensor(clock)], clock=clock, region="FR") as meter:
+        with meter.track("x") as call:
+            call.note(held=held)
+            held["a"].append(2)
+            held["b"] = 3
+        assert meter.records()[0].meta["held"] == {"a": [1]}
+
+
+def test_ctrl_c_passes_while_a_note_is_read():
+    """An interrupt is the program's, also in somebody's `__str__`."""
+
+    class Slow:
+        def __str__(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plain([Slow()])
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=50) | st.integers(-(2**63), 2**63),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=40,
+))  # fmt: skip
+def test_plain_values_stay_as_they_are(value):
+    """What JSON takes is kept, half characters as escapes."""
+
+    def escaped(one):
+        if isinstance(one, str):
+            return text(one)
+        if isinstance(one, list):
+            return [escaped(part) for part in one]
+        if isinstance(one, dict):
+            return {text(key): escaped(part) for key, part in one.items()}
+        return one
+
+    assert plain(value) == escaped(value)
+
+
+@pytest.mark.parametrize("kind", RAISED)
+def test_a_sink_that_raises_anything_costs_no_other(kind):
+    """Rows arrive in memory and in the other sinks."""
+
+    class Sink:
+        lost_rows, last_fault = 0, ""
+
+        def __init__(self, wrong):
+            self.wrong, self.rows = wrong, []
+
+        def write(self, records):
+            if self.wrong:
+                raise kind
+            self.rows += records
+
+        def reopen(self):
+            pass
+
+        def close(self):
+            if self.wrong:
+                raise kind
+
+    clock, good = FakeClock(), Sink(wrong=False)
+    with aimeter.Meter(
+        sensors=[FakeSensor(clock)], sinks=[Sink(wrong=True), good], clock=clock, region="FR"
+    ) as meter:
+        for _ in range(3):
+            with meter.track("x"):
+                clock.sleep(0.1)
+        meter.flush()
+        assert len(meter.records()) == len(good.rows) == 3
