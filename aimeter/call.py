@@ -64,6 +64,15 @@ _FORGOTTEN = _Books.call.references() - 1
 """What `Call.strangers` sees of a call that nobody holds, beside what the books do."""
 
 
+def _left() -> int:
+    """Return what `Call.is_left` sees of a call that a variable holds and the context, beside what the books do."""
+    around = _Forgotten()
+    return around.references() + 1
+
+
+_LEFT = _left()
+
+
 class Pause(NamedTuple):
     """The consumer of a generator holds it suspended from `time_s` on, or resumes it."""
 
@@ -165,7 +174,9 @@ class Call:
             raise RuntimeError(message)
         try:
             around = _get_current()
-            while around is not None and around._end is not None:  # noqa: SLF001 - a property costs a call
+            while around is not None and (
+                around._end is not None or around.is_left()  # noqa: SLF001 - a property costs a call
+            ):
                 around = around.around
             self._parent = around
             self._token = _set_current(self)
@@ -276,12 +287,20 @@ class Call:
         """Return how many references to the call there are beside those of the books; to be called as ``one.call.…``."""
         return _references(self) - _FORGOTTEN - self._held
 
-    def add_held_to(self, references: dict[int, int]) -> None:
-        """Count the references that this call holds to calls around it, by their ids."""
+    def holds(self) -> list[Call]:
+        """Return the calls around it that this one holds, one as often as there are references."""
         token: Token[Call | None] | None = getattr(self, "_token", None)
-        for other in (self.around, None if token is None else token.old_value):
-            if isinstance(other, Call):
-                references[id(other)] = references.get(id(other), 0) + 1
+        held = self.around, None if token is None else token.old_value
+        return [one for one in held if isinstance(one, Call)]
+
+    def is_left(self) -> bool:
+        """Return whether only the context in which it is current holds the call; it is ended then.
+
+        To be called as ``around.is_left()`` on a variable.
+        """
+        if self._end is None and _references(self) <= _LEFT + getattr(self, "_held", 1):
+            self.give_up()
+        return self._end is not None
 
     def give_up(self) -> None:
         """End the call, which nobody holds any more and so nobody can end.

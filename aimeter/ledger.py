@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from .sensors.base import Channel
     from .trace import Trace
 
-_LOOK_AGAIN_S = 1.0
-"""A call that somebody holds of whom nothing is known is looked at again after this time, and after twice as long each
-time."""
+_LOOKED_AT = 64
+"""So many open calls are looked at when calls are settled."""
+
+_LOOK_AFTER_S = 1.0
+"""Who holds a call that a single reference keeps is looked for after this time, and again after twice as long each time."""
 
 
 class _Open(NamedTuple):
@@ -78,6 +80,9 @@ class Ledger:
         self._open: dict[int, _Open] = {}
         self._looks: dict[int, tuple[float, float]] = {}
         """When to look for a call's holder again, and how long to wait after that."""
+        self._inside: dict[int, int] = {}
+        """How many references open calls hold to a call around them, by its id."""
+        self._rota: list[int] = []
         self._horizon_s = -math.inf
         self._selections: list[frozenset[str]] = []
         self._groups = [_Group((), [], Shares([]))]
@@ -174,23 +179,28 @@ class Ledger:
     def _end_forgotten(self, now_s: float) -> None:
         """End calls whose end was not seen: nobody holds them but the books, and perhaps the context they began in.
 
-        A ``with`` statement holds its call, and so does whoever is to end it.
+        A ``with`` statement holds its call, and so does whoever is to end it. A few calls are looked at in turn.
         """
-        inside: dict[int, int] = {}
-        for one in self._open.values():
-            one.call.add_held_to(inside)
-        for one in self._open.values():
-            children = inside.get(id(one.call), 0)
-            strangers = one.call.strangers() - children
-            if strangers == 1:
-                if children:
-                    continue  # the context holds one of them
-                look_s, pause_s = self._looks.get(id(one.call), (now_s, _LOOK_AGAIN_S))
-                if now_s < look_s:
-                    continue
-                self._looks[id(one.call)] = now_s + pause_s, 2 * pause_s  # to look is expensive
-            if strangers < 1 or (strangers == 1 and _is_held_by_a_context(one.call)):
+        if not self._rota:
+            self._rota = list(self._open)
+        for _ in range(min(len(self._rota), _LOOKED_AT)):
+            one = self._open.get(self._rota.pop())
+            if one is not None and self._is_forgotten(one, now_s):
                 one.call.give_up()
+
+    def _is_forgotten(self, one: _Open, now_s: float) -> bool:
+        children = self._inside.get(id(one.call), 0)
+        strangers = one.call.strangers() - children
+        if strangers != 1 or children:  # the context of a call with children holds one of those
+            return strangers < 1
+        # The next call in that context would see at once. To look from here goes through all objects there are.
+        look_s, pause_s = self._looks.get(id(one.call), (now_s + _LOOK_AFTER_S, _LOOK_AFTER_S))
+        if now_s >= look_s:
+            look_s, pause_s = now_s + 2 * pause_s, 2 * pause_s
+            self._looks[id(one.call)] = look_s, pause_s
+            return _is_held_by_a_context(one.call)
+        self._looks[id(one.call)] = look_s, pause_s
+        return False
 
     # The queue
 
@@ -228,6 +238,10 @@ class Ledger:
                 call.book()
                 del known[id(call)]
                 self._looks.pop(id(call), None)
+                self._inside.pop(id(call), None)
+                for around in call.holds():
+                    if id(around) in self._inside:
+                        self._inside[id(around)] -= 1
                 for group in one.groups:
                     group.shares.close(call, time_s)
         self._horizon_s = max(settled_s, horizon_s)
@@ -245,6 +259,9 @@ class Ledger:
         for group in one.groups:
             group.shares.open(call, time_s, one.weight)
         call.hold(1 + len(one.groups))
+        for held in call.holds():
+            if id(held) in self._open:
+                self._inside[id(held)] = self._inside.get(id(held), 0) + 1
 
     # The groups
 

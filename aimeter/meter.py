@@ -416,8 +416,9 @@ class Meter:
         records = []
         for call, record in zip(calls, rows, strict=True):
             if record is not None:
+                around = call.around
                 call.settle(record)
-                self._tally.add(record)
+                self._tally.add(record, after_parent=around is None or around.settled is not None)
                 records.append(record)
         self._write(records)
 

@@ -118,7 +118,7 @@ def main() -> None:
         tree.zone("dram", parent=package, watts=5.0, unit_j=SERVER_DRAM_UNIT_J)
     with tree.live(_RENEWED_EVERY_S):
         print("ready", flush=True)
-        time.sleep(600)
+        time.sleep(24 * 3600)  # or until terminated
 
 
 if __name__ == "__main__":

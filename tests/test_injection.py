@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import csv
 import gc
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -125,6 +127,21 @@ def test_an_exception_at_every_instruction_leaves_no_lock_no_call_and_no_thread(
     """Whatever is interrupted: the exception passes, later calls are metered and written, and nothing stays open."""
     # pytest's keeps what a generator that is closed by itself raises, and with it the call.
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    started = []
+
+    def start(function, arguments):
+        over = threading.Event()
+        started.append(over)
+
+        def run():
+            try:
+                function(*arguments)
+            finally:
+                over.set()
+
+        _thread.start_new_thread(run, ())
+
+    monkeypatch.setattr("aimeter.shield._thread", SimpleNamespace(start_new_thread=start))
     threads = threading.active_count()
     world, number, reached = World(tmp_path, kind), 0, True
     made = 0
@@ -138,6 +155,9 @@ def test_an_exception_at_every_instruction_leaves_no_lock_no_call_and_no_thread(
                 assert not injector.done or kind in {"generated", "broken_off"}, "swallowed"
         reached, number = injector.done, number + 1
         del injector
+        for one in started:  # what was interrupted goes on elsewhere, and drives the same stepped clock
+            assert one.wait(10)
+        started.clear()
         gc.collect(0)  # a traceback may hold what it went through
         with world.meter.track("next"):
             world.clock.sleep(0.3)  # calls are settled meanwhile

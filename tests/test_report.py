@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import io
 import json
 import math
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+import aimeter
 from aimeter.errors import ConfigurationError, LogSchemaError
 from aimeter.record import COLUMNS, FIRST_COLUMNS, SCHEMA, Record
 from aimeter.report import Summary, Tally, export_csv, read, summarise
@@ -27,6 +30,7 @@ from aimeter.report.table import folded
 from aimeter.report.units import quantity
 from aimeter.sinks import open_log
 from aimeter.sinks.text import CSV_HEADER, csv_fields, csv_line, csv_text, json_line
+from aimeter.testing import FakeClock, FakeSensor
 from tests.records import make_record
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=20)
@@ -574,3 +578,30 @@ def test_models_of_one_name_are_told_apart():
     assert "none noted" in str(summary)
     assert [row.model for row in summarise(records).rows] == [None]
     assert "model" not in str(summarise(records))
+
+
+def test_children_that_outlive_thousands_of_calls_grow_nothing():
+    """Fire and forget: each background call ends 5,000 requests after its parent, and is inside it all the same."""
+    clock = FakeClock()
+    sensor = FakeSensor(clock, 100.0)
+    meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR", memory_rows=10)
+    held, began_s = deque(), clock()
+    for _ in range(7_000):
+        with meter.track("request"):
+            call, context = meter.track("background"), contextvars.copy_context()
+            context.run(call.__enter__)
+            held.append((context, call))
+            clock.now_s += 0.001
+        if len(held) > 5_000:
+            context, call = held.popleft()
+            context.run(call.__exit__, None, None, None)
+        if len(held) % 1000 == 0:
+            clock.sleep(0.01)
+    while held:
+        context, call = held.popleft()
+        context.run(call.__exit__, None, None, None)
+    total = meter.summary().total
+    assert total.calls == 7_000
+    assert len(meter._tally._orphans) == 0
+    assert total.energy_j <= sensor.energy_j(began_s, clock()) * (1 + 1e-9)
+    meter.close()

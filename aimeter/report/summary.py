@@ -205,6 +205,11 @@ class _Sums:
 
 
 _REMEMBERED = 4096
+"""Rows of which it is remembered that they came, for children that come after them."""
+
+_MOST_ORPHANS = 4096
+"""Calls for whose children it is remembered that their own row has not come. Of more, the oldest are taken to have come
+before what is remembered: in crashes no more than a few calls are lost, but children may outlive thousands."""
 
 
 class Tally:
@@ -225,8 +230,8 @@ class Tally:
         self._seen: dict[str, None] = {}
         """Calls whose rows came lately: children may outlive them."""
 
-    def add(self, record: Record) -> None:
-        """Count one record in."""
+    def add(self, record: Record, *, after_parent: bool = False) -> None:
+        """Count one record in; `after_parent` tells that the row of the call around it is known to have come before."""
         model = record.model or "" if self._by_model else None
         key = record.name, model, record.parent_id is None
         sums = self._sums.get(key)
@@ -239,10 +244,12 @@ class Tally:
         self._seen[record.call_id] = None
         if len(self._seen) > _REMEMBERED:
             del self._seen[next(iter(self._seen))]
-        if record.parent_id is not None and record.parent_id not in self._seen:
+        if not after_parent and record.parent_id is not None and record.parent_id not in self._seen:
             orphans = self._orphans.get(record.parent_id)
             if orphans is None:
                 orphans = self._orphans[record.parent_id] = _Sums()
+                if len(self._orphans) > _MOST_ORPHANS:
+                    del self._orphans[next(iter(self._orphans))]
             orphans.add(record)
 
     def summary(self, *, skipped: int = 0) -> Summary:
