@@ -431,7 +431,9 @@ def _complain(message: str, style: str = "red") -> None:
         return
     from rich.text import Text
 
-    _console(stderr=True).print(Text(f"aimeter: {message}", style=style), soft_wrap=True)
+    from aimeter.report.units import printable
+
+    _console(stderr=True).print(Text(printable(f"aimeter: {message}"), style=style), soft_wrap=True)
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -457,7 +459,11 @@ def _given(**options: object) -> dict[str, object]:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    _print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    from aimeter.report.units import finite
+
+    # ASCII, as any other character may steer a terminal; and so may DEL, which is in it.
+    text = json.dumps(finite(value), indent=2, allow_nan=False, default=str)
+    _print(text.replace("\x7f", "\\u007f"))
 
 
 def _print(text: str) -> None:

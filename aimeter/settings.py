@@ -188,8 +188,11 @@ def _environment(environ: Mapping[str, str], folder: Path) -> _Layer:
 
 def _project(folder: Path) -> _Layer:
     candidates = (parent / "pyproject.toml" for parent in (folder, *folder.parents))
-    # Path.is_file would raise where a folder above may not be entered.
-    file = next((file for file in candidates if os.path.isfile(file)), None)  # noqa: PTH113 - see above
+    # Path.exists would raise where a folder above may not be entered.
+    file = next((file for file in candidates if os.path.exists(file)), None)  # noqa: PTH110 - see above
+    if file is not None and not file.is_file():
+        message = f"{file} is no regular file. Settings are read from files: move it away."
+        raise ConfigurationError(message)
     table = {} if file is None else _table(file)
     return _Layer(table, lambda _: f"[tool.aimeter] in {file}", folder if file is None else file.parent)
 
@@ -211,7 +214,7 @@ def _table(file: Path) -> Mapping[str, object]:
 
     try:
         tool = tomllib.loads(text).get("tool", {})
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         if "[tool.aimeter]" in text:
             message = f"{file} has a section [tool.aimeter] but is malformed: {error}."
             raise ConfigurationError(message) from error

@@ -87,5 +87,11 @@ def times(record: Record | Brief) -> tuple[float, float]:
     Raises:
         ValueError: The row's `start` is no time.
     """
-    start_s = datetime.fromisoformat(record.start).timestamp()
+    try:
+        start_s = datetime.fromisoformat(record.start).timestamp()
+    except (
+        OverflowError,
+        OSError,
+    ) as fault:  # a time of no zone, in a year that the platform's clock does not reach
+        raise ValueError(record.start) from fault
     return start_s, start_s + record.duration_s

@@ -19,6 +19,8 @@ from aimeter.report.brief import Brief, read_briefs
 from aimeter.report.division import between_processes
 from aimeter.report.table import UNDIVIDED, told
 
+_MOST_METHODS = 100
+"""Kinds of intensity that are told apart; there are fewer."""
 _LONGEST_SHIFT_H = 10 * 365.25 * 24
 
 
@@ -108,7 +110,8 @@ def compare(
         if record.intensity_g_per_kwh is not None:
             grams += co2e_g(record.self_j, record.intensity_g_per_kwh, record.pue)
             logged_j += record.self_j * record.pue
-            methods[record.intensity_method] = None
+            if len(methods) < _MOST_METHODS:
+                methods[record.intensity_method] = None
         else:
             without += 1
         if shift_h is not None:

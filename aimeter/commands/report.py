@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from aimeter import settings
 from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.report import read, summarise
+from aimeter.report.read import Log
 from aimeter.report.summary import By
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def add_up(logs: Sequence[str], by: str = "name") -> tuple[Summary, list[str]]:
     return summary, rows.problems
 
 
-def find(logs: Sequence[str]) -> list[Path]:
+def find(logs: Sequence[str]) -> list[Log]:
     """Return the files meant, each once.
 
     Raises:
@@ -48,8 +49,8 @@ def find(logs: Sequence[str]) -> list[Path]:
         if log is None:
             message = "No log is named and none is set: aimeter report calls.csv"
             raise ConfigurationError(message)
-        return [log]
-    found: dict[Path, Path] = {}
+        return [Log(log)]
+    found: dict[Path, Log] = {}
     for text in logs:
         paths = [Path(text)]
         if any(sign in text for sign in _WILD) and not paths[0].exists():
@@ -58,7 +59,7 @@ def find(logs: Sequence[str]) -> list[Path]:
                 message = f"No log matches {text}."
                 raise ConfigurationError(message)
         for path in paths:
-            found.setdefault(path.resolve(), path)
+            found.setdefault(path.resolve(), Log(path))
     return list(found.values())
 
 

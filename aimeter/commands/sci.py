@@ -6,7 +6,8 @@ are not allowed. M is the embodied carbon in grams. R is the number of functiona
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aimeter.carbon.intensity import J_PER_KWH
@@ -82,13 +83,14 @@ def score(logs: Sequence[str], per: str, *, name: str | None = None, hardware: s
     division, undivided = between_processes(lambda: rows)
     if division is not None:
         rows = list(map(division.divided, rows))
-    parents = {row.call_id: row for row in rows}
+    parents: dict[str | None, Record] = {row.call_id: row for row in rows}
     if name is not None:
         names = {row.name for row in rows}
         if name not in names:
             message = f"The log has no call named {name!r}.{did_you_mean(name, names)}"
             raise ConfigurationError(message)
-        rows = [row for row in rows if any(one.name == name for one in _line(row, parents))]
+        inside = _within(parents, lambda one: one.name == name)
+        rows = [row for row in rows if row.name == name or inside(row.parent_id)]
     result = of_rows(rows, per, parents=parents, hardware=hardware)
     remarks = [] if division is None else [told(division.processes)]
     remarks += [UNDIVIDED] if undivided else []
@@ -96,29 +98,45 @@ def score(logs: Sequence[str], per: str, *, name: str | None = None, hardware: s
     return replace(result, warnings=(*result.warnings, *remarks))
 
 
-def _line(row: Record, parents: dict[str, Record]) -> list[Record]:
-    """Return a row and those that enclose it, the nearest first."""
-    line = [row]
-    while line[-1].parent_id in parents:
-        above = parents[line[-1].parent_id or ""]
-        if above in line:  # a log may say anything
-            break
-        line.append(above)
-    return line
+def _within(
+    parents: Mapping[str | None, Record], holds: Callable[[Record], bool]
+) -> Callable[[str | None], bool]:
+    """Return what tells whether something holds for the row of an identifier or for one that encloses it.
+
+    Each row is looked at once, however deep they stand inside each other and though some go in a circle.
+    """
+    known: dict[str | None, bool] = {}
+
+    def within(call_id: str | None) -> bool:
+        line = []
+        while call_id in parents and call_id not in known:
+            line.append(call_id)
+            known[call_id] = holds(parents[call_id])
+            if not known[call_id]:
+                call_id = parents[call_id].parent_id
+        found = known.get(call_id, False)
+        known.update(dict.fromkeys(line, found))
+        return found
+
+    return within
 
 
 def of_rows(
-    rows: Sequence[Record], per: str, *, parents: dict[str, Record] | None = None, hardware: str | None = None
+    rows: Sequence[Record],
+    per: str,
+    *,
+    parents: Mapping[str | None, Record] | None = None,
+    hardware: str | None = None,
 ) -> Score:
     """Return the SCI of some rows; see `score`."""
-    above = {row.call_id: row for row in rows} if parents is None else parents
+    above: Mapping[str | None, Record] = {row.call_id: row for row in rows} if parents is None else parents
     chosen = {row.call_id for row in rows}
+    counted = _within(above, lambda one: one.call_id in chosen and getattr(one, per) is not None)
     units = 0.0
     for row in rows:
         count: float | None = getattr(row, per)
         # A parent that counts its images, and children that count theirs, mean the same images.
-        enclosing = (one for one in _line(row, above)[1:] if one.call_id in chosen)
-        if count is not None and all(getattr(one, per) is None for one in enclosing):
+        if count is not None and not counted(row.parent_id):
             units += count
     metered = [row for row in rows if row.self_j is not None]
     e_kwh = sum((row.self_j or 0.0) * row.pue for row in metered) / J_PER_KWH
@@ -131,6 +149,9 @@ def of_rows(
     made = _making(outermost, hardware)
     m_g, m_lower_g, m_upper_g, m_source = made if made is not None else (None, None, None, None)
     o_g = e_kwh * intensity
+    if not all(map(math.isfinite, (o_g / units, (m_upper_g or 0.0) / units))):
+        message = f"The score is too large for a number: {units:g} {per} cannot be true."
+        raise ConfigurationError(message)
     pues = [row.pue for row in metered]
     return Score(
         sci_g=(o_g + (m_g or 0.0)) / units,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from aimeter.machine import UNKNOWN
-from aimeter.report.parse import array
+from aimeter.report.parse import array, bounded, duration
 from aimeter.report.read import LogPath, Rows, readable
 from aimeter.sinks.text import csv_fields
 
@@ -106,7 +106,7 @@ def _brief(
         raise ValueError(message)
     return Brief(
         start,
-        _number(duration_s),
+        duration(_number(duration_s)),
         _known(self_j),
         _number(pue),
         _known(intensity),
@@ -124,15 +124,15 @@ def _brief(
 
 
 def _number(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
+    number = bounded(float(text))
+    if math.isnan(number):
         raise ValueError(text)
     return number
 
 
 def _known(text: str) -> float | None:
-    number = float(text) if text else math.nan
-    return number if math.isfinite(number) else None
+    number = bounded(float(text)) if text else math.nan
+    return None if math.isnan(number) else number
 
 
 def read_briefs(paths: LogPath | Iterable[LogPath]) -> BriefResult:

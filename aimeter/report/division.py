@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -68,7 +69,7 @@ def process(row: Row) -> Process:
 
 def devices(row: Row) -> list[str]:
     """Return what the devices of a row are called by every process of the machine."""
-    names = row.devices.replace("~", "").split()
+    names = [name.replace("~", "") for name in row.devices.split()]
     return [f"{found[1]} {found[2]}" if (found := _DEVICE.fullmatch(name)) else name for name in names]
 
 
@@ -233,13 +234,20 @@ class Division:
     def __init__(self, rows: Iterable[Row]) -> None:
         kept: list[tuple[Row, float, float]] = []
         self._children: dict[str, list[tuple[float, float]]] = {}
+        times_seen: Counter[str] = Counter()
         for row in rows:
             span = _span(row)
             if span is not None and row.machine != UNKNOWN:
                 kept.append((row, *span))
+                times_seen[row.call_id] += 1
                 if row.parent_id is not None:
                     self._children.setdefault(row.parent_id, []).append(span)
-        ids = {row.call_id for row, _, _ in kept}
+        ids = times_seen.keys()
+        for call_id, times_said in times_seen.items():
+            if (
+                times_said > 1
+            ):  # whose children they are, nobody knows; and each of the rows would go through all
+                self._children.pop(call_id, None)
         loads: dict[tuple[str, str], dict[Process, _Load]] = {}
         for row, begin_s, end_s in kept:
             inside, seen = row.parent_id in ids, _seen(row)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def line(record: Record) -> str:
     """Return what a row says, in one line: name, joules with their error, grams, seconds, how it was measured."""
-    told = [f"{printable(record.name)}: {_joules(record)}"]
+    told = [f"{record.name}: {_joules(record)}"]
     if record.co2e_g is not None:
         told.append(f"{quantity(record.co2e_g, 'g', record.co2e_error_g, largest=3)} CO2e")
     told.append(quantity(record.duration_s, "s", largest=0))
@@ -25,7 +25,7 @@ def line(record: Record) -> str:
         told.append(f"{record.coverage:.0%} covered")
     if record.status != "ok":
         told.append(record.status if record.error_type is None else f"{record.status} {record.error_type}")
-    return ", ".join(told)
+    return printable(", ".join(told))
 
 
 def html(record: Record) -> str:
@@ -48,11 +48,15 @@ def html(record: Record) -> str:
         ("status", record.status if record.error_type is None else f"{record.status}: {record.error_type}"),
     ]
     rows = "".join(
-        f'<tr><th style="text-align: left">{name}</th><td style="text-align: left">{escape(str(value))}</td></tr>'
+        f'<tr><th style="text-align: left">{name}</th><td style="text-align: left">{_shown(value)}</td></tr>'
         for name, value in lines
         if value is not None
     )
-    return f"<table><caption>{escape(record.name)}</caption><tbody>{rows}</tbody></table>"
+    return f"<table><caption>{_shown(record.name)}</caption><tbody>{rows}</tbody></table>"
+
+
+def _shown(text: str) -> str:
+    return escape(printable(text))
 
 
 def _joules(record: Record) -> str:

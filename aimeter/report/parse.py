@@ -11,8 +11,48 @@ from aimeter.machine import UNKNOWN
 from aimeter.record import COLUMNS, FIRST_COLUMNS, SCHEMA, Record
 from aimeter.sinks.text import unguarded
 
-MALFORMED = (TypeError, ValueError, RecursionError)
+MALFORMED = (TypeError, ValueError, OverflowError, RecursionError)
 """What a row that is not one of ours raises, whatever is wrong with it."""
+
+
+_MOST = 1e18
+"""Above this no figure of a call is true: as joules it is 278 TWh, more than most countries use of electricity in a year."""
+_LONGEST_S = 1e9
+"""32 years, longer than any process has run; whoever asks for the intensity of a call's time asks week by week."""
+_LEAST_CONCURRENCY = 0.5
+"""It is 1 with nobody else, but for rounding; times are divided by it."""
+
+
+def bounded(number: float) -> float:
+    """Return a figure that may be true.
+
+    Raises:
+        ValueError: It is too large for that.
+    """
+    if abs(number) > _MOST:
+        message = f"{number:.3g} is too large to be true"
+        raise ValueError(message)
+    return number
+
+
+def duration(number: float) -> float:
+    """Return the seconds of a call, as `bounded` does."""
+    if not 0 <= number <= _LONGEST_S:
+        message = f"no call lasts {number:.3g} s"
+        raise ValueError(message)
+    return number
+
+
+def _duration(value: object) -> float:
+    return duration(_number(value))
+
+
+def _concurrency(value: object) -> float:
+    number = _number(value)
+    if number < _LEAST_CONCURRENCY:
+        message = f"no call is one of {number:.3g}"
+        raise ValueError(message)
+    return number
 
 
 def _optional_number(value: object) -> float | None:
@@ -20,8 +60,8 @@ def _optional_number(value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(value)
-    number = float(value)
-    return number if math.isfinite(number) else None
+    number = bounded(float(value))
+    return None if math.isnan(number) else number
 
 
 def _number(value: object) -> float:
@@ -73,13 +113,18 @@ _BY_TYPE: dict[object, Callable[[object], object]] = {
     tuple[float, ...]: array,
 }
 _TYPES = get_type_hints(Record)
-_READERS = tuple(_BY_TYPE.get(_TYPES[column], _text) for column in COLUMNS)
+_BY_NAME = {"duration_s": _duration, "concurrency": _concurrency}
+_READERS = tuple(_BY_NAME.get(column, _BY_TYPE.get(_TYPES[column], _text)) for column in COLUMNS)
 _GUARDED = tuple(read in {_text, _optional_text} for read in _READERS)
 
 
 def _record(values: Sequence[object]) -> Record:
     build: Callable[..., Record] = Record
-    record = build(*[read(value) for read, value in zip(_READERS, values, strict=True)])
+    try:
+        record = build(*[read(value) for read, value in zip(_READERS, values, strict=True)])
+    except MALFORMED as fault:
+        message = _fault(values)
+        raise ValueError(message) from fault
     if not record.aimeter_version:
         message = "aimeter_version is empty: the row is torn"
         raise ValueError(message)
@@ -91,11 +136,24 @@ def _record(values: Sequence[object]) -> Record:
     )
 
 
+def _fault(values: Sequence[object]) -> str:
+    """Return which column does not hold what it should, and what it holds."""
+    for column, read, value in zip(COLUMNS, _READERS, values, strict=True):
+        try:
+            read(value)
+        except MALFORMED as fault:
+            try:
+                return f"{column}: {fault}"
+            except MALFORMED:  # lists in lists, as deep as they could be read
+                return column
+    return ""
+
+
 def record_from_csv(fields: Sequence[str], places: Sequence[int | None]) -> Record:
     """Build the record from a row's fields; `places` holds the place of each of `COLUMNS` among them, if it has one.
 
     Raises:
-        TypeError, ValueError, RecursionError: A field does not hold what its column should (see `MALFORMED`).
+        ValueError: A field does not hold what its column should.
     """
     return _record(
         [
@@ -109,7 +167,7 @@ def record_from_json(row: object) -> Record:
     """Build the record from a decoded line of JSON; keys that this schema does not know are ignored.
 
     Raises:
-        TypeError, ValueError, RecursionError: A column is missing or does not hold what it should.
+        TypeError, ValueError: A column is missing or does not hold what it should.
     """
     if not isinstance(row, dict):
         raise TypeError(row)

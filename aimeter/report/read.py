@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
 from aimeter.errors import ConfigurationError, LogSchemaError, did_you_mean
 from aimeter.machine import WHOLE
@@ -21,10 +23,73 @@ if TYPE_CHECKING:
 
 _BOM = b"\xef\xbb\xbf"
 _PROBLEMS_TOLD = 10
+_TOO_LONG = "the line is too long to be a row"
 _WHOLE_ENDS = {"aimeter_version": re.compile(".+"), "pue_source": re.compile(".+"), "machine": WHOLE}
 """What the last column of each schema holds if its line is whole; of what stood last before, a cut costs no number."""
 
+LONGEST_LINE_BYTES = 16 * 1024 * 1024
+"""More than a row's notes come to at their longest; a longer line is no row."""
+_ENDLESS_BYTES = 1024**3
+"""What comes behind so many bytes without a line end is not waited for."""
+_PIECE_BYTES = 1024 * 1024
+
 LogPath = str | os.PathLike[str]
+
+
+class Log(os.PathLike[str]):
+    """A log by its path. What can be read once only, such as a pipe, is kept as a temporary file meanwhile."""
+
+    def __init__(self, path: LogPath) -> None:
+        self.path = Path(path)
+        self._copy: IO[bytes] | None = None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    __str__ = __fspath__
+
+    def open(self) -> BinaryIO:
+        """Open it at its begin, as often as need be.
+
+        Raises:
+            OSError: It cannot be read.
+            LogSchemaError: It can be read once only, and is no aimeter log.
+        """
+        if self._copy is not None:
+            return Path(self._copy.name).open("rb")
+        log = self.path.open("rb")
+        if stat.S_ISREG(os.fstat(log.fileno()).st_mode):
+            return log
+        with log:
+            self._copy = self._copied(log)
+        return self.open()
+
+    def _copied(self, log: BinaryIO) -> IO[bytes]:
+        piece = log.readline(LONGEST_LINE_BYTES)
+        _columns(self.path, piece)  # no log, and perhaps a device without an end
+        copy = tempfile.NamedTemporaryFile(prefix="aimeter-")  # noqa: SIM115 - kept as long as this is
+        without_end = 0
+        while piece and without_end < _ENDLESS_BYTES:
+            copy.write(piece)
+            without_end = 0 if b"\n" in piece else without_end + len(piece)
+            piece = log.read(_PIECE_BYTES)
+        copy.flush()
+        return copy
+
+
+def _lines(log: BinaryIO) -> Iterator[bytes | None]:
+    """Yield each line, or None for one that is too long; what has no end is not read to it."""
+    while line := log.readline(LONGEST_LINE_BYTES + 1):
+        if len(line) <= LONGEST_LINE_BYTES:
+            yield line
+            continue
+        passed = len(line)
+        while line and not line.endswith(b"\n") and passed < _ENDLESS_BYTES:
+            line = log.readline(_PIECE_BYTES)
+            passed += len(line)
+        yield None
+        if passed >= _ENDLESS_BYTES:
+            return
 
 
 R = TypeVar("R")
@@ -40,7 +105,7 @@ class Rows(Iterator[R], ABC):
         problems: Where the first ten of them are, and what is wrong: ``calls.csv:17: 12 columns, not 42``.
     """
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, paths: Iterable[Log]) -> None:
         self.paths = tuple(paths)
         self.rows = 0
         self.skipped = 0
@@ -60,24 +125,28 @@ class Rows(Iterator[R], ABC):
         self.rows += 1
         return row
 
-    def _read_all(self, paths: Iterable[Path]) -> Iterator[R]:
+    def _read_all(self, paths: Iterable[Log]) -> Iterator[R]:
         for path in paths:
-            with path.open("rb") as log:
-                columns = _columns(path, log)
+            with path.open() as log:
+                columns = _columns(path.path, log.readline(LONGEST_LINE_BYTES))
+                log.seek(0)
                 if columns is None:
                     yield from self._json_rows(path, log)
                 else:
                     yield from self._csv_rows(path, log, columns)
 
-    def _skip(self, path: Path, number: int, reason: object) -> None:
+    def _skip(self, path: Log, number: int, reason: object) -> None:
         self.skipped += 1
         if len(self.problems) < _PROBLEMS_TOLD:
             self.problems.append(f"{path}:{number}: {str(reason)[:100]}")
 
-    def _csv_rows(self, path: Path, log: BinaryIO, columns: list[str]) -> Iterator[R]:
+    def _csv_rows(self, path: Log, log: BinaryIO, columns: list[str]) -> Iterator[R]:
         known_end = ""
         whole = _WHOLE_ENDS.get(columns[-1])
-        for number, line in enumerate(log, 1):
+        for number, line in enumerate(_lines(log), 1):
+            if line is None:
+                self._skip(path, number, _TOO_LONG)
+                continue
             fields = self._fields(line.removeprefix(_BOM) if number == 1 else line)
             if fields in ([""], columns):
                 continue  # a blank line ends a torn one; where files cannot be locked a header may come twice
@@ -101,8 +170,11 @@ class Rows(Iterator[R], ABC):
 
     _fields = staticmethod(csv_fields)
 
-    def _json_rows(self, path: Path, log: BinaryIO) -> Iterator[R]:
-        for number, line in enumerate(log, 1):
+    def _json_rows(self, path: Log, log: BinaryIO) -> Iterator[R]:
+        for number, line in enumerate(_lines(log), 1):
+            if line is None:
+                self._skip(path, number, _TOO_LONG)
+                continue
             if not line.strip():
                 continue
             try:
@@ -129,14 +201,13 @@ class ReadResult(Rows["Record"]):
         return record_from_json(document)
 
 
-def _columns(path: Path, log: BinaryIO) -> list[str] | None:
-    """Return the names in a CSV log's header, or None for JSON Lines; by content, so a log may be renamed.
+def _columns(path: Path, first: bytes) -> list[str] | None:
+    """Return the names in a CSV log's header, its first line, or None for JSON Lines; by content, so a log may be renamed.
 
     Raises:
         LogSchemaError: It is neither, or a schema that this version cannot read.
     """
-    first = log.readline().removeprefix(_BOM)
-    log.seek(0)
+    first = first.removeprefix(_BOM)
     if not first:
         return list(COLUMNS)
     if first.startswith(b"{"):
@@ -169,20 +240,21 @@ def read(paths: LogPath | Iterable[LogPath]) -> ReadResult:
     return ReadResult(readable(paths))
 
 
-def readable(paths: LogPath | Iterable[LogPath]) -> list[Path]:
-    """Return the paths of logs, each looked into.
+def readable(paths: LogPath | Iterable[LogPath]) -> list[Log]:
+    """Return logs by their paths, each looked into.
 
     Raises:
         ConfigurationError: As `read`.
         LogSchemaError: As `read`.
     """
-    found = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    found = [path if isinstance(path, Log) else Log(path) for path in given]
     for path in found:
         try:
-            with path.open("rb") as log:
-                _columns(path, log)
+            with path.open() as log:
+                _columns(path.path, log.readline(LONGEST_LINE_BYTES))
         except OSError as fault:
-            message = f"The log {path} cannot be read: {fault.strerror}.{_near(path)}"
+            message = f"The log {path} cannot be read: {fault.strerror}.{_near(path.path)}"
             raise ConfigurationError(message) from fault
     return found
 

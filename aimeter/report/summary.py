@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from aimeter.record import COUNTS
+from aimeter.record import COUNTS, MeasuredBy
+from aimeter.report.units import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +36,11 @@ By = Literal["name", "model"]
 
 OTHER_NAMES = "(other names)"
 """Where a summary has no more room for names, the rest has this one."""
+
+MOST_NAMES = 10_000
+"""Names that the summary of a log tells apart; who has more has put something else into them."""
+
+_METHODS = frozenset(get_args(MeasuredBy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ class Summary:
         skipped: Lines of the logs that were no whole rows.
         processes: How many processes used a device while another one did; what they used then is divided among them.
         undivided: Processes may have, and their rows, of earlier schemas, do not say on which machine.
+        overflowed: Names with sums too large for a number; those are unknown.
     """
 
     rows: tuple[SummaryRow, ...]
@@ -95,6 +102,7 @@ class Summary:
     skipped: int = 0
     processes: int = 0
     undivided: bool = False
+    overflowed: int = 0
 
     def __str__(self) -> str:
         from aimeter.report.table import grid, text  # noqa: PLC0415  rendering is loaded by who looks
@@ -137,9 +145,9 @@ class _Sums:
         self.errors += record.status == "error"
         self.duration_s += record.duration_s
         self.coverage = min(self.coverage, record.coverage)
-        self.gpu.add(record.gpu_method)
-        self.cpu.add(record.cpu_method)
-        self.dram.add(record.dram_method)
+        self.gpu.add(_method(record.gpu_method))
+        self.cpu.add(_method(record.cpu_method))
+        self.dram.add(_method(record.dram_method))
         if record.co2e_g is not None:
             self.co2e_g = (self.co2e_g or 0.0) + record.co2e_g
         if record.energy_j is not None:
@@ -151,9 +159,9 @@ class _Sums:
         if record.error_j is None:
             self.all_bounded = False
         else:
-            resolution_j2 = (record.resolution_j or 0.0) ** 2
+            resolution_j2 = (record.resolution_j or 0.0) * (record.resolution_j or 0.0)
             self.resolution_j2 += resolution_j2
-            self.calibration_j += math.sqrt(max(record.error_j**2 - resolution_j2, 0.0))
+            self.calibration_j += math.sqrt(max(record.error_j * record.error_j - resolution_j2, 0.0))
         for unit in COUNTS:
             count: float | None = getattr(record, unit)
             if count is not None:
@@ -180,8 +188,19 @@ class _Sums:
         self.dram |= other.dram
         self.coverage = min(self.coverage, other.coverage)
 
+    @property
+    def overflowed(self) -> bool:
+        sums = (
+            self.energy_j,
+            self.resolution_j2,
+            self.calibration_j,
+            self.co2e_g or 0.0,
+            *self.units.values(),
+        )
+        return not all(map(math.isfinite, sums))
+
     def row(self, name: str, model: str | None = None) -> SummaryRow:
-        error_j = math.sqrt(self.resolution_j2 + self.calibration_j**2)
+        error_j = math.sqrt(self.resolution_j2 + self.calibration_j * self.calibration_j)
         bounded = self.known > 0 and self.all_bounded
         methods = {"gpu": self.gpu, "cpu": self.cpu, "dram": self.dram}
         return SummaryRow(
@@ -189,19 +208,32 @@ class _Sums:
             calls=self.calls,
             errors=self.errors,
             unknown=self.calls - self.known,
-            energy_j=self.energy_j if self.known else None,
-            energy_error_j=error_j if bounded else None,
-            per_call_j=self.energy_j / self.known if self.known else None,
-            per_call_error_j=error_j / self.known if bounded else None,
+            energy_j=_held(self.energy_j) if self.known else None,
+            energy_error_j=_held(error_j) if bounded else None,
+            per_call_j=_held(self.energy_j / self.known) if self.known else None,
+            per_call_error_j=_held(error_j / self.known) if bounded else None,
             per_unit_j={
-                unit: self.unit_energy_j[unit] / count for unit, count in self.units.items() if count > 0
+                unit: per_unit_j
+                for unit, count in self.units.items()
+                if 0 < count < math.inf
+                and (per_unit_j := _held(self.unit_energy_j[unit] / count)) is not None
             },
-            co2e_g=self.co2e_g,
+            co2e_g=_held(self.co2e_g),
             duration_s=self.duration_s,
             methods={kind: tuple(sorted(seen)) for kind, seen in methods.items() if seen - {"none"}},
             coverage=self.coverage,
             model=model,
         )
+
+
+def _method(text: str) -> str:
+    """Return a way of measuring, of which there are few, whatever a log says."""
+    return text if text in _METHODS else UNKNOWN
+
+
+def _held(value: float | None) -> float | None:
+    """Return a sum, or None if it exceeds what a number can hold: it is unknown."""
+    return value if value is None or math.isfinite(value) else None
 
 
 _REMEMBERED = 4096
@@ -269,6 +301,7 @@ class Tally:
             total=total.row("total"),
             nested=sum(row.calls for row in rows) - total.calls,
             skipped=skipped,
+            overflowed=sum(sums.overflowed for sums in by_name.values()),
         )
 
 
@@ -277,7 +310,7 @@ def summarise(records: Iterable[Record], by: By = "name") -> Summary:
 
     What several processes used of one device at the same time is divided among them, see `aimeter.report.division`.
     Logs are read for that first, once, and again if there are such processes. They take constant memory a name, unless
-    processes overlapped.
+    processes overlapped. Beyond `MOST_NAMES` of them the rest are added up as `OTHER_NAMES`.
     """
     from aimeter.report.brief import read_briefs  # noqa: PLC0415 - adding up one process's own calls reads no log
     from aimeter.report.division import between_processes  # noqa: PLC0415 - loads NumPy
@@ -289,7 +322,7 @@ def summarise(records: Iterable[Record], by: By = "name") -> Summary:
     division, undivided = between_processes(
         lambda: read_briefs(kept.paths) if isinstance(kept, ReadResult) else kept
     )
-    tally = Tally(by=by)
+    tally = Tally(MOST_NAMES, by)
     for record in records:
         tally.add(record if division is None else division.divided(record))
     summary = tally.summary(skipped=getattr(records, "skipped", 0))

@@ -119,6 +119,8 @@ def _notes(summary: Summary) -> tuple[str, ...]:
         notes.append(told(summary.processes))
     if summary.undivided:
         notes.append(UNDIVIDED)
+    if summary.overflowed:
+        notes.append("Sums that are too large for a number are unknown.")
     if summary.skipped:
         notes.append(f"{summary.skipped:,} lines of the log were torn or foreign and were skipped.")
     return tuple(notes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 _PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
 
@@ -27,8 +29,10 @@ def quantity(value: float | None, unit: str, error: float | None = None, *, larg
         error: Half-width in the same unit, or None.
         largest: Power of ten of the largest prefix that suits the unit: 3 for grams, 0 for seconds.
     """
-    if value is None:
+    if value is None or not math.isfinite(value):
         return UNKNOWN
+    if error is not None and not math.isfinite(error):
+        error = None
     size = max(abs(value), error or 0.0)
     if size == 0:
         return f"0 {unit}"
@@ -45,6 +49,17 @@ def _decimals(value: float, digits: int) -> int:
     """Return how many decimals show that many significant digits; six at most."""
     rounded = float(f"{max(abs(value), 1e-6):.{digits}g}")  # 0.0996 shows as 0.10
     return min(max(digits - 1 - math.floor(math.log10(rounded)), 0), 6)
+
+
+def finite(value: Any) -> Any:  # noqa: ANN401 - plain values of any kind, and the same kind returned
+    """Return plain values with None for every number that is infinite or none, as JSON has neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return value
 
 
 def printable(text: str) -> str:
