@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from itertools import islice
 
 
 class AimeterError(Exception):
@@ -24,8 +23,8 @@ class LogSchemaError(ConfigurationError):
 
 
 def near_matches(word: str, known: Iterable[str], *, most: int = 3) -> list[str]:
-    """Return up to `most` known words that resemble `word`, best first, ignoring case; of the first thousand."""
-    by_folded = {candidate.casefold(): candidate for candidate in islice(known, 1000)}
+    """Return up to `most` known words that resemble `word`, best first, ignoring case."""
+    by_folded = {candidate.casefold(): candidate for candidate in known}
     found = difflib.get_close_matches(word.casefold(), by_folded, n=most, cutoff=0.6)
     return [by_folded[folded] for folded in found]
 

@@ -387,6 +387,17 @@ def everything(log: Path) -> None:
     """Ask all that can be asked of a log."""
     for command in COMMANDS:
         ask(*command, str(log))
+    grid, new = log.with_name("grid.csv"), log.with_name("new.csv")
+    grid.write_text(
+        "# kind: average;location-based;direct;production\nstart,g_per_kwh\n"
+        + "".join(f"2026-11-22T{hour:02}:00:00+00:00,{hour + 100}\n" for hour in range(24))
+    )
+    asked = ("--provider", str(grid), "--region", "FR")
+    ask("carbon", "compare", "--regions", "FR", "--shift", "1", *asked, str(log), "--json")
+    ask("carbon", "compare", "--regions", "FR", "--shift", "-1", *asked, str(log))
+    ask("carbon", "refill", str(log), "-o", str(new), *asked, "--json")
+    assert len(list(read(new))) == len(list(read(log)))
+    new.unlink()
     rows = read(log)
     records = list(rows)
     assert records
@@ -401,7 +412,7 @@ def everything(log: Path) -> None:
 def test_any_text_in_any_column(tmp_path: Path, changes: list[dict[str, str]]):
     """A row of a good log and some of another process with anything in their columns."""
     log = tmp_path / "calls.csv"
-    other = make_record(call_id="feedfacecafebeef-1", pid=2)
+    other = make_record(call_id="feedfacecafebeef-1", pid=2, intensity_method="average;fallback")
     log.write_bytes(
         CSV_HEADER
         + csv_line(make_record())
@@ -420,7 +431,7 @@ def test_any_text_in_any_column(tmp_path: Path, changes: list[dict[str, str]]):
 def test_any_value_in_any_key(tmp_path: Path, changes: list[dict[str, Any]]):
     """The same in JSON Lines, where a value may be of any type and size."""
     log = tmp_path / "calls.jsonl"
-    other = make_record(call_id="feedfacecafebeef-1", pid=2)
+    other = make_record(call_id="feedfacecafebeef-1", pid=2, intensity_method="average;fallback")
     log.write_bytes(json_line(make_record()) + b"".join(json_row(other, **each) for each in changes))
     everything(log)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import singledispatch
 
@@ -27,7 +28,7 @@ def columns(rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def _number(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.4g}"
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
 @singledispatch
@@ -51,7 +52,7 @@ def _(result: WhatIf) -> Iterator[str]:
                     one.zone or "",
                     _number(one.g_per_kwh),
                     quantity(one.co2e_g, "g", largest=3),
-                    "" if one.ratio is None else f"{one.ratio:.2f}",
+                    "" if one.ratio is None or not math.isfinite(one.ratio) else f"{one.ratio:.2f}",
                     "" if one.year is None else str(one.year),
                     one.method or one.source or "",
                 )

@@ -59,6 +59,7 @@ class Log(os.PathLike[str]):
             return Path(self._copy.name).open("rb")
         log = self.path.open("rb")
         if stat.S_ISREG(os.fstat(log.fileno()).st_mode):
+            log.seek(0)  # where /dev/stdin is a copy of a descriptor, it has been read
             return log
         with log:
             self._copy = self._copied(log)

@@ -122,6 +122,16 @@ class Summary:
         yield rich_table(grid(self), options.max_width)
 
 
+def _method(text: str) -> str:
+    """Return a way of measuring, of which there are few, whatever a log says."""
+    return text if text in _METHODS else UNKNOWN
+
+
+def _held(value: float | None) -> float | None:
+    """Return a sum, or None if it exceeds what a number can hold: it is unknown."""
+    return value if value is None or math.isfinite(value) else None
+
+
 @dataclass(slots=True)
 class _Sums:
     calls: int = 0
@@ -224,16 +234,6 @@ class _Sums:
             coverage=self.coverage,
             model=model,
         )
-
-
-def _method(text: str) -> str:
-    """Return a way of measuring, of which there are few, whatever a log says."""
-    return text if text in _METHODS else UNKNOWN
-
-
-def _held(value: float | None) -> float | None:
-    """Return a sum, or None if it exceeds what a number can hold: it is unknown."""
-    return value if value is None or math.isfinite(value) else None
 
 
 _REMEMBERED = 4096
