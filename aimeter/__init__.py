@@ -14,6 +14,7 @@ import importlib
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ._version import __version__
@@ -85,7 +86,10 @@ def _close_all() -> None:
     """Write what has finished; registered early, so that exit handlers of later origin can still make calls."""
     close_all = getattr(sys.modules.get(f"{__name__}.meter"), "close_all", None)
     if close_all is not None:
-        close_all()
+        with suppress(
+            KeyboardInterrupt
+        ):  # a second Ctrl-C: whoever is leaving does not want to wait, nor to read
+            close_all()
 
 
 def __getattr__(name: str) -> object:

@@ -33,6 +33,9 @@ R = TypeVar("R")
 current: ContextVar[Call | None] = ContextVar("aimeter_call", default=None)
 """The innermost open call of this thread or task."""
 
+class_name: Callable[[type], str] = type.__dict__["__name__"].__get__
+"""Returns a class's name, whatever its metaclass makes of that."""
+
 # Looked up once: these run for every call.
 _get_current = current.get
 _set_current = current.set
@@ -202,7 +205,7 @@ class Call:
                 if meter.synchronise and "torch" in _modules and _may_be_queued():
                     self._synchronise()
                 if kind is not None:
-                    self._error = kind.__name__
+                    self._error = class_name(kind)
                 self._end = sampler.now()
                 self._put(self)
                 if not sampler.ready:
@@ -215,6 +218,8 @@ class Call:
         except ValueError:
             # Entered in another context: an async generator that was begun in one task and ended in another.
             current.set(self.around)
+        except RuntimeError:
+            return  # left before
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Meter every invocation of `function` as a call of its own, with this one's name, counts and notes."""
@@ -274,7 +279,7 @@ class Call:
         """
         sampler = self._meter.sampler
         now = sampler.now()
-        self._error = type(interruption).__name__
+        self._error = class_name(type(interruption))
         if self._start is None:
             self._start = now
         if self._end is None:

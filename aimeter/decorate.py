@@ -8,7 +8,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, ParamSpec, TypeVar, cast
 
-from .call import Call, current
+from .call import Call, class_name, current
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -136,7 +136,7 @@ class _Stretches:
         self.call.pause(suspended=False)
 
     def finish(self, status: str, error: BaseException | None = None) -> None:
-        self.call.finish(status, None if error is None else type(error).__name__)
+        self.call.finish(status, None if error is None else class_name(type(error)))
         current.set(self._outer)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 from .arguments import Counts, checked, noted
 from .call import Call, UnnamedCall, limited
 from .decorate import decorate, name_of
+from .errors import ConfigurationError
 from .meter import Meter
 from .shield import shielded
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_logger = logging.getLogger("aimeter")
 _caller = sys._getframe  # noqa: SLF001 - inspect.stack() reads source files
 _lock = threading.RLock()  # reentrant: a signal handler may make a call while the first one's meter is made
 _meter: Meter | None = None
@@ -123,7 +126,13 @@ class _DeferredCall(Call):
     __slots__ = ()
 
     def __enter__(self) -> Self:
-        self._meter = default_meter()
+        try:
+            self._meter = default_meter()
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as at the limit of open files; the program goes on without figures
+            _logger.warning("A call named %r is not metered: making the meter raised %r.", self._name, error)
+            return self
         return super().__enter__() if self._meter.settings.enabled else self
 
     def __exit__(

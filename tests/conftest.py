@@ -13,6 +13,11 @@ __all__ = ["nvml"]
 # Whatever the user of this machine has calibrated is no part of a test.
 os.environ.setdefault("AIMETER_CALIBRATION", "off")
 
-# Machines are slow at times, and a run in CI is to be repeatable.
-settings.register_profile("aimeter", deadline=None, derandomize="CI" in os.environ)
+# Machines are slow at times, and a run in CI is to be repeatable. AIMETER_FUZZ=50 tries fifty times as many examples.
+settings.register_profile(
+    "aimeter",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    max_examples=100 * int(os.environ.get("AIMETER_FUZZ", "1")),
+)
 settings.load_profile("aimeter")

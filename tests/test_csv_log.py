@@ -17,7 +17,17 @@ from aimeter.errors import ConfigurationError, LogSchemaError
 from aimeter.record import COLUMNS, SCHEMA, Record
 from aimeter.report import read
 from aimeter.sinks import CsvLog, JsonLinesLog, MemorySink, Sink, appendfile, open_log
-from aimeter.sinks.text import CSV_HEADER, csv_fields, csv_line, csv_text, guarded, json_text, unguarded
+from aimeter.sinks.text import (
+    CSV_HEADER,
+    csv_fields,
+    csv_line,
+    csv_lines,
+    csv_text,
+    escaped,
+    guarded,
+    json_text,
+    unguarded,
+)
 from tests.records import make_record
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=40)  # lone surrogates and control characters too
@@ -344,3 +354,29 @@ def test_a_path_that_leads_in_a_circle_is_refused(tmp_path: Path):
     (tmp_path / "b.csv").symlink_to(tmp_path / "a.csv")
     with pytest.raises(ConfigurationError, match="symbolic links"):
         CsvLog(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@given(
+    st.lists(
+        st.text(st.sampled_from("=+-@;|\t ,\"'\u00a0\ufeff\uff1dx1\n\u2003"), max_size=12),
+        min_size=4,
+        max_size=4,
+    )
+)
+def test_no_cell_is_a_formula_whatever_the_separator(separator, texts):
+    """A spreadsheet may open the log with any separator, and honour quotes or not: no text begins a formula."""
+    name, model, error, note = texts
+    record = make_record(name=name, model=model, error_type=error, meta={"note": note, note: [note]})
+    [line] = csv_lines([record])
+    text = line.decode().rstrip("\r\n")
+    cells = next(csv.reader([text], delimiter=separator), [])
+    if separator != ",":  # nobody opens a file of commas without honouring its quotes
+        cells += text.split(separator)
+    # Quotes that open or close a field, and the blanks that spreadsheets skip.
+    begun = [cell.lstrip('"\\ \t\u00a0\ufeff\u2003') for cell in cells]
+    assert not [cell for cell in begun if cell[:1] in set("=+-@\uff1d\uff0b\uff0d\uff20")]
+    fields = dict(zip(COLUMNS, csv_fields(line), strict=True))
+    assert unguarded(fields["name"]) == escaped(name)
+    assert unguarded(fields["model"]) == escaped(model)
+    assert json.loads(fields["meta"]) == {"note": note, note: [note]}

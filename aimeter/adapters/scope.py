@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from aimeter.call import Call, current
+from aimeter.call import Call, class_name, current
 from aimeter.errors import AimeterError
 
 from .kinship import kin_of
@@ -143,7 +143,7 @@ class Scope:
     def finish(self, status: Literal["ok", "error", "closed"], error: BaseException | None = None) -> None:
         """End a call that was resumed, or suspended and given up."""
         self.end_part(error)
-        self.call.finish(status, None if error is None else type(error).__name__)
+        self.call.finish(status, None if error is None else class_name(type(error)))
         if _scope.get() is self:
             _scope.set(self._outer)
             current.set(self._outer_call)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
@@ -40,8 +41,8 @@ MAX_BYTES = 4 * 1024 * 1024
 _MOST_REDIRECTS = 5
 _BLOCK = 65536
 _EXCERPT = 120
-_LEAST_SECRET = 4
-"""In characters. A version or a number of a page is no key, and masking it would spoil the host program's log."""
+_SHORT_SECRET = 4
+"""A key with fewer characters is masked where it stands alone only: else it would spoil the host program's log."""
 _TOO_MANY = 429
 _OK, _ERRORS, _SERVER = 200, 400, 500
 
@@ -235,16 +236,19 @@ def masked(text: str, secrets: Iterable[str]) -> str:
 
 def _without(text: str, forms: Iterable[str]) -> str:
     for form in forms:
-        text = text.replace(form, "***")
+        if len(form) < _SHORT_SECRET:
+            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "***", text)
+        else:
+            text = text.replace(form, "***")
     return text
 
 
 def _forms(secrets: Iterable[str]) -> list[str]:
-    """Return the forms in which secrets may be echoed, the longest first; what is too short to be one is left out."""
+    """Return the forms in which secrets may be echoed, the longest first."""
     found = {
         form
         for secret in secrets
-        if len(secret) >= _LEAST_SECRET
+        if secret
         for form in (secret, quote(secret), quote(secret, ""), quote_plus(secret))
     }
     return sorted(found, key=len, reverse=True)
@@ -259,7 +263,7 @@ class _Mask(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        clean = _without(text, self.secrets)
+        clean = _without(text, sorted(self.secrets, key=len, reverse=True))
         if clean != text:
             record.msg, record.args = clean, ()
         return True

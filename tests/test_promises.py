@@ -1,0 +1,188 @@
+"""Small promises: what is odd in a program, a file or a machine harms neither the program nor the rows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import aimeter
+from aimeter.carbon.providers import http
+from aimeter.report import read
+from aimeter.testing import FakeClock, FakeSensor
+
+ROOT = Path(__file__).parents[1]
+ENVIRON = {
+    "PYTHONPATH": str(ROOT),
+    "PATH": "/usr/bin:/bin",
+    "AIMETER_CALIBRATION": "off",
+    "AIMETER_REGION": "FR",
+}
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def meter(clock):
+    with aimeter.Meter(sensors=[FakeSensor(clock)], clock=clock, region="FR") as made:
+        yield made
+
+
+def test_leaving_twice_is_harmless(meter, clock):
+    """As a framework does that closes what is closed already: one row, and the calls around are as they were."""
+    with meter.track("outer") as outer:
+        call = meter.track("x")
+        call.__enter__()
+        clock.sleep(1.0)
+        call.__exit__(None, None, None)
+        call.__exit__(None, None, None)
+        assert aimeter.current_call() is outer
+    assert [row.name for row in meter.records()] == ["x", "outer"]
+
+
+def test_an_exception_whose_class_cannot_be_named_passes(meter):
+    """A metaclass may make anything of a class's name."""
+
+    class Meta(type):
+        def __getattribute__(cls, name):
+            if name in {"__name__", "__qualname__"}:
+                raise LookupError(name)
+            return super().__getattribute__(name)
+
+    class OddError(Exception, metaclass=Meta):
+        pass
+
+    @meter.track
+    def fails():
+        raise OddError
+
+    @meter.track
+    def generates():
+        yield 1
+        raise OddError
+
+    for act in (fails, lambda: list(generates())):
+        caught = None
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - to look at its type
+            caught = error
+        assert type(caught) is OddError
+    assert [row.error_type for row in meter.records()] == ["OddError", "OddError"]
+
+
+LIMIT = """
+    import os, resource, sys
+    from aimeter import track
+    if "made" in sys.argv:
+        import aimeter
+        aimeter.default_meter()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    held = []
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    with track("at the limit"):
+        print("ran")
+    for one in held:
+        os.close(one)
+    import aimeter
+    with track("after"):
+        pass
+    print(aimeter.records()[-1].name)
+"""
+
+
+@pytest.mark.parametrize("made", ["made", "not yet"])
+def test_at_the_limit_of_open_files_the_body_runs(made):
+    """With a meter and without one; and what comes after is metered."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LIMIT), made],
+        capture_output=True, text=True, timeout=60, check=False, env=ENVIRON,
+    )  # fmt: skip
+    assert done.stdout.split("\n")[:2] == ["ran", "after"], done.stderr
+
+
+LEAVING = """
+    import sys, time
+    import aimeter
+    from aimeter.testing import FakeSensor
+    class Hanging(FakeSensor):
+        def read(self):
+            if self.reads > 2:
+                print("hangs", flush=True)
+                time.sleep(60)
+            return super().read()
+    meter = aimeter.Meter(sensors=[Hanging(time.perf_counter)])
+    for _ in range(20):
+        with meter.track("x"):
+            time.sleep(0.02)
+    print("leaving", flush=True)
+"""
+
+
+def test_a_second_interrupt_at_exit_prints_nothing():
+    """Whoever presses Ctrl-C while rows are waited for at the end does not want to read where."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(LEAVING)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRON,
+    )  # fmt: skip
+    try:
+        assert any(line == "leaving\n" for line in iter(child.stdout.readline, ""))
+        os.kill(child.pid, signal.SIGINT)
+        _, told = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("place", ["end", "middle"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_zeros_after_a_power_cut_are_a_torn_line(tmp_path, suffix, place, clock):
+    """A file system may leave a block of zeros where a line was: it is no row, and none after it is lost."""
+    log = tmp_path / f"calls.{suffix}"
+
+    def calls(*names):
+        with aimeter.Meter(sensors=[FakeSensor(clock)], clock=clock, region="FR", log=log) as meter:
+            for name in names:
+                with meter.track(name):
+                    clock.sleep(0.1)
+
+    calls("a", "b")
+    log.write_bytes(log.read_bytes() + bytes(4096) + (b"\n" if place == "middle" else b""))
+    calls("c")
+    found = read(log)
+    assert [record.name for record in found] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_row_cut_anywhere_is_never_taken_for_whole(tmp_path, suffix, clock):
+    """At whichever byte a last line ends, the reader and the next writer take it for a row only if it is all there."""
+    log = tmp_path / f"calls.{suffix}"
+    with aimeter.Meter(sensors=[FakeSensor(clock)], clock=clock, region="FR", log=log) as meter:
+        for name in ("a", "b"):
+            with meter.track(name):
+                clock.sleep(0.1)
+    whole = log.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    before, last = b"".join(lines[:-1]), lines[-1]
+    for cut in range(1, len(last.rstrip())):
+        log.write_bytes(before + last[:cut])
+        assert [record.name for record in read(log)] == ["a"], last[:cut]
+
+
+@pytest.mark.parametrize("key", ["k", "k7", "abc", "a-long-key"])
+def test_keys_of_any_length_are_masked(key):
+    """Where a short one stands alone; within other words it is no key."""
+    told = http.masked(f"refused: key={key}, lucky token {key}", (key,))
+    assert told == "refused: key=***, lucky token ***"
