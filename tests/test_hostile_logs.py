@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from aimeter.cli import app
 from aimeter.commands import sci
+from aimeter.commands.report import MOST_METHODS
 from aimeter.errors import AimeterError, ConfigurationError
 from aimeter.record import COLUMNS, Record
 from aimeter.report import Summary, read, summarise
@@ -257,6 +258,17 @@ def test_methods_that_nobody_has_are_one(tmp_path: Path):
     rows = (csv_row(make_record(), gpu_method=f"by {k}") for k in range(100))
     log.write_bytes(CSV_HEADER + csv_line(make_record()) + b"".join(rows))
     assert summarise(read(log)).total.methods["gpu"] == ("counter", "unknown")
+
+
+def test_words_that_nobody_has_do_not_lengthen_an_answer(tmp_path: Path):
+    """However many kinds of devices and of intensity rows name, what is said of them stays short."""
+    log = tmp_path / "calls.csv"
+    rows = (make_record(devices=f"gpu:0 x{k}:0", intensity_method=f"by {k}") for k in range(1000))
+    log.write_bytes(CSV_HEADER + b"".join(map(csv_line, rows)))
+    found = sci.score([str(log)], "images")
+    assert found.boundary.startswith("gpu, other as metered")
+    assert len(found.methods) <= MOST_METHODS
+    assert ask("carbon", "compare", "--regions", "FR", str(log)).count("by ") <= MOST_METHODS
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

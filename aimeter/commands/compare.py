@@ -13,14 +13,12 @@ from aimeter.carbon.providers.base import HOUR_S
 from aimeter.carbon.recompute import times
 from aimeter.carbon.series import BASES, SIGNALS
 from aimeter.commands.asking import Answers, chosen, placed
-from aimeter.commands.report import find, unread
+from aimeter.commands.report import MOST_METHODS, find, unread
 from aimeter.errors import ConfigurationError
 from aimeter.report.brief import Brief, read_briefs
 from aimeter.report.division import between_processes
 from aimeter.report.table import UNDIVIDED, told
 
-_MOST_METHODS = 100
-"""Kinds of intensity that are told apart; there are fewer."""
 _LONGEST_SHIFT_H = 10 * 365.25 * 24
 
 
@@ -110,7 +108,7 @@ def compare(
         if record.intensity_g_per_kwh is not None:
             grams += co2e_g(record.self_j, record.intensity_g_per_kwh, record.pue)
             logged_j += record.self_j * record.pue
-            if len(methods) < _MOST_METHODS:
+            if len(methods) < MOST_METHODS:
                 methods[record.intensity_method] = None
         else:
             without += 1

@@ -17,6 +17,9 @@ from aimeter.report.summary import By
 if TYPE_CHECKING:
     from aimeter.report import Summary
 
+MOST_METHODS = 100
+"""Kinds of intensity in a log that are told; there are fewer."""
+
 _WILD = "*?["
 
 

@@ -14,12 +14,13 @@ from itertools import islice
 from aimeter.carbon.intensity import J_PER_KWH
 from aimeter.carbon.overheads import embodied
 from aimeter.carbon.recompute import is_provisional
-from aimeter.commands.report import find, unread
+from aimeter.commands.report import MOST_METHODS, find, unread
 from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.record import COUNTS, Record
 from aimeter.report import read
 from aimeter.report.division import between_processes
 from aimeter.report.table import UNDIVIDED, told
+from aimeter.sensors.base import KINDS
 
 _MOST_NEAR = 1000
 """Names that are compared with one that is in no row; each takes a tenth of a millisecond."""
@@ -171,7 +172,7 @@ def of_rows(
         m_upper_g=m_upper_g,
         m_source=m_source,
         pue=(min(pues), max(pues)),
-        methods=tuple(sorted({row.intensity_method or "" for row in known})),
+        methods=tuple(sorted({row.intensity_method or "" for row in known})[:MOST_METHODS]),
         rows=len(rows),
         boundary=_boundary(metered, m_source),
         warnings=tuple(_warnings(rows, metered, known, per, made is not None)),
@@ -214,7 +215,8 @@ def _making(outermost: Sequence[Record], hardware: str | None) -> tuple[float, f
 
 
 def _boundary(metered: Sequence[Record], m_source: str | None) -> str:
-    kinds = sorted({device.partition(":")[0] for row in metered for device in row.devices.split()})
+    said = {device.partition(":")[0] for row in metered for device in row.devices.split()}
+    kinds = sorted({kind if kind in KINDS else "other" for kind in said})
     building = "the building by PUE" if any(row.pue > 1 for row in metered) else "no building (PUE 1)"
     making = "the making of the hardware" if m_source else "no making of hardware"
     return (
