@@ -11,6 +11,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +164,8 @@ def test_a_figure_too_large_to_be_true_costs_its_row_only(tmp_path: Path, column
         assert (rows.rows, rows.skipped) == (2, 1)
         assert rows.problems[0].startswith(f"{log}:{line}: ")
         assert column in rows.problems[0]
-        for command in COMMANDS:
-            ask(*command, str(log))
+        assert json.loads(ask("report", "--json", str(log)))["skipped"] == 1
+        assert "1 line of the log could not be read" in ask("sci", "--per", "images", str(log))
 
 
 def test_times_that_no_call_lasts_are_bad_rows(tmp_path: Path):
@@ -298,6 +299,38 @@ def test_a_line_without_an_end_is_no_log(command: Sequence[str]):
     assert ask(*command, "/dev/zero") == ""
     with pytest.raises(ConfigurationError, match="no aimeter log"):
         read("/dev/zero")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("by_pipe", [False, True])
+def test_what_follows_a_line_without_an_end_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_pipe: bool
+):
+    """The rows before it are there, and it is said where reading stopped; a pipe that goes on for ever is left."""
+    limits = {"LONGEST_LINE_BYTES": 2_000, "_PIECE_BYTES": 1_000, "_ENDLESS_BYTES": 50_000}
+    for name, value in limits.items():
+        monkeypatch.setattr(sys.modules["aimeter.report.read"], name, value)
+    log = tmp_path / "calls"
+
+    def write() -> None:
+        with suppress(BrokenPipeError), log.open("wb", buffering=0) as file:
+            file.write(CSV_HEADER + csv_line(make_record()))
+            pieces = 0
+            while by_pipe or pieces < 100:
+                file.write(bytes(1_000))
+                pieces += 1
+
+    if by_pipe:
+        os.mkfifo(log)
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+    else:
+        write()
+    rows = read(log)
+    assert len(list(rows)) == 1
+    assert rows.problems == [f"{log}:3: the line has no end, and what follows is not read"]
+    if by_pipe:
+        writer.join()
 
 
 # --- pipes

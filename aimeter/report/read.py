@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _BOM = b"\xef\xbb\xbf"
 _PROBLEMS_TOLD = 10
-_TOO_LONG = "the line is too long to be a row"
 _WHOLE_ENDS = {"aimeter_version": re.compile(".+"), "pue_source": re.compile(".+"), "machine": WHOLE}
 """What the last column of each schema holds if its line is whole; of what stood last before, a cut costs no number."""
 
@@ -78,8 +77,8 @@ class Log(os.PathLike[str]):
         return copy
 
 
-def _lines(log: BinaryIO) -> Iterator[bytes | None]:
-    """Yield each line, or None for one that is too long; what has no end is not read to it."""
+def _lines(log: BinaryIO) -> Iterator[bytes | str]:
+    """Yield each line, or what is wrong with one that is too long; what has no end is not read to it."""
     while line := log.readline(LONGEST_LINE_BYTES + 1):
         if len(line) <= LONGEST_LINE_BYTES:
             yield line
@@ -88,9 +87,10 @@ def _lines(log: BinaryIO) -> Iterator[bytes | None]:
         while line and not line.endswith(b"\n") and passed < _ENDLESS_BYTES:
             line = log.readline(_PIECE_BYTES)
             passed += len(line)
-        yield None
         if passed >= _ENDLESS_BYTES:
+            yield "the line has no end, and what follows is not read"
             return
+        yield "the line is too long to be a row"
 
 
 R = TypeVar("R")
@@ -145,8 +145,8 @@ class Rows(Iterator[R], ABC):
         known_end = ""
         whole = _WHOLE_ENDS.get(columns[-1])
         for number, line in enumerate(_lines(log), 1):
-            if line is None:
-                self._skip(path, number, _TOO_LONG)
+            if isinstance(line, str):
+                self._skip(path, number, line)
                 continue
             fields = self._fields(line.removeprefix(_BOM) if number == 1 else line)
             if fields in ([""], columns):
@@ -173,8 +173,8 @@ class Rows(Iterator[R], ABC):
 
     def _json_rows(self, path: Log, log: BinaryIO) -> Iterator[R]:
         for number, line in enumerate(_lines(log), 1):
-            if line is None:
-                self._skip(path, number, _TOO_LONG)
+            if isinstance(line, str):
+                self._skip(path, number, line)
                 continue
             if not line.strip():
                 continue
