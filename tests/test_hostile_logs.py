@@ -22,7 +22,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from aimeter.cli import app
-from aimeter.commands import sci
+from aimeter.commands import refill, sci
 from aimeter.commands.report import MOST_METHODS
 from aimeter.errors import AimeterError, ConfigurationError
 from aimeter.record import COLUMNS, Record
@@ -331,6 +331,27 @@ def test_what_follows_a_line_without_an_end_is_not_waited_for(
     assert rows.problems == [f"{log}:3: the line has no end, and what follows is not read"]
     if by_pipe:
         writer.join()
+
+
+def test_completing_a_log_does_not_keep_it_in_memory(tmp_path: Path):
+    """Twenty thousand rows, each waiting for a zone of its own of another provider, are never in memory together."""
+    log, new, grid = tmp_path / "calls.csv", tmp_path / "new.csv", tmp_path / "grid.csv"
+    grid.write_text(
+        "# kind: average;location-based;direct;production\nstart,g_per_kwh\n2026-11-22T10:00Z,1\n"
+    )
+    rows = 20_000
+    with log.open("wb") as file:
+        file.write(CSV_HEADER)
+        for k in range(rows):
+            waits = {"aimeter": {"carbon": {"provider": "other", "zone": f"zone {k}"}}}
+            file.write(csv_line(make_record(call_id=f"{k}", intensity_method="average;fallback", meta=waits)))
+    tracemalloc.start()
+    result = refill.refill(str(log), new, carbon_provider=str(grid), region="FR")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (result.rows, result.waiting, result.filled) == (rows, rows, 0)
+    assert len(result.problems) <= 100
+    assert most < rows * 1_000
 
 
 # --- pipes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from aimeter.report import read
 from aimeter.report.brief import read_briefs
 from aimeter.report.division import Division, between_processes
 from aimeter.report.export import export_log
+
+_MOST_TOLD = 100
+"""Reasons why rows are not complete that are told; a log may name any number of zones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +70,35 @@ def refill(log: str, new: Path, **given: object) -> Refill:
     records = read(paths)
     zones: dict[str, Answers] = {}
     others: Counter[str] = Counter()
-    fresh: list[Record] = []
     waiting = filled = 0
     before_g = after_g = 0.0
-    for record in map(_of_this_schema, records):
-        if not is_provisional(record):
-            fresh.append(record)
-            continue
-        waiting += 1
-        name, zone = _waits_for(record)
-        if name is not None and name != asked.name:  # its grid may be another country's
-            others[name if zone is None else f"{name} for {zone}"] += 1
-        zone = zone or default_zone
-        complete = None
-        if zone is not None and name in {None, asked.name}:
-            complete = _complete(record, zones.setdefault(zone, Answers(asked, zone)))
-        if complete is not None:
-            filled += 1
-            before_g += _own_g(record, division)
-            after_g += _own_g(complete, division)
-        fresh.append(complete or record)
-    rows = export_log(fresh, new)
+
+    def fresh() -> Iterator[Record]:
+        nonlocal waiting, filled, before_g, after_g
+        for record in map(_of_this_schema, records):
+            complete = None
+            if is_provisional(record):
+                waiting += 1
+                name, zone = _waits_for(record)
+                if name is not None and name != asked.name:  # its grid may be another country's
+                    others[name if zone is None else f"{name} for {zone}"] += 1
+                zone = zone or default_zone
+                if zone is not None and name in {None, asked.name}:
+                    complete = _complete(record, zones.setdefault(zone, Answers(asked, zone)))
+            if complete is not None:
+                filled += 1
+                before_g += _own_g(record, division)
+                after_g += _own_g(complete, division)
+            yield complete or record
+
+    rows = export_log(fresh(), new)
     problems = [f"{zone}: {known.problem}" for zone, known in zones.items() if known.problem]
-    problems += [f"{count} rows wait for {other}: refill with that" for other, count in others.items()]
-    return Refill(str(new), rows, waiting, filled, before_g, after_g, tuple(problems), records.skipped)
+    problems += [
+        f"{count} rows wait for {other}: refill with that" for other, count in others.most_common(_MOST_TOLD)
+    ]
+    return Refill(
+        str(new), rows, waiting, filled, before_g, after_g, tuple(problems[:_MOST_TOLD]), records.skipped
+    )
 
 
 def _own_g(record: Record, division: Division | None) -> float:
