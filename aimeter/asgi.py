@@ -165,14 +165,17 @@ class _Response:
 
     async def _with_joules(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Return the headers with the joules and their error, unless that says nothing; the event loop goes on meanwhile."""
+        if self._header is None:
+            return list(headers)
         record = await asyncio.to_thread(lambda: self._call.record)
-        if self._header is None or record is None or record.energy_j is None or record.error_j is None:
-            return list(headers)
-        if record.error_j >= record.energy_j:
-            return list(headers)
-        own = {self._header: record.energy_j, self._header + b"-error": record.error_j}
+        own = self._header, self._header + b"-error"
         others = [(name, value) for name, value in headers if bytes(name).lower() not in own]
-        return [*others, *((name, f"{joules:.6g}".encode("ascii")) for name, joules in own.items())]
+        if record is None or record.energy_j is None or record.error_j is None:
+            return others
+        if record.error_j >= record.energy_j:
+            return others
+        told = zip(own, (record.energy_j, record.error_j), strict=True)
+        return [*others, *((name, f"{joules:.6g}".encode("ascii")) for name, joules in told)]
 
 
 def _template(scope: Scope) -> str | None:

@@ -78,6 +78,8 @@ class MovingAverage:
         """Joules up to the newest publication."""
         self.error_j = 0.0
         """95 % half-width of that, if the publication's time were exact."""
+        self.step_j2 = 0.0
+        """Variance that the newest publication adds to all later joules: of how long ago the one before it was."""
 
     def forget(self) -> None:
         """Start anew after a time in which publications were missed: of what is before the next window nothing is known."""
@@ -101,10 +103,10 @@ class MovingAverage:
         self._floor_w = min(self._floor_w, watts)
         if self.window_s < _WHOLE * self.period_s and self._points:
             last = self._points[-1]
-            joules = last.joules + watts * lapse_s
-            if last.half_s > _SAME * self.period_s:
-                # That one was not seen, as it said the same as the one before. Now it is known to have been a window ago.
-                joules = last.joules + (watts - change_w) * (lapse_s - self.window_s) + watts * self.window_s
+            # What is longer than a window ago, publications told of that nobody saw, as they said the same as the last.
+            beyond_s = max(lapse_s - self.window_s, 0.0)
+            joules = last.joules + (watts - change_w) * beyond_s + watts * (lapse_s - beyond_s)
+            self.step_j2 = (half_s * change_w) ** 2
             point = _Point(time_s, joules, 0.0, half_s, watts)
             # A mean over a window that is off in time by h takes in h of what the power changed by.
             self.error_j = ROUNDING_W * self.window_s + half_s * abs(change_w)

@@ -58,6 +58,13 @@ class _Forgotten:
     def references(self) -> int:
         return _references(self)
 
+    def __enter__(self) -> Self:
+        self.seen = _references(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
 
 class _Books:
     call = _Forgotten()
@@ -74,6 +81,8 @@ def _left() -> int:
 
 
 _LEFT = _left()
+_BY_HAND = _Forgotten().__enter__().seen
+"""What `Call.__enter__` sees of a call that no ``with`` statement holds, nor anybody else."""
 
 
 class Pause(NamedTuple):
@@ -115,6 +124,7 @@ class Call:
     __slots__ = (
         "__weakref__",
         "_booked",
+        "_by_hand",
         "_counts",
         "_devices",
         "_end",
@@ -137,6 +147,7 @@ class Call:
 
     # These start out unset and are read with a default: creating a call stays cheap.
     _booked: bool
+    _by_hand: bool
     _counts: dict[str, float | None]
     _devices: frozenset[str] | None
     _error: str | None
@@ -150,7 +161,7 @@ class Call:
     _remarks: dict[str, object]
     _status: str
     _thread: threading.Thread | None
-    _token: Token[Call | None]
+    _token: Token[Call | None] | None
     _weight: float | None
 
     def __init__(
@@ -181,6 +192,8 @@ class Call:
                 around._end is not None or around.is_left()  # noqa: SLF001 - a property costs a call
             ):
                 around = around.around
+            if _references(self) <= _BY_HAND:
+                self._by_hand = True
             self._parent = around
             self._token = _set_current(self)
             self._thread = _thread_of(_get_ident())
@@ -214,12 +227,12 @@ class Call:
                 self._break_off(interruption)
                 raise
         try:
-            _reset_current(self._token)
+            _reset_current(self._token)  # type: ignore[arg-type]
         except ValueError:
             # Entered in another context: an async generator that was begun in one task and ended in another.
             current.set(self.around)
-        except RuntimeError:
-            return  # left before
+        except (RuntimeError, TypeError):
+            return  # left before, or settled since: whoever finds an ended call current goes on to those around it
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Meter every invocation of `function` as a call of its own, with this one's name, counts and notes."""
@@ -279,7 +292,7 @@ class Call:
         """
         sampler = self._meter.sampler
         now = sampler.now()
-        self._error = class_name(type(interruption))
+        self._status, self._error = "error", class_name(type(interruption))
         if self._start is None:
             self._start = now
         if self._end is None:
@@ -295,7 +308,7 @@ class Call:
     def holds(self) -> list[Call]:
         """Return the calls around it that this one holds, one as often as there are references."""
         token: Token[Call | None] | None = getattr(self, "_token", None)
-        held = self.around, None if token is None else token.old_value
+        held = getattr(self, "_parent", None), None if token is None else token.old_value
         return [one for one in held if isinstance(one, Call)]
 
     def is_left(self) -> bool:
@@ -303,9 +316,14 @@ class Call:
 
         To be called as ``around.is_left()`` on a variable.
         """
-        if self._end is None and _references(self) <= _LEFT + getattr(self, "_held", 1):
+        if self._end is None and _references(self) <= _LEFT + getattr(self, "_held", 1) and not self.by_hand:
             self.give_up()
         return self._end is not None
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether nobody held the call when it began: it is to be ended by way of `current_call`."""
+        return getattr(self, "_by_hand", False)
 
     def give_up(self) -> None:
         """End the call, which nobody holds any more and so nobody can end.
@@ -313,7 +331,7 @@ class Call:
         Python runs signal handlers on the first instruction of `__exit__`, too. If one raises there, as Ctrl-C does,
         the end is not seen.
         """
-        if not self.foreign:
+        if self._end is None and not self.foreign:
             self.remark("end", "not seen: a signal handler raised just then")
             self._error = "Interrupted"
             self._end = self._meter.sampler.now()
@@ -462,9 +480,11 @@ class Call:
     def settle(self, record: Record) -> None:
         """Make the call's row final; from now on the call keeps those around it alive no more."""
         self._record = record
-        parent = getattr(self, "_parent", None)
-        if isinstance(parent, Call):
-            self._parent = weakref.ref(parent)
+        if self._end is not None:  # and so the books have closed it
+            self._token = None
+            parent = getattr(self, "_parent", None)
+            if isinstance(parent, Call):
+                self._parent = weakref.ref(parent)
 
     @property
     def call_id(self) -> str:

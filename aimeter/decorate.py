@@ -71,6 +71,8 @@ def _is(kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
 
 def _makes(maker: Callable[[Any], Any], function: Any) -> bool:  # noqa: ANN401 - asked of anything
     """Return whether a decorator of contextlib has made the function: all that one makes share their code."""
+    while isinstance(function, functools.partial):
+        function = function.func
     return getattr(function, "__code__", None) is maker(lambda: None).__code__
 
 

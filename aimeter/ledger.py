@@ -82,6 +82,8 @@ class Ledger:
         """When to look for a call's holder again, and how long to wait after that."""
         self._inside: dict[int, int] = {}
         """How many references open calls hold to a call around them, by its id."""
+        self._holding: dict[int, list[int]] = {}
+        """The ids of those calls, one for each reference, by the id of the one that holds them."""
         self._rota: list[int] = []
         self._horizon_s = -math.inf
         self._selections: list[frozenset[str]] = []
@@ -189,6 +191,8 @@ class Ledger:
                 one.call.give_up()
 
     def _is_forgotten(self, one: _Open, now_s: float) -> bool:
+        if one.call.by_hand:
+            return False
         children = self._inside.get(id(one.call), 0)
         strangers = one.call.strangers() - children
         if strangers != 1 or children:  # the context of a call with children holds one of those
@@ -239,9 +243,9 @@ class Ledger:
                 del known[id(call)]
                 self._looks.pop(id(call), None)
                 self._inside.pop(id(call), None)
-                for around in call.holds():
-                    if id(around) in self._inside:
-                        self._inside[id(around)] -= 1
+                for place in self._holding.pop(id(call), ()):
+                    if place in self._inside:
+                        self._inside[place] -= 1
                 for group in one.groups:
                     group.shares.close(call, time_s)
         self._horizon_s = max(settled_s, horizon_s)
@@ -259,9 +263,9 @@ class Ledger:
         for group in one.groups:
             group.shares.open(call, time_s, one.weight)
         call.hold(1 + len(one.groups))
-        for held in call.holds():
-            if id(held) in self._open:
-                self._inside[id(held)] = self._inside.get(id(held), 0) + 1
+        self._holding[id(call)] = [id(held) for held in call.holds() if id(held) in self._open]
+        for place in self._holding[id(call)]:
+            self._inside[place] = self._inside.get(place, 0) + 1
 
     # The groups
 

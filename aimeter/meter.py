@@ -71,6 +71,16 @@ class Meter:
         clock: Clock | SteppedClock = time.perf_counter,
         **settings: object,
     ) -> None:
+        # Locks are taken, which a signal handler that makes a meter of its own may not meet in this thread.
+        shielded(lambda: self._make(sensors, sinks, clock, settings))
+
+    def _make(
+        self,
+        sensors: Iterable[Sensor] | None,
+        sinks: Iterable[Sink],
+        clock: Clock | SteppedClock,
+        settings: dict[str, object],
+    ) -> None:
         self.token = uuid.uuid4().hex
         sensors, sinks = None if sensors is None else list(sensors), list(sinks)
         self._arguments: dict[str, Any] = {"sensors": sensors, "sinks": sinks, **settings}
@@ -465,6 +475,10 @@ class Meter:
 
 def _unpickle(token: str, arguments: dict[str, Any]) -> Meter:
     """Return this process's meter in place of one that was pickled: itself, if it is of this process."""
+    return shielded(lambda: _of(token, arguments))
+
+
+def _of(token: str, arguments: dict[str, Any]) -> Meter:
     with _lock:
         known = next((one for one in (*_unpickled, *_meters) if one.token == token), None)
         if known is None:

@@ -49,6 +49,9 @@ _CAPACITY = 4096
 _WHOLE = 0.9
 """A sensor that looks at this part of the time misses nothing worth mentioning."""
 
+_LOAD = 0.1
+"""A load makes the power swing by this part of the limit at least."""
+
 _UNSEEN = 0.5
 """A swing below this part of the greatest one is next to nothing."""
 
@@ -296,6 +299,8 @@ class Curve:
         swing = np.array([np.ptp(power[a:b]) if b > a else 0.0 for a, b in zip(first, last, strict=True)])
         if self.seen < _WHOLE:
             greatest = max(self._swing_w, float(np.ptp(power)))
+            if self._limit_known and greatest < _LOAD * self._limit_w:
+                greatest = self._limit_w  # no load was seen yet: the first one may be any
             swing = np.where(swing < _UNSEEN * greatest, greatest, swing)
         return np.asarray(swing[back] * self.reach_s)
 

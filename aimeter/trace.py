@@ -97,6 +97,12 @@ counter may have gained in addition to the time between two readings."""
 _BELOW = 0.9
 """A short gap in which less than this part of the calibrated idle power was drawn contradicts it."""
 
+_STANDS_S, _STANDS = 0.1, 3.0
+"""A counter that stands still for longer than this, and than so many periods, has to catch up what it did not count."""
+
+_LEAST_W = 0.5
+"""No device that is metered draws less while it is on, whatever its idle power."""
+
 _IDLE_STRETCH_S = 0.1
 """A quiet stretch teaches the idle power if its knots are this far apart, or a period of the sensor."""
 
@@ -229,6 +235,10 @@ class Trace:
         self._moved_s = 0.0
         self._looked_s = math.inf
         self._returned = False
+        self._still_s = -math.inf
+        """When a counter was last seen not to have moved."""
+        self._same_s = -math.inf
+        """Since when the published value has been the same."""
         self._torn, self._torn_s = False, -math.inf
         """Until when an average was not seen, so that means over a window which begins before tell little."""
         self.barred = False
@@ -527,9 +537,18 @@ class Trace:
         channel = self.channel
         elapsed = max(reading.after_s - self._looked_s, 0.0)
         late_s = min(_LATE_S, _LATE_PERIODS * channel.period_s)
+        stood_s = self._still_s - self._moved_s
+        if stood_s > late_s:  # what it did not count meanwhile may come at once
+            late_s = min(stood_s, DEAD_AFTER_S)
         found = difference(self._value, value, elapsed, channel.wrap_j, channel.max_power_w, late_s)
         if found.step is Step.SAME:
+            self._still_s = reading.before_s
             return
+        if found.step in {Step.FORWARD, Step.WRAPPED} and stood_s > max(_STANDS_S, _STANDS * self.period_s):
+            least_w = max(0.5 * (self.idle_w or 0.0), _LEAST_W)
+            if found.joules < least_w * (reading.after_s - self._moved_s):
+                # It stood still and has not caught up: what was drawn meanwhile is lost.
+                self._leave_open(self._still_s - self.latency.value_s, 0.0)
         if found.step is Step.ABSURD:
             self.faults += 1
             self.reason = f"jumped from {self._value:.6g} J to {value:.6g} J, more than the device can draw"
@@ -637,9 +656,12 @@ class Trace:
             shift_s=shift,
             quiet=self.quiet,
             seen=seen,
+            variance_j2=0.0 if self._average is None else self._average.step_j2,
         )
 
-    def _take_average(self, reading: Reading, watts: float, average: MovingAverage) -> None:
+    def _take_average(  # noqa: PLR0915 - read from top to bottom
+        self, reading: Reading, watts: float, average: MovingAverage
+    ) -> None:
         """Add the energy of a power averaged over all of the time: its publications are the steps of a counter.
 
         A publication of the same value cannot be seen; it is known to have come when the staircase says so, or,
@@ -656,16 +678,23 @@ class Trace:
         if returned:
             self._torn_s = self.curve.end_s
         if watts != self._value or missed or returned:
+            self._same_s = reading.after_s
             published = self._published(reading)
             if stairs is not None and self._value is not None and self._read is not None and not anew:
                 published = stairs.see(published)
         else:
             due = None if stairs is None else stairs.passed(reading.before_s)
             if due is None:
-                patience = 2 if stairs is not None and stairs.known else 1
-                if reading.before_s - self.curve.end_s < patience * self.period_s:
+                short = self.window.value_s < 2 * self.period_s
+                patience = 2 if short or (stairs is not None and stairs.known) else 1
+                if reading.before_s - max(self.curve.end_s, self._same_s if short else -math.inf) < (
+                    patience * self.period_s
+                ):
                     return
                 due = When(reading.before_s - self.period_s, reading.after_s)
+                if short:
+                    # Whenever it was published again, up to there the power was the same.
+                    due = When(due.earliest_s, due.earliest_s)
             published = due
         guess_w = watts if self._value is None else min(watts, self._value)
         self._value = watts

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import copy
+import functools
 import pickle
 import subprocess
 import sys
@@ -210,6 +212,18 @@ def test_a_context_manager_that_swallows_an_error_ends_well(meter):
     assert meter.records()[0].status == "ok"
 
 
+def test_a_context_manager_with_some_arguments_given(meter, clock):
+    """`functools.partial` of one is one."""
+
+    @contextlib.contextmanager
+    def session(seconds):
+        yield seconds
+
+    with meter.track(functools.partial(session, 2.0))() as seconds:
+        clock.sleep(seconds)
+    assert meter.records()[0].duration_s == 2.0
+
+
 def test_async_context_managers(meter, clock):
     """The same for `asynccontextmanager`."""
 
@@ -277,6 +291,81 @@ def test_what_is_unknown_is_shown_as_such(clock):
     assert "energy unknown" in repr(call)
     assert "energy unknown" in call._repr_html_()
     assert aimeter.Meter(enabled=False).track("x")._repr_html_() is None
+
+
+# Calls that nobody seems to hold
+
+
+def test_no_call_is_ended_for_another_meter_that_closes(meter, clock):
+    """A library's own meter is closed inside the program's call, with a call of its own still open."""
+    with meter.track("outer"):
+        library = aimeter.Meter(sensors=[FakeSensor(clock, WATT)], clock=clock, region="FR")
+        with library.track("inner"):
+            library.close()
+            clock.sleep(30.0)
+        clock.sleep(30.0)
+    (row,) = meter.records()
+    assert (row.status, row.duration_s) == ("ok", 60.0)
+
+
+def test_a_call_that_is_ended_through_the_current_one(meter, clock):
+    """Hooks begin a call and keep nothing: it stays open until `current_call` is told to end."""
+
+    def begin():
+        meter.track("hooked").__enter__()
+
+    def end():
+        aimeter.current_call().__exit__(None, None, None)
+
+    begin()
+    with meter.track("inside"):
+        clock.sleep(30.0)
+    end()
+    assert [(row.name, row.status, row.duration_s) for row in meter.records()] == [
+        ("inside", "ok", 30.0),
+        ("hooked", "ok", 30.0),
+    ]
+
+
+@pytest.mark.parametrize("way", ["stack", "generator", "context", "variable", "partial"])
+def test_a_call_that_somebody_holds_stays_open(meter, clock, way):
+    """However it is held: by a stack, a suspended generator, a context of its own, a variable, or its end alone."""
+
+    def generator():
+        with meter.track("held"):
+            yield
+
+    held, stack = [], contextlib.ExitStack()
+    call = meter.track("held")
+    if way == "stack":
+        stack.enter_context(call)
+    elif way == "generator":
+        held = [generator()]
+        next(held[0])
+    elif way == "context":
+        context = contextvars.copy_context()
+        context.run(call.__enter__)
+        held = [context, call]
+    else:
+        call.__enter__()
+        held = [call if way == "variable" else functools.partial(call.__exit__, None, None, None)]
+    if way != "variable":
+        del call
+    for _ in range(3):
+        with meter.track("other"):
+            clock.sleep(20.0)
+    if way == "stack":
+        stack.close()
+    elif way == "generator":
+        next(held[0], None)
+    elif way == "context":
+        held[0].run(held[1].__exit__, None, None, None)
+    elif way == "variable":
+        held[0].__exit__(None, None, None)
+    else:
+        held[0]()
+    row = next(row for row in meter.records() if row.name == "held")
+    assert (row.status, row.duration_s) == ("ok", 60.0)
 
 
 # Configuring again

@@ -126,6 +126,34 @@ def test_a_counter_that_may_have_wrapped_more_than_once_has_a_gap(stopped_s):
     assert record.coverage == pytest.approx(read_s / record.duration_s, abs=0.02)
 
 
+@pytest.mark.parametrize("catches_up", [True, False])
+@pytest.mark.parametrize("still_s", [0.2, 0.5, 1.0, 1.5])
+def test_a_counter_that_stands_still_has_to_catch_up(still_s, catches_up):
+    """A register that is not renewed for a while: what it makes good is energy, what it does not is unknown."""
+    clock = FakeClock()
+    began_s = clock()
+
+    def joules():
+        now_s = clock() - began_s
+        if now_s <= 8.0:
+            return 200.0 * now_s
+        return 200.0 * (8.0 if now_s <= 8.0 + still_s else now_s - still_s * (not catches_up))
+
+    meter = package(clock, joules, wrap_j=262_143.328850)
+    with meter.track("rest"):
+        clock.sleep(1.0)
+    clock.sleep(3.0)
+    with meter.track("x") as call:
+        clock.sleep(10.0)
+    record = call.record
+    assert abs(record.cpu_j - 2000.0) <= record.error_j
+    if catches_up:
+        assert record.coverage == pytest.approx(1.0)
+        assert record.cpu_j == pytest.approx(2000.0, rel=0.01)
+    elif still_s > 0.5:  # shorter than that nobody may have looked twice, in the middle of a long call
+        assert record.coverage == pytest.approx(1.0 - still_s / 10.0, abs=0.06)
+
+
 @pytest.mark.parametrize("apart_j", [50.0, 700.0, 148_361.0])
 def test_a_register_that_shows_two_counters_is_not_a_meter(apart_j):
     """A virtual machine that moves between sockets: it is given up within some moves, and the row says so."""

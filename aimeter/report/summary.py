@@ -239,7 +239,7 @@ class _Sums:
 _REMEMBERED = 4096
 """Rows of which it is remembered that they came, for children that come after them."""
 
-_MOST_ORPHANS = 4096
+_MOST_ORPHANS = 100_000
 """Calls for whose children it is remembered that their own row has not come. Of more, the oldest are taken to have come
 before what is remembered: in crashes no more than a few calls are lost, but children may outlive thousands."""
 

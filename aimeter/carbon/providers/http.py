@@ -42,7 +42,7 @@ _MOST_REDIRECTS = 5
 _BLOCK = 65536
 _EXCERPT = 120
 _SHORT_SECRET = 4
-"""A key with fewer characters is masked where it stands alone only: else it would spoil the host program's log."""
+"""A key with fewer characters is masked where a value stands: elsewhere it would spoil the host program's log."""
 _TOO_MANY = 429
 _OK, _ERRORS, _SERVER = 200, 400, 500
 
@@ -237,7 +237,7 @@ def masked(text: str, secrets: Iterable[str]) -> str:
 def _without(text: str, forms: Iterable[str]) -> str:
     for form in forms:
         if len(form) < _SHORT_SECRET:
-            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "***", text)
+            text = re.sub(rf"(?<=[=: \"']){re.escape(form)}(?!\w)", "***", text)
         else:
             text = text.replace(form, "***")
     return text
