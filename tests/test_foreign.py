@@ -32,6 +32,7 @@ ANSWERS = {
     "an infinite value": lambda now: [Reading(now, now, OK, math.inf)],
     "times that are no numbers": lambda now: [Reading(math.nan, math.nan, OK, 5.0)],
     "times to come": lambda now: [Reading(now + 1e9, now + 1e9, OK, 5e5)],
+    "times before all": lambda now: [Reading(-math.inf, -math.inf, OK, 5.0)],
     "times that run back": lambda now: [Reading(now, now - 1, OK, 5.0)],
     "no outcome": lambda now: [Reading(now, now, None, 1.0)],
 }

@@ -117,7 +117,7 @@ def _heard(one: Any, now_s: float, who: str) -> Reading:  # noqa: ANN401 - whate
     try:
         before_s, after_s, outcome, value, reason = one
         before_s, after_s = float(before_s), float(after_s)
-        if not (before_s <= after_s <= now_s + _EARLY_S):
+        if not (-math.inf < before_s <= after_s <= now_s + _EARLY_S):
             message = f"stamps of {before_s:.6g} and {after_s:.6g} s at {now_s:.6g} s"
             raise ValueError(message)  # noqa: TRY301 - one way out for whatever is wrong
         if outcome.__class__ is not Outcome:
