@@ -356,6 +356,19 @@ def test_a_path_that_leads_in_a_circle_is_refused(tmp_path: Path):
         CsvLog(tmp_path / "a.csv")
 
 
+SKIPPED = [chr(code) for code in range(0x10000) if chr(code).isspace()] + ["\ufeff", '"', "'"]
+"""What a spreadsheet may skip before a formula: all that Unicode calls blank, marks of byte order, quotes."""
+
+
+@pytest.mark.parametrize("start", "=+-@\uff1d\uff0b\uff0d\uff20")
+def test_nothing_that_is_skipped_hides_a_formula(start):
+    for skipped in ["", *SKIPPED]:
+        text = f"{skipped}{start}1"
+        [field] = csv_fields(csv_text(text).encode())
+        assert field.startswith("'") or field[:1] == "\\", repr(text)  # which begins an escape
+        assert unguarded(field) == escaped(text)
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @given(
     st.lists(

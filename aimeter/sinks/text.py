@@ -26,7 +26,6 @@ _FORMULA = re.compile(f"[\\s\ufeff\"']*[{_STARTS}]|[ \ufeff\"']*\t")
 _WITHIN = re.compile(f"(?<=[;|\t])(?=[\\s\ufeff\"']*[{_STARTS}])")
 _GUARDED_WITHIN = re.compile(f"(?<=[;|\t])'(?=[\\s\ufeff\"']*[{_STARTS}])")
 _WITHIN_JSON = re.compile(f"([;|][\\s\ufeff\"'\\\\]*)([{_STARTS}])")
-_ODD_START = frozenset("'=+-@\t\uff1d\uff0b\uff0d\uff20 \u00a0\ufeff")
 _ODD = re.compile('[",;|\x00-\x1f\x7f\ud800-\udfff]')
 
 
@@ -59,7 +58,7 @@ def unguarded(text: str) -> str:
 
 def csv_text(text: str) -> str:
     """Return `text` as one CSV field: escaped, guarded, and quoted where RFC 4180 asks for it."""
-    if text[:1] not in _ODD_START and not _ODD.search(text):
+    if text[:1].isalnum() and not _ODD.search(text):  # neither a formula's begin nor what is skipped before one
         return text
     text = guarded(escaped(text))
     return _quoted(text) if '"' in text or "," in text or text[:1].isspace() else text
