@@ -7,8 +7,9 @@ import os
 from hypothesis import settings
 
 from tests.emulator.fixtures import nvml
+from tests.fakes import clock, meter
 
-__all__ = ["nvml"]
+__all__ = ["clock", "meter", "nvml"]
 
 # Whatever the user of this machine has calibrated is no part of a test.
 os.environ.setdefault("AIMETER_CALIBRATION", "off")

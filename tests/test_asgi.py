@@ -12,20 +12,8 @@ import pytest
 
 import aimeter
 from aimeter.asgi import Middleware
-from aimeter.testing import FakeClock, FakeSensor
-
-WATT = 100.0
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def meter(clock):
-    with aimeter.Meter(sensors=[FakeSensor(clock, WATT)], clock=clock, region="FR") as made:
-        yield made
+from aimeter.testing import FakeSensor
+from tests.fakes import WATT
 
 
 def serve(app, *, path="/", kind="http", method="GET", on_send=lambda message: None):

@@ -10,7 +10,7 @@ import pytest
 
 import aimeter
 from aimeter import asynchronous
-from aimeter.testing import FakeClock, FakeSensor
+from aimeter.testing import FakeSensor
 
 
 class FakeCuda:
@@ -37,11 +37,6 @@ class FakeCuda:
             raise self.error
         self.waited_for.append(device)
         self.clock.sleep(self.queued_s)
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

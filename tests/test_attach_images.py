@@ -8,11 +8,10 @@ import importlib
 import pytest
 
 import aimeter
-from aimeter.testing import FakeClock, FakeSensor
+from tests.fakes import WATT
 
 pytestmark = pytest.mark.models
 
-WATT = 100.0
 FAMILIES = {"stable_diffusion": 64, "stable_diffusion_xl": 64, "stable_diffusion_3": 64, "flux": 16}
 
 
@@ -35,17 +34,6 @@ def pipes(tiny):
         return made[family]
 
     return pipe
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def meter(clock):
-    with aimeter.Meter(sensors=[FakeSensor(clock, WATT)], clock=clock, region="FR") as made:
-        yield made
 
 
 @contextlib.contextmanager

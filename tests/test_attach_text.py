@@ -12,11 +12,9 @@ import types
 import pytest
 
 import aimeter
-from aimeter.testing import FakeClock, FakeSensor
+from tests.fakes import WATT
 
 pytestmark = pytest.mark.models
-
-WATT = 100.0
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +22,6 @@ def tiny():
     for package in ("torch", "transformers"):
         pytest.importorskip(package, reason=f"{package} is not installed; it comes with the extra demo")
     return importlib.import_module("tests.tiny_models")
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def meter(clock):
-    with aimeter.Meter(sensors=[FakeSensor(clock, WATT)], clock=clock, region="FR") as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

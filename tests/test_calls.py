@@ -11,14 +11,9 @@ import threading
 import pytest
 
 import aimeter
-from aimeter.testing import FakeClock, FakeSensor
+from aimeter.testing import FakeSensor
 
 WATTS = 100.0
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

@@ -19,21 +19,10 @@ import pytest
 
 import aimeter
 from aimeter import clocks
-from aimeter.testing import FakeClock, FakeSensor
+from aimeter.testing import FakeSensor
+from tests.fakes import WATT
 
 ROOT = Path(__file__).parents[1]
-WATT = 100.0
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def meter(clock):
-    with aimeter.Meter(sensors=[FakeSensor(clock, WATT)], clock=clock, region="FR") as made:
-        yield made
 
 
 def in_a_process(program, *arguments, data=None, **environ):

@@ -15,7 +15,7 @@ import pytest
 import aimeter
 from aimeter.carbon.providers import http
 from aimeter.report import read
-from aimeter.testing import FakeClock, FakeSensor
+from aimeter.testing import FakeSensor
 
 ROOT = Path(__file__).parents[1]
 ENVIRON = {
@@ -24,11 +24,6 @@ ENVIRON = {
     "AIMETER_CALIBRATION": "off",
     "AIMETER_REGION": "FR",
 }
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

@@ -6,12 +6,7 @@ import pytest
 
 import aimeter
 from aimeter.sensors.estimate import TICK_S, UNKNOWN, power_w, probe
-from aimeter.testing import FakeClock, FakeSensor
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
+from aimeter.testing import FakeSensor
 
 
 def meter_of(clock, *sensors, **settings):
