@@ -199,12 +199,9 @@ class Ledger:
             return strangers < 1
         # The next call in that context would see at once. To look from here goes through all objects there are.
         look_s, pause_s = self._looks.get(id(one.call), (now_s + _LOOK_AFTER_S, _LOOK_AFTER_S))
-        if now_s >= look_s:
-            look_s, pause_s = now_s + 2 * pause_s, 2 * pause_s
-            self._looks[id(one.call)] = look_s, pause_s
-            return _is_held_by_a_context(one.call)
-        self._looks[id(one.call)] = look_s, pause_s
-        return False
+        due = now_s >= look_s
+        self._looks[id(one.call)] = (now_s + 2 * pause_s, 2 * pause_s) if due else (look_s, pause_s)
+        return due and _is_held_by_a_context(one.call)
 
     # The queue
 
