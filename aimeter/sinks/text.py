@@ -58,7 +58,8 @@ def unguarded(text: str) -> str:
 
 def csv_text(text: str) -> str:
     """Return `text` as one CSV field: escaped, guarded, and quoted where RFC 4180 asks for it."""
-    if text[:1].isalnum() and not _ODD.search(text):  # neither a formula's begin nor what is skipped before one
+    # A letter or digit is neither the begin of a formula nor skipped before one.
+    if text[:1].isalnum() and not _ODD.search(text):
         return text
     text = guarded(escaped(text))
     return _quoted(text) if '"' in text or "," in text or text[:1].isspace() else text
