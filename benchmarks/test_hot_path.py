@@ -78,6 +78,8 @@ def gpus(request: pytest.FixtureRequest, hardware: Hardware) -> Iterator[int]:
     """Meter with so many GPUs and RAPL."""
     hardware.gpus(request.param)
     meter = aimeter.configure(powercap=hardware.powercap, region="FR")
+    with meter.track("first"):  # finds the sensors
+        pass
     read = {trace.channel.id for trace in meter.sampler.traces}
     assert len([channel for channel in read if channel.startswith("gpu")]) == request.param
     yield request.param
