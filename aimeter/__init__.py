@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .attachment import attach, detach
-    from .call import Call, current_call
-    from .default import configure, default_meter, export_csv, flush, records, summary, track
+    from aimeter._api import configure, default_meter, export_csv, flush, records, summary, track
+    from aimeter._calls.call import Call, current_call
+    from aimeter._measure import Measurement, measure
+    from aimeter.adapters.attach import attach, detach
+    from aimeter.adapters.instrument import instrument, uninstrument
+
     from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
-    from .instrumentation import instrument, uninstrument
     from .meter import Meter
     from .record import Record
-    from .repeat import Measurement, measure
 
 __all__ = [
     "AimeterError",
@@ -56,26 +57,26 @@ __all__ = [
 
 _HOME = {
     "AimeterError": "errors",
-    "Call": "call",
+    "Call": "_calls.call",
     "ConfigurationError": "errors",
     "LogSchemaError": "errors",
-    "Measurement": "repeat",
+    "Measurement": "_measure",
     "Meter": "meter",
     "Record": "record",
     "UnknownRegionError": "errors",
-    "attach": "attachment",
-    "configure": "default",
-    "current_call": "call",
-    "default_meter": "default",
-    "detach": "attachment",
-    "export_csv": "default",
-    "flush": "default",
-    "instrument": "instrumentation",
-    "measure": "repeat",
-    "records": "default",
-    "summary": "default",
-    "track": "default",
-    "uninstrument": "instrumentation",
+    "attach": "adapters.attach",
+    "configure": "_api",
+    "current_call": "_calls.call",
+    "default_meter": "_api",
+    "detach": "adapters.attach",
+    "export_csv": "_api",
+    "flush": "_api",
+    "instrument": "adapters.instrument",
+    "measure": "_measure",
+    "records": "_api",
+    "summary": "_api",
+    "track": "_api",
+    "uninstrument": "adapters.instrument",
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -107,6 +108,6 @@ def __dir__() -> list[str]:
 
 
 if os.environ.get("AIMETER_INSTRUMENT"):
-    from .instrumentation import instrument_if_wanted
+    from aimeter.adapters.instrument import instrument_if_wanted
 
     instrument_if_wanted()

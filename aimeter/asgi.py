@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .default import default_meter
+from aimeter._api import default_meter
+
 from .errors import AimeterError
 from .settings import load
 
 if TYPE_CHECKING:
-    from .call import Call
+    from aimeter._calls.call import Call
+
     from .meter import Meter
 
 Scope = MutableMapping[str, Any]

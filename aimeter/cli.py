@@ -180,7 +180,7 @@ def calibrate(
     Exit status: 0 if every meter was calibrated; 1 if only some were;
     2 if none was, a setting is bad or the result cannot be stored.
     """
-    from aimeter.commands import calibrate as calibrating
+    from aimeter.calibration import measure as calibrating
 
     with redirect_stdout(sys.stderr):  # what the load prints is no part of the result
         outcomes = calibrating.calibrate(seconds, {}, _progress, load=load)
@@ -431,7 +431,7 @@ def _complain(message: str, style: str = "red") -> None:
         return
     from rich.text import Text
 
-    from aimeter.report.units import printable
+    from aimeter._support.units import printable
 
     _console(stderr=True).print(Text(printable(f"aimeter: {message}"), style=style), soft_wrap=True)
 
@@ -443,8 +443,8 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _show(result: WhatIf | Shown | Best | Refill | Score, *, as_json: bool) -> None:
+    from aimeter._support.units import printable
     from aimeter.commands.carbon_text import lines
-    from aimeter.report.units import printable
 
     if as_json:
         _print_json(asdict(result))
@@ -459,7 +459,7 @@ def _given(**options: object) -> dict[str, object]:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    from aimeter.report.units import finite
+    from aimeter._support.units import finite
 
     # ASCII, as any other character may steer a terminal; and so may DEL, which is in it.
     text = json.dumps(finite(value), indent=2, allow_nan=False, default=str)

@@ -13,26 +13,28 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from aimeter._calls.arguments import Counts, checked, noted
+from aimeter._calls.call import Call, UnmeteredCall, UnnamedCall, limited
+from aimeter._sampling.sampler import Sampler, retire_all
+from aimeter._support.clocks import time
+from aimeter._support.shield import shielded
+
 from . import settings as settings_module
 from ._version import __version__
-from .arguments import Counts, checked, noted
-from .call import Call, UnmeteredCall, UnnamedCall, limited
 from .carbon.accounting import accounting
-from .clocks import time
 from .record import Record
-from .sampler import Sampler, retire_all
-from .shield import shielded
 from .sinks import open_log
 from .sinks.memory import MemorySink
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
+    from aimeter._attribution.rows import Context
+    from aimeter._attribution.shares import Figures
+    from aimeter._sampling.sampler import SteppedClock
+
     from .report.summary import Summary, Tally
-    from .rows import Context
-    from .sampler import SteppedClock
     from .sensors.base import Clock, Finding, Sensor
-    from .settle import Figures
     from .sinks.base import Sink
 
 P = ParamSpec("P")
@@ -112,7 +114,8 @@ class Meter:
             # Loaded here, before the sampler's thread begins: a fork in the middle of its imports would leave the
             # child with half a module. And at exit an import that runs code would change the exit status of a
             # program that SIGINT ends (python/cpython, `unhandled_keyboard_interrupt`).
-            from . import calibration, ledger, rows, settle, trace  # noqa: F401, PLC0415
+            from aimeter._attribution import attribution as ledger  # noqa: F401, PLC0415
+            from aimeter._curve import calibration, trace  # noqa: F401, PLC0415
 
             if sensors is None:
                 from .sensors import discover  # noqa: F401, PLC0415
@@ -215,7 +218,7 @@ class Meter:
         return self._decorate(name)
 
     def _decorate(self, name: object) -> object:
-        from .decorate import decorate, name_of  # noqa: PLC0415 - only decorators need it
+        from aimeter._calls.decorate import decorate, name_of  # noqa: PLC0415 - only decorators need it
 
         if callable(name) or isinstance(name, classmethod):
             meter, label = self.source, name_of(name)  # type: ignore[arg-type]
@@ -240,7 +243,7 @@ class Meter:
         steps: bool = False,
     ) -> T:
         """Meter every call of a pipeline or model with this meter; see `aimeter.attach`."""
-        from .attachment import attach  # noqa: PLC0415 - only attached objects need it
+        from aimeter.adapters.attach import attach  # noqa: PLC0415 - only attached objects need it
 
         return attach(subject, name, model=model, parts=parts, steps=steps, meter=self)
 
@@ -269,7 +272,7 @@ class Meter:
         Raises:
             OSError: The file cannot be written.
         """
-        from .report.export import export_csv  # noqa: PLC0415 - only exports need it
+        from aimeter.logs.export import export_csv  # noqa: PLC0415 - only exports need it
 
         records = self.records()
         export_csv(records, Path(path))
@@ -389,7 +392,7 @@ class Meter:
         return self._so_far([call])[0]
 
     def _so_far(self, calls: list[Call]) -> list[Record | None]:
-        from .rows import build, so_far  # noqa: PLC0415 - loaded with the first figures
+        from aimeter._attribution.rows import build, so_far  # noqa: PLC0415 - loaded with the first figures
 
         found = self.sampler.so_far(calls, SO_FAR_TIMEOUT_S)
         with self.sampler.alone():
@@ -408,7 +411,7 @@ class Meter:
         self._keep(figures.calls, self._build(figures))
 
     def _build(self, figures: Figures) -> list[Record | None]:
-        from .rows import build  # noqa: PLC0415 - loaded with the first figures
+        from aimeter._attribution.rows import build  # noqa: PLC0415 - loaded with the first figures
 
         context = self._context()
         try:
@@ -445,7 +448,7 @@ class Meter:
                 )
 
     def _context(self) -> Context:
-        from .rows import Context, epoch_s  # noqa: PLC0415 - loaded with the first figures
+        from aimeter._attribution.rows import Context, epoch_s  # noqa: PLC0415 - loaded with the first figures
 
         return Context(
             __version__,

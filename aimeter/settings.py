@@ -18,16 +18,16 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
+from aimeter._support.secret import Secret
 from aimeter.carbon.intensity import MAX_G_PER_KWH
 from aimeter.errors import ConfigurationError, did_you_mean
-from aimeter.secret import Secret
 
 PREFIX = "AIMETER_"
 TEST_PREFIX = "AIMETER_TEST_"
 """Variables for aimeter's own tests; they are not settings."""
 
 NO_SETTINGS = frozenset({"AIMETER_INSTRUMENT"})
-"""Variables that are no settings of a meter, see `aimeter.instrumentation`."""
+"""Variables that are no settings of a meter, see `aimeter.adapters.instrument`."""
 
 MIN_INTERVAL_S = 0.001
 MAX_INTERVAL_S = 60.0

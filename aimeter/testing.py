@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from .sensors.base import Channel, Kind, Method, Outcome, Quantity, Reading
 
 if TYPE_CHECKING:
-    from .sampler import Sampler
+    from aimeter._sampling.sampler import Sampler
 
 
 class FakeClock:

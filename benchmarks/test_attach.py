@@ -136,7 +136,7 @@ IN_PLACE = """
 from time import perf_counter
 import importlib.metadata  # which the framework loads itself
 import aimeter
-from aimeter import instrumentation
+from aimeter.adapters import instrument as instrumentation
 
 spent = 0.0
 

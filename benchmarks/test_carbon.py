@@ -14,11 +14,11 @@ from aimeter.carbon.accounting import Calls, accounting
 from aimeter.carbon.cache import Cache
 from aimeter.carbon.feed import Feed
 from aimeter.carbon.providers.user import UserProvider
-from aimeter.carbon.recompute import again
 from aimeter.carbon.series import Kind, Point, Series
 from aimeter.commands.compare import compare
+from aimeter.logs.export import export_csv
+from aimeter.logs.recompute import again
 from aimeter.report import read
-from aimeter.report.export import export_csv
 from aimeter.settings import Settings
 from benchmarks.verdict import Finding, slowness
 from tests.records import make_record

@@ -9,7 +9,7 @@ import types
 import pytest
 
 import aimeter
-from aimeter import asynchronous
+from aimeter._calls import cuda_sync as asynchronous
 from aimeter.testing import FakeSensor
 
 

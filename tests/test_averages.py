@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimeter.averages import ROUNDING_W, MovingAverage
+from aimeter._curve.moving_average import ROUNDING_W, MovingAverage
 
 powers = st.lists(st.floats(min_value=0.0, max_value=700.0), min_size=3, max_size=60)
 

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import aimeter
-from aimeter import calibration
-from aimeter.calibration import (
+from aimeter._curve import calibration
+from aimeter._curve.calibration import (
     MAX_AGE_S,
     Calibration,
     Calibrations,
@@ -34,17 +34,17 @@ from aimeter.calibration import (
     store,
     this_machine,
 )
-from aimeter.commands import calibrate as calibrating
-from aimeter.commands.calibrate import measure_at_rest
+from aimeter._curve.response_fit import Estimate
+from aimeter._curve.update_times import When
+from aimeter.calibration import measure as calibrating
+from aimeter.calibration.load import load_named
+from aimeter.calibration.measure import measure_at_rest
+from aimeter.calibration.rest import Rest, not_at_rest, rest_of, steps_of
 from aimeter.commands.doctor import examine
-from aimeter.commands.load import load_named
-from aimeter.commands.rest import Rest, not_at_rest, rest_of, steps_of
 from aimeter.commands.show import show
 from aimeter.errors import ConfigurationError
-from aimeter.ramp import Estimate
 from aimeter.sensors import nvml as nvml_sensor
 from aimeter.sensors.base import Channel, Outcome
-from aimeter.staircase import When
 from aimeter.testing import FakeClock, FakeSensor
 from tests import children
 from tests.emulator.clock import EmulatedClock

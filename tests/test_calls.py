@@ -726,7 +726,7 @@ def test_two_meters_wait_for_gpus_as_each_is_told(clock):
 
 def test_decorating_makes_no_meter(monkeypatch):
     """Decorators run at import, before configure(): the meter is made when the first call begins."""
-    from aimeter import default
+    from aimeter import _api as default
 
     monkeypatch.setattr(default, "_meter", None)
 

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 import aimeter
 from aimeter import settings
+from aimeter._support.secret import Secret
 from aimeter.carbon.offline import lookup
 from aimeter.carbon.place import Step
 from aimeter.carbon.providers import provider
-from aimeter.carbon.recompute import again, is_provisional
 from aimeter.carbon.series import Kind, Point, Series
 from aimeter.cli import app, carbon
 from aimeter.commands import show as showing
@@ -33,9 +33,9 @@ from aimeter.commands.diagnosis import CarbonReport, ProviderReport
 from aimeter.commands.refill import refill
 from aimeter.commands.sci import of_rows, score
 from aimeter.errors import ConfigurationError
+from aimeter.logs.export import export_log
+from aimeter.logs.recompute import again, is_provisional
 from aimeter.report import read
-from aimeter.report.export import export_log
-from aimeter.secret import Secret
 from tests.records import make_record
 
 HOUR = 3600.0

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import aimeter
+from aimeter._support.secret import Secret
 from aimeter.carbon.cache import Cache, Known
 from aimeter.carbon.feed import FIRST_DELAY_S, LONGEST_DELAY_S, REFUSED_DELAY_S, Feed
 from aimeter.carbon.intensity import Intensity
@@ -22,7 +23,6 @@ from aimeter.carbon.providers.electricitymaps import ElectricityMaps
 from aimeter.carbon.providers.gb import GreatBritain
 from aimeter.carbon.series import Kind, Point, Series
 from aimeter.errors import ConfigurationError
-from aimeter.secret import Secret
 from aimeter.testing import FakeClock, FakeSensor
 from tests.carbon_server import FAULTS, Answer, CarbonServer, at, hurry
 

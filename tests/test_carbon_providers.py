@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from aimeter._support.secret import Secret
 from aimeter.carbon.location import resolve
 from aimeter.carbon.providers import KEYS, NAMES, Forecaster, Provider, ProviderFault, http, provider
 from aimeter.carbon.providers.base import NoValuesError, checked
@@ -31,7 +32,6 @@ from aimeter.carbon.providers.user import UserProvider
 from aimeter.carbon.providers.watttime import WattTime
 from aimeter.carbon.series import Kind, Point, Series
 from aimeter.errors import ConfigurationError
-from aimeter.secret import Secret
 from tests.carbon_server import FAULTS, Answer, CarbonServer, at, hurry
 
 KEY = "SECRET-KEY"

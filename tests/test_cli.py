@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 
 import aimeter
 from aimeter import report
-from aimeter.calibration import Calibration
+from aimeter._curve.calibration import Calibration
+from aimeter.calibration.measure import Outcomes
 from aimeter.carbon.place import Step
 from aimeter.cli import app
 from aimeter.commands import report as reporting
 from aimeter.commands import run as running_commands
-from aimeter.commands.calibrate import Outcomes
 from aimeter.commands.diagnosis import (
     METERED,
     NOT_METERED,

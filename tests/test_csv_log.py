@@ -14,10 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimeter.errors import ConfigurationError, LogSchemaError
-from aimeter.record import COLUMNS, SCHEMA, Record
-from aimeter.report import read
-from aimeter.sinks import CsvLog, JsonLinesLog, MemorySink, Sink, appendfile, open_log
-from aimeter.sinks.text import (
+from aimeter.logs import appendfile
+from aimeter.logs.encode import (
     CSV_HEADER,
     csv_fields,
     csv_line,
@@ -28,6 +26,9 @@ from aimeter.sinks.text import (
     json_text,
     unguarded,
 )
+from aimeter.record import COLUMNS, SCHEMA, Record
+from aimeter.report import read
+from aimeter.sinks import CsvLog, JsonLinesLog, MemorySink, Sink, open_log
 from tests.records import make_record
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=40)  # lone surrogates and control characters too

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimeter import Meter
+from aimeter._attribution.rows import device_name
 from aimeter.commands.compare import compare
 from aimeter.commands.sci import score
 from aimeter.record import Record
 from aimeter.report import export_csv, read, summarise
-from aimeter.rows import device_name
 from aimeter.sensors.estimate import probe
 from tests.records import make_record
 

@@ -34,8 +34,8 @@ def test_b13_the_sampler_ends_and_begins_again(tmp_path):
     """B13: a while after the last call no thread is left; the next call starts it, again and again."""
     log = tmp_path / "calls.csv"
     source = """
-    import aimeter.sampler
-    aimeter.sampler.LINGER_S = 0.2
+    import aimeter._sampling.sampler
+    aimeter._sampling.sampler.LINGER_S = 0.2
     probe = sensor()
     meter = new_meter(probe)
     for _ in range(3):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aimeter
-from aimeter.notes import plain, text
+from aimeter._support.notes import plain, text
 from aimeter.sensors.base import Outcome, Reading, heard
 from aimeter.testing import FakeClock, FakeSensor
 

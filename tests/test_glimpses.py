@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aimeter
-from aimeter.glimpses import conditioned
+from aimeter._curve.power_windows import conditioned
 from aimeter.sensors import nvml as nvml_sensor
 from aimeter.testing import FakeClock, FakeSensor
 from tests.emulator.clock import EmulatedClock

@@ -213,8 +213,8 @@ def test_search_that_hangs_or_fails(tmp_path):
     source = (
         HANGING
         + """
-import aimeter.sampler, aimeter.sensors.discover as discover
-aimeter.sampler.OPEN_TIMEOUT_S = 0.5
+import aimeter._sampling.sampler, aimeter.sensors.discover as discover
+aimeter._sampling.sampler.OPEN_TIMEOUT_S = 0.5
 answered = threading.Event()
 found = discover.discover_cpu
 def discover_later(*found_so_far, **options):
@@ -383,8 +383,8 @@ def test_calls_faster_than_they_can_be_settled(tmp_path):
     source = (
         HANGING
         + """
-import aimeter.meter, aimeter.sampler
-aimeter.sampler.MOST_BACKLOG, aimeter.sampler.MOST_QUEUED = 2000, 10_000
+import aimeter.meter, aimeter._sampling.sampler
+aimeter._sampling.sampler.MOST_BACKLOG, aimeter._sampling.sampler.MOST_QUEUED = 2000, 10_000
 class Slow:
     lost_rows, last_fault = 0, ""
     def write(self, records):
@@ -400,13 +400,13 @@ with meter.track("outer") as outer:
                 pass
         sleep(0.3)  # the queue is looked at four times a second
     assert len(meter.sampler.queue) < 20_000, len(meter.sampler.queue)
-    aimeter.meter.FLUSH_TIMEOUT_S = aimeter.sampler.BOOKS_TIMEOUT_S = 0.3
+    aimeter.meter.FLUSH_TIMEOUT_S = aimeter._sampling.sampler.BOOKS_TIMEOUT_S = 0.3
     for ask in (lambda: inner.energy_j, lambda: outer.energy_j, lambda: meter.flush(0.3)):
         began = perf_counter()
         ask()
         assert perf_counter() - began < 20
 blocked.set()
-aimeter.sampler.BOOKS_TIMEOUT_S = 10.0
+aimeter._sampling.sampler.BOOKS_TIMEOUT_S = 10.0
 meter.flush()
 print(meter.lost_rows)
 assert len(said) == 1 and "not metered" in said[0], said
@@ -428,8 +428,8 @@ def test_a_loop_of_calls_without_a_pause_is_slowed_to_the_pace_of_settling(tmp_p
     source = (
         HANGING
         + """
-import aimeter.sampler
-aimeter.sampler.MOST_BACKLOG, aimeter.sampler.MOST_QUEUED = 2000, 50_000
+import aimeter._sampling.sampler
+aimeter._sampling.sampler.MOST_BACKLOG, aimeter._sampling.sampler.MOST_QUEUED = 2000, 50_000
 meter = aimeter.Meter(sensors=[sensor(period_s=0.1)], log=LOG, region="FR", memory_rows=10)
 calls = [0, 0, 0]
 end = perf_counter() + 4
@@ -448,7 +448,7 @@ assert not said, said
 assert meter.lost_rows == 0
 at_first = max(backlog for at, backlog in waiting if at < end - 2)
 later = max(backlog for at, backlog in waiting if at >= end - 2)
-assert later <= at_first + aimeter.sampler.MOST_BACKLOG, (at_first, later)
+assert later <= at_first + aimeter._sampling.sampler.MOST_BACKLOG, (at_first, later)
 print(sum(calls))
 """
     )

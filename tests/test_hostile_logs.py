@@ -25,12 +25,12 @@ from aimeter.cli import app
 from aimeter.commands import refill, sci
 from aimeter.commands.report import MOST_METHODS
 from aimeter.errors import AimeterError, ConfigurationError
+from aimeter.logs.encode import CSV_HEADER, csv_line, json_line
+from aimeter.logs.read import LONGEST_LINE_BYTES
 from aimeter.record import COLUMNS, Record
 from aimeter.report import Summary, read, summarise
-from aimeter.report.read import LONGEST_LINE_BYTES
 from aimeter.report.summary import MOST_NAMES, OTHER_NAMES
 from aimeter.settings import load
-from aimeter.sinks.text import CSV_HEADER, csv_line, json_line
 from tests.records import make_record
 
 AIMETER = [sys.executable, "-m", "aimeter"]
@@ -309,7 +309,7 @@ def test_what_follows_a_line_without_an_end_is_not_waited_for(
     """The rows before it are there, and it is said where reading stopped; a pipe that goes on for ever is left."""
     limits = {"LONGEST_LINE_BYTES": 2_000, "_PIECE_BYTES": 1_000, "_ENDLESS_BYTES": 50_000}
     for name, value in limits.items():
-        monkeypatch.setattr(sys.modules["aimeter.report.read"], name, value)
+        monkeypatch.setattr(sys.modules["aimeter.logs.read"], name, value)
     log = tmp_path / "calls"
 
     def write() -> None:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 import aimeter
-from aimeter.call import current
+from aimeter._calls.call import current
 from aimeter.testing import FakeClock, FakeSensor
 
 PACKAGE = str(Path(aimeter.__file__).parent)
@@ -141,7 +141,7 @@ def test_an_exception_at_every_instruction_leaves_no_lock_no_call_and_no_thread(
 
         _thread.start_new_thread(run, ())
 
-    monkeypatch.setattr("aimeter.shield._thread", SimpleNamespace(start_new_thread=start))
+    monkeypatch.setattr("aimeter._support.shield._thread", SimpleNamespace(start_new_thread=start))
     threads = threading.active_count()
     world, number, reached = World(tmp_path, kind), 0, True
     made = 0

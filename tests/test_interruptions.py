@@ -101,7 +101,7 @@ def test_keyboard_interrupt(tmp_path):
 def test_interrupted_at_any_instruction_of_entering_and_leaving():
     """An exception that a signal raises inside aimeter passes, and leaves no call open and no wrong parent."""
     import aimeter
-    from aimeter.call import Call, current
+    from aimeter._calls.call import Call, current
     from aimeter.testing import FakeClock, FakeSensor
 
     clock = FakeClock()

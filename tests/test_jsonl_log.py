@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimeter.errors import LogSchemaError
+from aimeter.logs import appendfile
+from aimeter.logs.encode import json_line
 from aimeter.record import COLUMNS
 from aimeter.report import read
-from aimeter.sinks import JsonLinesLog, appendfile
-from aimeter.sinks.text import json_line
+from aimeter.sinks import JsonLinesLog
 from tests.records import make_record
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=40)

@@ -222,8 +222,8 @@ def test_calls_in_finalisers_at_the_very_end(tmp_path):
                 call.count(items=1)
             if self.name == "asked":
                 call.energy_j
-    import aimeter.sampler
-    aimeter.sampler.LINGER_S = 0.1
+    import aimeter._sampling.sampler
+    aimeter._sampling.sampler.LINGER_S = 0.1
     meter = new_meter()
     Thing("early")
     cycle = Thing("cycle")

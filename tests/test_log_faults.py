@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from aimeter.errors import ConfigurationError, LogSchemaError
+from aimeter.logs import filelog
+from aimeter.logs.encode import CSV_HEADER
 from aimeter.report import read
-from aimeter.sinks import CsvLog, FileLog, filelog, open_log
-from aimeter.sinks.text import CSV_HEADER
+from aimeter.sinks import CsvLog, FileLog, open_log
 from tests.children import run
 from tests.records import make_record
 

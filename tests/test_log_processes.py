@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from aimeter.logs import appendfile
+from aimeter.logs.encode import CSV_HEADER, csv_line
 from aimeter.report import read
-from aimeter.sinks import FileLog, appendfile, open_log
-from aimeter.sinks.text import CSV_HEADER, csv_line
+from aimeter.sinks import FileLog, open_log
 from tests.children import start, wait
 from tests.records import make_record
 

@@ -13,7 +13,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from aimeter.machine import WHOLE, identifier, machine
+from aimeter._support.machine import WHOLE, identifier, machine
 from aimeter.record import COLUMNS, COUNTS, Record
 from aimeter.report import export_csv
 from tests.records import make_record

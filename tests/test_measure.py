@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aimeter
-from aimeter.repeat import measure
-from aimeter.scatter import drift, mean_half_width, student_t
+from aimeter._measure import measure
+from aimeter._support.statistics import drift, mean_half_width, student_t
 from aimeter.sensors import nvml as nvml_sensor
 from aimeter.testing import FakeClock, FakeSensor
 from tests.emulator.clock import EmulatedClock

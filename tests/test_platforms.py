@@ -130,7 +130,7 @@ def test_windows_locks_a_byte_that_no_line_reaches(tmp_path):
                 raise PermissionError
             (held.add if mode == 2 else held.discard)(place)
         sys.modules["msvcrt"] = types.SimpleNamespace(locking=locking, LK_NBLCK=2, LK_UNLCK=0)
-        from aimeter import files
+        from aimeter._support import files
         sys.platform = "linux"
         one, other = (os.open("log", files.APPEND, 0o666) for _ in range(2))
         print(files.lock(one), files.lock(other), held)

@@ -18,7 +18,7 @@ import cloudpickle
 import pytest
 
 import aimeter
-from aimeter import clocks
+from aimeter._support import clocks
 from aimeter.testing import FakeSensor
 from tests.fakes import WATT
 
@@ -83,7 +83,7 @@ def test_frozen_time_freezes_no_meter():
         import freezegun
         import aimeter
         with freezegun.freeze_time("2020-01-01"):
-            import aimeter.meter, aimeter.rows, aimeter.sampler
+            import aimeter.meter, aimeter._attribution.rows, aimeter._sampling.sampler
             with aimeter.track("x") as call:
                 time.sleep(0.3)
             row = call.record

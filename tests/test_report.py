@@ -20,16 +20,16 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import aimeter
+from aimeter._support.units import quantity
 from aimeter.errors import ConfigurationError, LogSchemaError
+from aimeter.logs.brief import read_briefs
+from aimeter.logs.encode import CSV_HEADER, csv_fields, csv_line, csv_text, json_line
+from aimeter.logs.export import export_log
 from aimeter.record import COLUMNS, FIRST_COLUMNS, SCHEMA, Record
 from aimeter.report import Summary, Tally, export_csv, read, summarise
-from aimeter.report.brief import read_briefs
-from aimeter.report.export import export_log
 from aimeter.report.summary import OTHER_NAMES
 from aimeter.report.table import folded
-from aimeter.report.units import quantity
 from aimeter.sinks import open_log
-from aimeter.sinks.text import CSV_HEADER, csv_fields, csv_line, csv_text, json_line
 from aimeter.testing import FakeClock, FakeSensor
 from tests.records import make_record
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aimeter.listener import Listener
-from aimeter.ramp import Estimate, fit
-from aimeter.response import Published, Response, points_of
+from aimeter._curve.response import Published, Response, points_of
+from aimeter._curve.response_fit import Estimate, fit
+from aimeter._curve.trace import Trace
+from aimeter._curve.update_probe import Listener
+from aimeter._curve.update_times import Staircase
 from aimeter.sensors import nvml as nvml_sensor
 from aimeter.sensors.base import Channel, Outcome, Reading
-from aimeter.staircase import Staircase
-from aimeter.trace import Trace
 from tests.emulator.clock import EmulatedClock
 from tests.emulator.nvml import ENERGY, NOT_SUPPORTED, PRESETS
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimeter import settings
+from aimeter._support.secret import Secret
 from aimeter.errors import ConfigurationError
-from aimeter.secret import Secret
 from aimeter.settings import KEYS, Settings, load
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"

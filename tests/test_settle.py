@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aimeter
-from aimeter.rows import together
-from aimeter.settle import Shares
+from aimeter._attribution.rows import together
+from aimeter._attribution.shares import Shares
 from aimeter.testing import FakeClock, FakeSensor
 
 
@@ -256,8 +256,8 @@ def test_a_channel_that_appears_later_disturbs_nobody():
     clock = FakeClock()
     sensor = FakeSensor(clock, 100.0)
     meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR")
-    from aimeter.trace import Trace
-    from aimeter.worker import Source
+    from aimeter._curve.trace import Trace
+    from aimeter._sampling.worker import Source
 
     with meter.track("before") as before:
         clock.sleep(0.5)

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from aimeter.staircase import Staircase, When
-from aimeter.trace import _LIKELY
+from aimeter._curve.trace import _LIKELY
+from aimeter._curve.update_times import Staircase, When
 
 
 def watch(true_period_s, documented_s, jitter_s, *, seconds=50.0, interval_s=0.05, seed=1):

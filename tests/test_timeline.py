@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimeter.activity import Activity, Quiet
-from aimeter.timeline import Curve, moved
+from aimeter._curve.activity import Activity, Quiet
+from aimeter._curve.curve import Curve, moved
 
 steps = st.lists(
     st.tuples(st.floats(min_value=1e-3, max_value=2.0), st.floats(min_value=0.0, max_value=700.0)),

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimeter.activity import Activity
-from aimeter.quiet import Power, quiet_power
-from aimeter.ramp import Estimate
+from aimeter._curve.activity import Activity
+from aimeter._curve.idle_fit import Power, quiet_power
+from aimeter._curve.response_fit import Estimate
+from aimeter._curve.trace import DEAD_AFTER_S, Difference, Step, Trace, difference
 from aimeter.sensors.base import Channel, Outcome, Reading
-from aimeter.trace import DEAD_AFTER_S, Difference, Step, Trace, difference
 
 
 def channel(**changes):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import aimeter
-from aimeter import sampler as sampler_module
+from aimeter._sampling import sampler as sampler_module
 from aimeter.testing import FakeSensor
 
 

@@ -19,7 +19,7 @@ from .scope import Scope, begin, current_scope
 from .torch import entered, on_decode
 
 if TYPE_CHECKING:
-    from aimeter.call import Call
+    from aimeter._calls.call import Call
 
 
 _DENOISERS = ("transformer", "unet", "prior", "denoiser")

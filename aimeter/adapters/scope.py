@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from aimeter.call import Call, class_name, current
+from aimeter._calls.call import Call, class_name, current
 from aimeter.errors import AimeterError
 
 from .kinship import kin_of

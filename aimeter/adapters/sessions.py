@@ -54,6 +54,6 @@ def session_of(subject: object) -> Session | None:
 
 def default_meter() -> Meter:
     """Return the default meter, whose modules are loaded with the first call: a program is to start at once."""
-    from aimeter import default  # noqa: PLC0415 - see above
+    from aimeter import _api as default  # noqa: PLC0415 - see above
 
     return default.default_meter()

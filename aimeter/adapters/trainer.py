@@ -14,7 +14,7 @@ from .scope import begin
 from .sessions import default_meter
 
 if TYPE_CHECKING:
-    from aimeter.call import Call
+    from aimeter._calls.call import Call
     from aimeter.meter import Meter
 
 

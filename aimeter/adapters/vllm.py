@@ -41,7 +41,7 @@ def register() -> None:
 
     The entry point ``aimeter`` of the group ``vllm.general_plugins``.
     """
-    from aimeter.instrumentation import instrument_if_wanted  # noqa: PLC0415 - loaded by vLLM, wanted or not
+    from aimeter.adapters.instrument import instrument_if_wanted  # noqa: PLC0415 - loaded by vLLM, wanted or not
 
     instrument_if_wanted()
 

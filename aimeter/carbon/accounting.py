@@ -247,7 +247,7 @@ def _feed(settings: Settings, place: Place, intensity: Intensity, environ: Mappi
 
 def cache_folder(settings: Settings) -> Path | None:
     """Return the folder that the setting `carbon_cache` means; None if it is ``off``."""
-    from aimeter.calibration import default_path
+    from aimeter._curve.calibration import default_path
 
     if isinstance(settings.carbon_cache, Path):
         return settings.carbon_cache

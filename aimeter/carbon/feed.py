@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from aimeter._support.clocks import time
 from aimeter.carbon.cache import Cache, Known
 from aimeter.carbon.intensity import DETECTED, FALLBACK, HELD, Intensity
 from aimeter.carbon.providers.base import DAY_S, HOUR_S, Provider, ProviderFault, checked, utc
 from aimeter.carbon.series import Mean, Point, Series, mean, seconds_in, within
-from aimeter.clocks import time
 
 logger = logging.getLogger("aimeter")
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from aimeter._support.sysfs import read_text
 from aimeter.carbon.location import resolve
 from aimeter.errors import UnknownRegionError
-from aimeter.sensors.sysfs import read_text
 
 METADATA_S = 0.3
 """The longest silence of a metadata service that is waited for: it is one hop away, or there is none."""

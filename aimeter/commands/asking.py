@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 
 from aimeter import settings as settings_module
+from aimeter._support.clocks import time
 from aimeter.carbon.intensity import Intensity
 from aimeter.carbon.location import resolve
 from aimeter.carbon.providers import Provider, ProviderFault, provider
 from aimeter.carbon.providers.base import DAY_S, HOUR_S, NoValuesError, checked
 from aimeter.carbon.series import Point, Series, mean, tidy
-from aimeter.clocks import time
 from aimeter.errors import ConfigurationError
 
 WHOLE = 1 - 1e-6

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from aimeter._support.clocks import time
 from aimeter.carbon.providers import Forecaster, ProviderFault
 from aimeter.carbon.providers.base import HOUR_S, utc
 from aimeter.carbon.series import Series, mean
-from aimeter.clocks import time
 from aimeter.commands.asking import WHOLE, chosen, placed
 from aimeter.errors import ConfigurationError
 

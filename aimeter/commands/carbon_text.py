@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import singledispatch
 
+from aimeter._support.units import UNKNOWN, quantity
 from aimeter.carbon.equivalents import Comparison
 from aimeter.commands.best import Best
 from aimeter.commands.compare import WhatIf
@@ -13,7 +14,6 @@ from aimeter.commands.refill import Refill
 from aimeter.commands.region import Shown
 from aimeter.commands.report import unread
 from aimeter.commands.sci import Score
-from aimeter.report.units import UNKNOWN, quantity
 
 
 def columns(rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -10,12 +10,12 @@ from aimeter.carbon.intensity import Intensity, co2e_g
 from aimeter.carbon.offline import lookup
 from aimeter.carbon.providers import Provider
 from aimeter.carbon.providers.base import HOUR_S
-from aimeter.carbon.recompute import times
 from aimeter.carbon.series import BASES, SIGNALS
 from aimeter.commands.asking import Answers, chosen, placed
 from aimeter.commands.report import MOST_METHODS, find, unread
 from aimeter.errors import ConfigurationError
-from aimeter.report.brief import Brief, read_briefs
+from aimeter.logs.brief import Brief, read_briefs
+from aimeter.logs.recompute import times
 from aimeter.report.division import between_processes
 from aimeter.report.table import UNDIVIDED, told
 

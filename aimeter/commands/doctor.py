@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimeter import settings as settings_module
+from aimeter._curve.calibration import Calibrations, path_of
+from aimeter._curve.trace import DEAD_AFTER_S
+from aimeter._support.clocks import time
+from aimeter._support.sysfs import read_text
 from aimeter._version import __version__
-from aimeter.calibration import Calibrations, path_of
 from aimeter.carbon.accounting import Accounting
 from aimeter.carbon.intensity import ASSUMED, FALLBACK, GIVEN
 from aimeter.carbon.location import resolve
-from aimeter.clocks import time
 from aimeter.commands.diagnosis import (
     METERED,
     NOT_METERED,
@@ -37,13 +39,11 @@ from aimeter.meter import Meter
 from aimeter.sensors.base import Channel, Finding
 from aimeter.sensors.discover import discover
 from aimeter.sensors.nvml import driver_version
-from aimeter.sensors.sysfs import read_text
 from aimeter.sinks import open_log
-from aimeter.trace import DEAD_AFTER_S
 
 if TYPE_CHECKING:
-    from aimeter.ramp import Estimate
-    from aimeter.trace import Trace
+    from aimeter._curve.response_fit import Estimate
+    from aimeter._curve.trace import Trace
 
 WATCH_S = 1.0
 _STEP_S = 0.05

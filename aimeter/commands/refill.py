@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from aimeter._support.clocks import time
 from aimeter.carbon.intensity import DETECTED, co2e_g
 from aimeter.carbon.providers.base import utc
-from aimeter.carbon.recompute import again, is_provisional, times
-from aimeter.clocks import time
 from aimeter.commands.asking import Answers, chosen
 from aimeter.commands.report import find
 from aimeter.errors import ConfigurationError
+from aimeter.logs.brief import read_briefs
+from aimeter.logs.export import export_log
+from aimeter.logs.recompute import again, is_provisional, times
 from aimeter.record import Record
 from aimeter.report import read
-from aimeter.report.brief import read_briefs
 from aimeter.report.division import Division, between_processes
-from aimeter.report.export import export_log
 
 _MOST_TOLD = 100
 """Reasons why rows are not complete that are told; a log may name any number of zones."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from aimeter import settings
 from aimeter.errors import ConfigurationError, did_you_mean
+from aimeter.logs.read import Log
 from aimeter.report import read, summarise
-from aimeter.report.read import Log
 from aimeter.report.summary import By
 
 if TYPE_CHECKING:

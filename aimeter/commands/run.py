@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from aimeter import autoload
+from aimeter._support.units import quantity
 from aimeter.commands import child
 from aimeter.meter import Meter
-from aimeter.report.units import quantity
 from aimeter.settings import load
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from itertools import islice
 
 from aimeter.carbon.intensity import J_PER_KWH
 from aimeter.carbon.overheads import embodied
-from aimeter.carbon.recompute import is_provisional
 from aimeter.commands.report import MOST_METHODS, find, unread
 from aimeter.errors import ConfigurationError, did_you_mean
+from aimeter.logs.recompute import is_provisional
 from aimeter.record import COUNTS, Record
 from aimeter.report import read
 from aimeter.report.division import between_processes

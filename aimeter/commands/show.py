@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from aimeter._curve.response_fit import Estimate
+from aimeter._support.units import printable, quantity
 from aimeter.commands.diagnosis import METERED, PARTLY
-from aimeter.ramp import Estimate
-from aimeter.report.units import printable, quantity
 
 if TYPE_CHECKING:
     from rich.console import Console

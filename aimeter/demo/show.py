@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from aimeter._support.clocks import time
 from aimeter.carbon.intensity import ASSUMED
-from aimeter.clocks import time
 
 from .models import (
     ENCODER,

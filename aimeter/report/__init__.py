@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from aimeter.report.export import export_csv
-from aimeter.report.read import ReadResult, read
+from aimeter.logs.export import export_csv
+from aimeter.logs.read import ReadResult, read
 from aimeter.report.summary import Summary, SummaryRow, Tally, summarise
 
 __all__ = ["ReadResult", "Summary", "SummaryRow", "Tally", "export_csv", "read", "summarise"]

@@ -22,10 +22,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aimeter.carbon.recompute import times
-from aimeter.machine import UNKNOWN
+from aimeter._support.machine import UNKNOWN
+from aimeter.logs.brief import Brief
+from aimeter.logs.recompute import times
 from aimeter.record import Record
-from aimeter.report.brief import Brief
 from aimeter.sensors.base import KINDS
 
 Array = npt.NDArray[np.float64]

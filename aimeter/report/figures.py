@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from aimeter._support.units import UNKNOWN, printable, quantity
 from aimeter.record import COUNTS
-from aimeter.report.units import UNKNOWN, printable, quantity
 
 if TYPE_CHECKING:
     from aimeter.record import Record

@@ -20,8 +20,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
+from aimeter._support.units import UNKNOWN
 from aimeter.record import COUNTS, MeasuredBy
-from aimeter.report.units import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -306,15 +306,15 @@ class Tally:
 
 
 def summarise(records: Iterable[Record], by: By = "name") -> Summary:
-    """Add up records, such as those of `aimeter.report.read`, by name or by name and model.
+    """Add up records, such as those of `aimeter.logs.read`, by name or by name and model.
 
     What several processes used of one device at the same time is divided among them, see `aimeter.report.division`.
     Logs are read for that first, once, and again if there are such processes. They take constant memory a name, unless
     processes overlapped. Beyond `MOST_NAMES` of them the rest are added up as `OTHER_NAMES`.
     """
-    from aimeter.report.brief import read_briefs  # noqa: PLC0415 - adding up one process's own calls reads no log
+    from aimeter.logs.brief import read_briefs  # noqa: PLC0415 - adding up one process's own calls reads no log
+    from aimeter.logs.read import ReadResult  # noqa: PLC0415 - likewise
     from aimeter.report.division import between_processes  # noqa: PLC0415 - loads NumPy
-    from aimeter.report.read import ReadResult  # noqa: PLC0415 - likewise
 
     if not isinstance(records, ReadResult):
         records = list(records)

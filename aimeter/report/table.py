@@ -6,7 +6,7 @@ import re
 from html import escape
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from aimeter.report.units import printable, quantity
+from aimeter._support.units import printable, quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

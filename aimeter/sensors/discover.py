@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aimeter.clocks import time
+from aimeter._support.clocks import time
 from aimeter.sensors.base import Finding
 from aimeter.sensors.estimate import probe as probe_estimate
 from aimeter.sensors.nvml import probe as probe_nvml

@@ -21,10 +21,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from aimeter.clocks import time
+from aimeter._support.clocks import time
+from aimeter._support.sysfs import read_text
 from aimeter.sensors.base import Channel, Clock, Finding, Outcome, Reading, Sensor
 from aimeter.sensors.cgroup import CpuLimit, cpu_limit
-from aimeter.sensors.sysfs import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

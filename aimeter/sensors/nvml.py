@@ -12,7 +12,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aimeter.clocks import time
+from aimeter._support.clocks import time
 from aimeter.sensors.base import Finding
 from aimeter.sensors.nvml_gpu import NvmlGpu
 from aimeter.sensors.visible import Gpu, MigInstance, enumerated_by_torch, visible

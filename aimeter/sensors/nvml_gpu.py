@@ -22,7 +22,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aimeter.clocks import time
+from aimeter._support.clocks import time
 from aimeter.sensors.base import MOST_POWER_W, Channel, Outcome, Reading
 
 if TYPE_CHECKING:

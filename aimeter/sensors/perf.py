@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aimeter.clocks import time
+from aimeter._support.clocks import time
+from aimeter._support.sysfs import cpu_list, read_number, read_text
 from aimeter.sensors import rapl
 from aimeter.sensors.base import Channel, Clock, Finding, Kind, Outcome, Reading, Sensor, Status
 from aimeter.sensors.estimate import microarchitecture
-from aimeter.sensors.sysfs import cpu_list, read_number, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

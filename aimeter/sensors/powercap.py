@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aimeter import files
-from aimeter.clocks import time
+from aimeter._support import files
+from aimeter._support.clocks import time
+from aimeter._support.sysfs import read_number, read_text
 from aimeter.sensors import rapl
 from aimeter.sensors.base import Channel, Clock, Finding, Outcome, Reading, Sensor, Status
 from aimeter.sensors.estimate import microarchitecture
-from aimeter.sensors.sysfs import read_number, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

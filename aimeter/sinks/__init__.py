@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimeter.errors import ConfigurationError
+from aimeter.logs.csvlog import CsvLog
+from aimeter.logs.filelog import Conflict, FileLog
+from aimeter.logs.jsonl import JsonLinesLog
 from aimeter.sinks.base import Sink
-from aimeter.sinks.csvlog import CsvLog
-from aimeter.sinks.filelog import Conflict, FileLog
-from aimeter.sinks.jsonl import JsonLinesLog
 from aimeter.sinks.memory import MemorySink
 
 if TYPE_CHECKING:

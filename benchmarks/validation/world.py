@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aimeter.sampler import Sampler
+    from aimeter._sampling.sampler import Sampler
     from tests.emulator.nvml import FakeNvml
 
 

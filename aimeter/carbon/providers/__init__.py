@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, cast
 
+from aimeter._support.secret import Secret
 from aimeter.carbon.providers.base import Forecaster, Provider, ProviderFault, needs_key
 from aimeter.errors import ConfigurationError, did_you_mean
-from aimeter.secret import Secret
 
 __all__ = ["NAMES", "Forecaster", "Provider", "ProviderFault", "provider"]
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from aimeter._support.secret import Secret
 from aimeter.carbon.location import Zone
 from aimeter.carbon.providers import mix
 from aimeter.carbon.providers.base import DAY_S, HOUR_S, ProviderFault, answer, epoch, no_zone, utc
 from aimeter.carbon.providers.http import Request, get_json
 from aimeter.carbon.series import Series
-from aimeter.secret import Secret
 
 _MOST_ROWS = 5000
 """What one request gives at most."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from aimeter._support.clocks import time
+from aimeter._support.secret import Secret
 from aimeter.carbon.location import Zone
 from aimeter.carbon.providers.base import (
     DAY_S,
@@ -22,8 +24,6 @@ from aimeter.carbon.providers.base import (
 )
 from aimeter.carbon.providers.http import Request, get_json
 from aimeter.carbon.series import Kind, Point, Series
-from aimeter.clocks import time
-from aimeter.secret import Secret
 
 _GRANULARITY_S = {"5_minutes": 300.0, "15_minutes": 900.0, "hourly": HOUR_S, "daily": DAY_S}
 _HORIZONS = (6, 24, 48, 72)

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from aimeter._support.secret import Secret
 from aimeter.carbon.location import Zone
 from aimeter.carbon.providers import mix
 from aimeter.carbon.providers.base import (
@@ -30,7 +31,6 @@ from aimeter.carbon.providers.base import (
 )
 from aimeter.carbon.providers.http import Request, get, masked
 from aimeter.carbon.series import Series
-from aimeter.secret import Secret
 
 _AREAS = Path(__file__).parents[1] / "data" / "entsoe_areas.csv"
 _LONGEST_S = 30 * DAY_S

@@ -23,9 +23,9 @@ from urllib.parse import quote, quote_plus, urljoin, urlsplit
 
 import requests
 
+from aimeter._support.clocks import time
 from aimeter._version import __version__
 from aimeter.carbon.providers.base import ProviderFault
-from aimeter.clocks import time
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from aimeter._support.clocks import time
 from aimeter.carbon.location import Zone
 from aimeter.carbon.providers.base import (
     DAY_S,
@@ -23,7 +24,6 @@ from aimeter.carbon.providers.base import (
 )
 from aimeter.carbon.providers.http import Request, get_json
 from aimeter.carbon.series import Kind, Point, Series
-from aimeter.clocks import time
 
 _KIND = Kind("direct-co2", "production")
 _QUARTER_S = 900.0

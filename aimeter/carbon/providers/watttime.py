@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from aimeter._support.clocks import time
+from aimeter._support.secret import Secret
 from aimeter.carbon.intensity import Signal, g_per_kwh_from_lb_per_mwh
 from aimeter.carbon.location import Zone
 from aimeter.carbon.providers.base import HOUR_S, ProviderFault, answer, epoch, no_zone, utc
 from aimeter.carbon.providers.http import Request, get_json
 from aimeter.carbon.series import Kind, Point, Series
-from aimeter.clocks import time
-from aimeter.secret import Secret
 
 _UNIT = "lbs_co2_per_mwh"
 _STEP_S = 300.0

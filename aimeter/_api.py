@@ -1,0 +1,195 @@
+"""The default meter: what `aimeter.track` and its neighbours use, made at the first use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
+
+from aimeter._calls.arguments import Counts, checked, noted
+from aimeter._calls.call import Call, UnnamedCall, limited
+from aimeter._calls.decorate import decorate, name_of
+from aimeter._support.shield import shielded
+from aimeter.errors import ConfigurationError
+from aimeter.meter import Meter
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self, Unpack
+
+    from aimeter.record import Record
+    from aimeter.report.summary import Summary
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_logger = logging.getLogger("aimeter")
+_caller = sys._getframe  # noqa: SLF001 - inspect.stack() reads source files
+_lock = threading.RLock()  # reentrant: a signal handler may make a call while the first one's meter is made
+_meter: Meter | None = None
+
+
+def default_meter() -> Meter:
+    """Return the default meter; made with the settings found if there is none yet."""
+    return _meter if _meter is not None else configure()
+
+
+def configure(**settings: object) -> Meter:
+    """Make the default meter anew with these settings; calls of the one before keep its settings and its log.
+
+    `aimeter.records` and `aimeter.summary` go on with what they had.
+
+    Args:
+        **settings: Any field of `aimeter.settings.Settings`, such as ``log="calls.csv"`` and ``region="FR"``.
+
+    Raises:
+        ConfigurationError: A setting is unknown or unusable, or the log cannot be written.
+    """
+    return shielded(lambda: _configure(settings))
+
+
+def _configure(settings: dict[str, object]) -> Meter:
+    global _meter
+    with _lock:
+        if _meter is not None and not settings:
+            return _meter
+        fresh = Meter(**settings)  # type: ignore[arg-type]
+        fresh.source = default_meter
+        if _meter is not None:
+            fresh.take_over(_meter)
+        before, _meter = _meter, fresh
+    if before is not None:
+        before.hand_over()
+    return fresh
+
+
+@overload
+def track(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def track(
+    name: str | None = None,
+    /,
+    *,
+    model: str | None = None,
+    weight: float | None = None,
+    devices: str | Iterable[str] | None = None,
+    **counts: Unpack[Counts],
+) -> Call: ...
+def track(
+    name: str | Callable[..., object] | None = None,
+    /,
+    *,
+    model: str | None = None,
+    weight: float | None = None,
+    devices: str | Iterable[str] | None = None,
+    **counts: Unpack[Counts],
+) -> object:
+    """Meter a block, or every invocation of a function, with the default meter; see `Meter.track`."""
+    meter = _meter
+    if meter is None:
+        made = _before_there_is_a_meter(name, model, counts)
+        return made if weight is None and devices is None else limited(made, weight, devices)
+    # As in Meter.track, which would cost one call more.
+    if weight is None and devices is None:
+        if name.__class__ is str:
+            if not counts and model is None:
+                return meter.kind(meter, name)
+            return meter.kind(meter, name, checked(counts), noted(model))
+        frame = _caller(1)
+        if name is None and not counts and model is None:
+            return meter.unnamed(meter, (frame.f_code, frame.f_lasti))
+        return meter.make(name, model, counts, frame)
+    return limited(meter.make(name, model, counts, _caller(1)), weight, devices)
+
+
+class _Later:
+    """What a call holds for a meter until it begins: the default meter, made when something is asked of it.
+
+    Decorators run while modules are imported, before the program can say `configure(...)`.
+    """
+
+    source = staticmethod(default_meter)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(default_meter(), name)
+
+
+_later = _Later()
+
+
+class _DeferredCall(Call):
+    """A call made before there was a default meter; it takes the one that there is when it begins."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        try:
+            self._meter = default_meter()
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as at the limit of open files; the program goes on without figures
+            _logger.warning("A call named %r is not metered: making the meter raised %r.", self._name, error)
+            return self
+        return super().__enter__() if self._meter.settings.enabled else self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._start is not None:
+            super().__exit__(kind, error, trace)
+
+
+class _DeferredUnnamedCall(_DeferredCall, UnnamedCall):
+    """The same without a name."""
+
+    __slots__ = ()
+
+
+def _before_there_is_a_meter(
+    name: str | Callable[..., object] | None, model: str | None, counts: Counts
+) -> object:
+    """Return what track() returns, without making the meter yet."""
+    notes = noted(model)
+    later: Meter = _later  # type: ignore[assignment]  # which it stands for
+    if isinstance(name, str):
+        return _DeferredCall(later, name, checked(counts) or None, notes)
+    if name is None:
+        frame = _caller(2)
+        return _DeferredUnnamedCall(later, (frame.f_code, frame.f_lasti), checked(counts) or None, notes)
+    if callable(name) or isinstance(name, classmethod):
+        label = name_of(name)
+        return decorate(name, lambda: default_meter().call(label))
+    return default_meter().make(name, model, counts, _caller(2))  # which raises, and says why
+
+
+def records() -> list[Record]:
+    """Return the newest settled rows of the default meter, oldest first."""
+    return default_meter().records()
+
+
+def summary() -> Summary:
+    """Return a table by name over all calls of the default meter."""
+    return default_meter().summary()
+
+
+def export_csv(path: str | os.PathLike[str]) -> int:
+    """Write the rows that the default meter holds in memory to `path`, and return their number."""
+    return default_meter().export_csv(path)
+
+
+def flush() -> None:
+    """Settle and write every call of the default meter that has ended."""
+    if _meter is not None:
+        _meter.flush()
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,1 @@
+"""From readings to each device's energy over time, with its error."""

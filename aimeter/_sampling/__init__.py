@@ -1,0 +1,1 @@
+"""Reading the sensors in the background, only while somebody wants it."""

@@ -1,0 +1,287 @@
+"""The thread that works for all samplers of a process, and the one that watches over it.
+
+The working thread starts with a call, runs the rounds of every sampler that has something to do, and ends when
+none has. No sensor is trusted to answer: a second thread waits and, when an answer is overdue, takes over,
+leaves that sensor out and has a new one watch. Should the answer come after all, it is used, and the thread
+that had waited for it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from aimeter._support.clocks import time
+
+if TYPE_CHECKING:
+    from aimeter._curve.power_windows import Glimpses
+    from aimeter._curve.trace import Trace
+    from aimeter._sampling.sampler import Sampler
+    from aimeter.sensors.base import Channel, Sensor
+
+logger = logging.getLogger("aimeter")
+
+SILENCE_S = 1.0
+"""An answer of a sensor is overdue after this time: readings take milliseconds."""
+
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.25, 60.0
+"""A sensor that is gone is tried again after the first time, and after twice as long each time, up to the last."""
+
+_LONGEST_WAIT_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """Something that may never be answered.
+
+    Attributes:
+        asked_s: Since when a thread waits for the answer (`time.monotonic`); None while none does.
+    """
+
+    asked_s: float | None = None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the answer of a sensor has been waited for too long."""
+        asked_s = self.asked_s
+        return asked_s is not None and time.monotonic() - asked_s >= SILENCE_S
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Source(Question):
+    """One sensor as its sampler sees it.
+
+    Attributes:
+        sensor: The sensor.
+        traces: What is known of its channels; empty if it only tells more of another one's.
+        counter: The source whose counter it tells more of.
+        glimpses: What it tells of it.
+        inherited: What it holds is of the process that this one was forked from, or was let go of: it is reopened first.
+        abandoned: It was to be closed while a thread waited for its answer; that thread closes it.
+        due_s: When it is to be asked next.
+        past: What is known of all channels that it has had.
+        patience_s: How long to wait until it is tried again, once all of its channels are gone.
+    """
+
+    sensor: Sensor
+    traces: list[Trace] = field(default_factory=list)
+    counter: Source | None = None
+    glimpses: Glimpses | None = None
+    inherited: bool = False
+    abandoned: bool = False
+    due_s: float = -math.inf
+    past: dict[Channel, Trace] = field(default_factory=dict)
+    patience_s: float = FIRST_RETRY_S
+
+    @property
+    def gone(self) -> bool:
+        """Whether all of its channels said that they will not answer any more."""
+        return bool(self.traces) and all(trace.gone for trace in self.traces)
+
+    def plan(self, now_s: float, pace_s: float) -> None:
+        """Decide when the sensor is to be asked next; one that is gone is tried again, less and less often.
+
+        Args:
+            now_s: The time.
+            pace_s: How often to look at counters, if that is less often than the interval.
+        """
+        due = [trace.due_s(now_s, pace_s) for trace in self.traces if not trace.gone]
+        if self.gone and not all(trace.barred for trace in self.traces):
+            due.append(now_s + self.patience_s)
+            self.patience_s = min(2 * self.patience_s, LONGEST_RETRY_S)
+        if self.glimpses is not None and not self.glimpses.gone:
+            due.append(self.glimpses.due_s(now_s))
+        self.due_s = min(due, default=math.inf)
+
+    def close(self) -> None:
+        """Release the sensor, whatever it makes of that."""
+        try:
+            self.sensor.close()
+        except BaseException as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
+            logger.debug("closing %s raised %r", type(self.sensor).__name__, error)
+
+
+class Asking:
+    """See `Worker.asking`. A class costs a third of a generator, and every reading needs one."""
+
+    __slots__ = ("_claim", "_granted", "_question", "_worker")
+
+    def __init__(self, worker: Worker, sampler: Sampler, question: Question, patience_s: float) -> None:
+        self._worker, self._question = worker, question
+        self._claim = (sampler, question, patience_s)
+        self._granted = False
+
+    def __enter__(self) -> bool:
+        self._granted = self._worker.begin(*self._claim)
+        return self._granted
+
+    def __exit__(self, *_: object) -> None:
+        if self._granted:
+            self._worker.end(self._question)
+
+
+class Worker:
+    """See the module's description. Any thread may call any method, signal handlers and finalisers too."""
+
+    def __init__(self) -> None:
+        # Reentrant, as whatever interrupts its holder may make calls of its own.
+        self._lock = threading.RLock()
+        self._answered = threading.Condition(self._lock)
+        self._releasing = 0
+        self._serving: list[Sampler] = []
+        self._thread: threading.Thread | None = None
+        self._due_s: float | None = None
+        """When the answer that the working thread waits for is overdue."""
+        # Unlike an Event, this may be rung by whatever interrupts its ringing.
+        self._bell: SimpleQueue[None] = SimpleQueue()
+
+    after_fork = __init__
+    """In a forked child there is only the thread that forked, and locks may be held by others for ever."""
+
+    def serve(self, sampler: Sampler) -> bool:
+        """Work for `sampler` until it has nothing left to do, and make it ready; False if no thread can be had."""
+        if sys.is_finalizing():
+            return False  # a thread started now would never run, and its starter wait for it for ever
+        if self.is_held_here():
+            return True  # this very method was interrupted, and goes on when its interruption is over
+        with self._lock:
+            try:
+                if sampler not in self._serving:
+                    sampler.resume()
+                    self._serving.append(sampler)
+                    self.ring()
+                if not self.is_working():
+                    self._thread = threading.Thread(target=self._work, name="aimeter", daemon=True)
+                    self._thread.start()
+                sampler.be_ready()
+            except RuntimeError:
+                self._thread = None
+                sampler.complain("thread", "no thread can be started: calls read the sensors themselves.")
+                return False
+        return True
+
+    def leave(self, sampler: Sampler) -> None:
+        """Work for `sampler` no more."""
+        with self._lock:
+            if sampler in self._serving:
+                self._serving.remove(sampler)
+                self.ring()
+
+    def release(self, source: Source) -> None:
+        """Close a sensor that nobody will ask any more, after the answer that a thread may be waiting for."""
+        with self._lock:
+            patience_s = (
+                SILENCE_S if source.asked_s is None else source.asked_s + SILENCE_S - time.monotonic()
+            )
+            self._releasing += 1
+            source.abandoned = not self._answered.wait_for(lambda: source.asked_s is None, patience_s)
+            self._releasing -= 1
+        if not source.abandoned:
+            source.close()
+
+    def ring(self) -> None:
+        """Have the next round begin now."""
+        if self._bell.empty():
+            self._bell.put(None)
+
+    def is_working(self) -> bool:
+        """Return whether there is a working thread."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def is_here(self) -> bool:
+        """Return whether the thread that asks is the working thread."""
+        return self._thread is not None and self._thread.ident == threading.get_ident()
+
+    def is_held_here(self) -> bool:
+        """Return whether this thread was interrupted while it held the lock."""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - it is nowhere public
+
+    def asking(self, sampler: Sampler, question: Question, patience_s: float = SILENCE_S) -> Asking:
+        """Claim a question while it is being asked; False if it is not this thread's turn.
+
+        Only one thread at a time waits for an answer: the working thread or, for a sampler without one, any
+        thread that needs a figure.
+        """
+        return Asking(self, sampler, question, patience_s)
+
+    def begin(self, sampler: Sampler, question: Question, patience_s: float) -> bool:
+        """Claim a question, if it is this thread's turn."""
+        with self._lock:
+            mine = sampler in self._serving if self.is_here() else sampler.unattended or not self.is_working()
+            granted = mine and question.asked_s is None
+            if granted:
+                question.asked_s = time.monotonic()
+                if self.is_here():
+                    self._due_s = question.asked_s + patience_s
+            return granted
+
+    def end(self, question: Question) -> None:
+        """Let go of a question that was claimed."""
+        with self._lock:
+            question.asked_s = None
+            if self.is_here():
+                self._due_s = None
+            if self._releasing:
+                self._answered.notify_all()
+        if isinstance(question, Source) and question.abandoned:
+            question.close()
+
+    def _work(self) -> None:
+        try:
+            watched = threading.current_thread()
+            threading.Thread(target=self._watch, args=(watched,), name="aimeter-watch", daemon=True).start()
+        except RuntimeError:
+            logger.debug("nobody watches over the sensors: no thread can be started")
+        while self.is_here():
+            wait_s = _LONGEST_WAIT_S
+            for sampler in list(self._serving):
+                wait_s = min(wait_s, self._round(sampler))
+            over = [sampler for sampler in list(self._serving) if sampler.linger_over()]
+            with self._lock:
+                if not self.is_here():
+                    return
+                # A call that came meanwhile has made its sampler ready again.
+                self._serving = [one for one in self._serving if one not in over or one.ready]
+                if not self._serving:
+                    self._thread = None
+                    return
+            self._wait(wait_s)
+
+    @staticmethod
+    def _round(sampler: Sampler) -> float:
+        try:
+            return sampler.tick()
+        except BaseException:
+            sampler.complain("tick", "the sampler failed and goes on; this is a bug in aimeter.")
+            logger.debug("sampler failed", exc_info=True)
+            return _LONGEST_WAIT_S
+
+    def _wait(self, seconds: float) -> None:
+        try:
+            self._bell.get(timeout=seconds)
+        except Empty:
+            return
+
+    def _watch(self, watched: threading.Thread) -> None:
+        """Take over from a thread whose sensor does not answer, or that something has killed.
+
+        Whatever else keeps it, queues are bounded.
+        """
+        while True:
+            time.sleep(SILENCE_S / 4)
+            with self._lock:
+                if self._thread is not watched:
+                    return
+                for sampler in self._serving:
+                    sampler.watch_pace()
+                overdue = self._due_s is not None and time.monotonic() >= self._due_s
+                if overdue or not watched.is_alive():
+                    self._thread, self._due_s = threading.current_thread(), None
+                    self._thread.name = watched.name
+                    break
+        self._work()

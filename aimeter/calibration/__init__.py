@@ -1,0 +1,1 @@
+"""Measuring on purpose what metering otherwise learns by and by."""

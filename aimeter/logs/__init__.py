@@ -1,0 +1,1 @@
+"""Rows as bytes and back: CSV and JSON Lines, appended by many processes, read however torn."""
