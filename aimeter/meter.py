@@ -114,8 +114,8 @@ class Meter:
             # Loaded here, before the sampler's thread begins: a fork in the middle of its imports would leave the
             # child with half a module. And at exit an import that runs code would change the exit status of a
             # program that SIGINT ends (python/cpython, `unhandled_keyboard_interrupt`).
-            from aimeter._attribution import attribution as ledger  # noqa: F401, PLC0415
-            from aimeter._curve import calibration, trace  # noqa: F401, PLC0415
+            from ._attribution import attribution, rows, shares  # noqa: F401, PLC0415
+            from ._curve import calibration, trace  # noqa: F401, PLC0415
 
             if sensors is None:
                 from .sensors import discover  # noqa: F401, PLC0415
