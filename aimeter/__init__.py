@@ -17,7 +17,10 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from aimeter._standin import stand_in
+
 from ._version import __version__
+from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
 
 if TYPE_CHECKING:
     from aimeter._api import configure, default_meter, export_csv, flush, records, summary, track
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from aimeter.adapters.attach import attach, detach
     from aimeter.adapters.instrument import instrument, uninstrument
 
-    from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
     from .meter import Meter
     from .record import Record
 
@@ -56,14 +58,10 @@ __all__ = [
 ]
 
 _HOME = {
-    "AimeterError": "errors",
     "Call": "_calls.call",
-    "ConfigurationError": "errors",
-    "LogSchemaError": "errors",
     "Measurement": "_measure",
     "Meter": "meter",
     "Record": "record",
-    "UnknownRegionError": "errors",
     "attach": "adapters.attach",
     "configure": "_api",
     "current_call": "_calls.call",
@@ -98,7 +96,10 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    try:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    except OSError as fault:  # as at the limit of open files: the next one to ask tries again
+        return stand_in(name, fault)
     globals()[name] = value
     return value
 

@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 
 from aimeter._calls.arguments import Counts, checked, noted
@@ -15,6 +17,7 @@ from aimeter._calls.decorate import decorate, name_of
 from aimeter._support.shield import shielded
 from aimeter.errors import ConfigurationError
 from aimeter.meter import Meter
+from aimeter.report.summary import Tally
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -111,13 +114,46 @@ class _Later:
     Decorators run while modules are imported, before the program can say `configure(...)`.
     """
 
-    source = staticmethod(default_meter)
+    @staticmethod
+    def source() -> Meter:
+        return _meter_or_later()
+
+    def call(
+        self, name: str, counts: dict[str, float | None] | None = None, notes: dict[str, object] | None = None
+    ) -> Call:
+        return _DeferredCall(_later, name, dict(counts) if counts else None, notes or None)
+
+    def next_id(self) -> str:
+        meter = _meter_or_later()
+        return uuid.uuid4().hex if meter is _later else meter.next_id()
+
+    def records(self) -> list[Record]:
+        return []
+
+    def summary(self) -> Summary:
+        return Tally().summary()
 
     def __getattr__(self, name: str) -> object:
         return getattr(default_meter(), name)
 
 
-_later = _Later()
+_later: Meter = _Later()  # type: ignore[assignment]  # which it stands for
+
+
+def _meter_or_later() -> Meter:
+    """Return the default meter, or what stands for it as long as none can be made, as at the limit of open files."""
+    try:
+        return default_meter()
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the program goes on without figures
+        _warn_once(f"Calls are not metered as long as making the meter raises {error!r}.")
+    return _later
+
+
+@cache
+def _warn_once(text: str) -> None:
+    _logger.warning(text)
 
 
 class _DeferredCall(Call):
@@ -126,20 +162,25 @@ class _DeferredCall(Call):
     __slots__ = ()
 
     def __enter__(self) -> Self:
-        try:
-            self._meter = default_meter()
-        except ConfigurationError:
-            raise
-        except Exception as error:  # noqa: BLE001 - as at the limit of open files; the program goes on without figures
-            _logger.warning("A call named %r is not metered: making the meter raised %r.", self._name, error)
+        meter = _meter_or_later()
+        if meter is _later or not meter.settings.enabled:
             return self
-        return super().__enter__() if self._meter.settings.enabled else self
+        self._meter = meter
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._start is not None:
             super().__exit__(kind, error, trace)
+
+    def finish(self, status: str, error: str | None) -> None:
+        if self._start is not None:
+            super().finish(status, error)
+
+    def pause(self, *, suspended: bool) -> None:
+        if self._start is not None:
+            super().pause(suspended=suspended)
 
 
 class _DeferredUnnamedCall(_DeferredCall, UnnamedCall):
@@ -153,26 +194,25 @@ def _before_there_is_a_meter(
 ) -> object:
     """Return what track() returns, without making the meter yet."""
     notes = noted(model)
-    later: Meter = _later  # type: ignore[assignment]  # which it stands for
     if isinstance(name, str):
-        return _DeferredCall(later, name, checked(counts) or None, notes)
+        return _DeferredCall(_later, name, checked(counts) or None, notes)
     if name is None:
         frame = _caller(2)
-        return _DeferredUnnamedCall(later, (frame.f_code, frame.f_lasti), checked(counts) or None, notes)
+        return _DeferredUnnamedCall(_later, (frame.f_code, frame.f_lasti), checked(counts) or None, notes)
     if callable(name) or isinstance(name, classmethod):
         label = name_of(name)
-        return decorate(name, lambda: default_meter().call(label))
+        return decorate(name, lambda: _meter_or_later().call(label))
     return default_meter().make(name, model, counts, _caller(2))  # which raises, and says why
 
 
 def records() -> list[Record]:
     """Return the newest settled rows of the default meter, oldest first."""
-    return default_meter().records()
+    return _meter_or_later().records()
 
 
 def summary() -> Summary:
     """Return a table by name over all calls of the default meter."""
-    return default_meter().summary()
+    return _meter_or_later().summary()
 
 
 def export_csv(path: str | os.PathLike[str]) -> int:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from aimeter._api import default_meter
 
-from .errors import AimeterError
 from .settings import load
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class Middleware:
             return
         try:
             call = self._source().call(str(scope.get("method", "HTTP")))
-        except AimeterError as error:
+        except Exception as error:  # noqa: BLE001 - as at the limit of open files; the request is served
             _warn_once(f"no request is metered: {error}")
             await self.app(scope, receive, send)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -77,10 +78,98 @@ def test_an_exception_whose_class_cannot_be_named_passes(meter):
 
 LIMIT = """
     import os, resource, sys
-    from aimeter import track
-    if "made" in sys.argv:
-        import aimeter
+    import aimeter
+    from aimeter.testing import FakeSensor
+
+    touched = sys.argv[1]
+    if touched != "nothing":
+        from aimeter import attach, records, summary, track
+    if touched == "meter":
         aimeter.default_meter()
+
+    def filled():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        held = []
+        try:
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            return held
+
+    def decorated():
+        @aimeter.track
+        def add(a, b):
+            return a + b
+
+        @aimeter.track("generates")
+        def generate():
+            yield from (1, 2)
+
+        return add, generate
+
+    early = decorated() if touched != "nothing" else None
+
+    def body(track):
+        with track("block", images=2, model="m") as call:
+            call.count(tokens_out=3)
+            call.note(colour="red")
+        with track():
+            print("ran")
+        repr(call), call.call_id, call.name
+
+    held = filled()
+    for _ in range(2):
+        body(aimeter.track)
+        for add, generate in [decorated()] + ([early] if early else []):
+            assert add(1, 2) == 3 and list(generate()) == [1, 2]
+    stale = aimeter.track
+    subject = object()
+    aimeter.flush()
+    assert isinstance(aimeter.records(), list)
+    assert aimeter.current_call() is None
+    aimeter.detach(subject)
+    try:
+        raise KeyError
+    except aimeter.ConfigurationError:
+        pass
+    except KeyError:
+        print("passed")
+    for one in held:
+        os.close(one)
+    body(aimeter.track)
+    with stale("stale"):
+        pass
+    print([row.name for row in aimeter.records()][-3:])
+"""
+
+
+@pytest.mark.parametrize("touched", ["nothing", "track", "meter"])
+def test_at_the_limit_of_open_files_the_program_runs(touched):
+    """With nothing of aimeter touched, with `track` at hand, with a meter; and what comes after is metered."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LIMIT), touched],
+        capture_output=True, text=True, timeout=60, check=False, env=ENVIRON,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said[:-1] == ["ran", "ran", "passed", "ran"], done.stderr
+    names = ast.literal_eval(said[-1])
+    assert names[0] == "block"
+    assert names[1].startswith("block at ")
+    assert names[2] == "stale"
+
+
+ATTACHED = """
+    import os, resource
+    import torch
+    import aimeter
+    from aimeter.asgi import Middleware
+
+    async def app(scope, receive, send):
+        print("served")
+
+    served = Middleware(app)
+    model = aimeter.attach(torch.nn.Linear(2, 2))
     resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
     held = []
     try:
@@ -88,25 +177,27 @@ LIMIT = """
             held.append(os.open("/dev/null", os.O_RDONLY))
     except OSError:
         pass
-    with track("at the limit"):
-        print("ran")
+    for _ in range(2):
+        assert model(torch.zeros(1, 2)).shape == (1, 2)
+        try:
+            served({"type": "http", "method": "GET"}, None, None).send(None)
+        except StopIteration:
+            pass
     for one in held:
         os.close(one)
-    import aimeter
-    with track("after"):
-        pass
-    print(aimeter.records()[-1].name)
+    model(torch.zeros(1, 2))
+    print(*[row.name for row in aimeter.records()])
 """
 
 
-@pytest.mark.parametrize("made", ["made", "not yet"])
-def test_at_the_limit_of_open_files_the_body_runs(made):
-    """With a meter and without one; and what comes after is metered."""
+def test_at_the_limit_of_open_files_what_is_attached_runs():
+    """A model, and an application behind the middleware; the model is metered when files can be opened again."""
+    pytest.importorskip("torch")
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LIMIT), made],
-        capture_output=True, text=True, timeout=60, check=False, env=ENVIRON,
+        [sys.executable, "-c", textwrap.dedent(ATTACHED)],
+        capture_output=True, text=True, timeout=120, check=False, env=ENVIRON,
     )  # fmt: skip
-    assert done.stdout.split("\n")[:2] == ["ran", "after"], done.stderr
+    assert done.stdout.splitlines() == ["served", "served", "Linear.forward"], done.stderr
 
 
 LEAVING = """

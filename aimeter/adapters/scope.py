@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from aimeter._calls.call import Call, class_name, current
-from aimeter.errors import AimeterError
 
 from .kinship import kin_of
 from .sessions import Session, attached, session_of
@@ -60,7 +59,7 @@ def begin(subject: object, name: str) -> Scope | None:
         return None
     try:
         meter = session.source()
-    except AimeterError as error:
+    except Exception as error:  # noqa: BLE001 - as at the limit of open files; the program goes on without figures
         say_once(f"no call is metered: {error}")
         return None
     if not meter.settings.enabled:

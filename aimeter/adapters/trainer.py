@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import patching
 from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import describe, version_of
-from .scope import begin
+from .scope import begin, say_once
 from .sessions import default_meter
 
 if TYPE_CHECKING:
@@ -84,17 +84,24 @@ def _kind(base: Any) -> Any:  # noqa: ANN401 - a class of a framework that canno
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - transformers' own
             if self._call is not None:  # of a run that ended unseen: a Trainer with a loop of its own
                 self._call.finish("error", None)
-            if self._run:
-                call = self._source().call(self._name)
+            call = self._new(self._name) if self._run else None
+            if call is not None:
                 if kwargs.get("model") is not None:
                     call.note(framework=version_of("transformers"), **_known(describe(kwargs["model"])))
                 call.__enter__()
                 self._call, self.steps_done = call, 0
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - as above
-            if self._steps:
-                self._step = self._source().call(f"{self._name}.step", {"steps": 1})
+            self._step = self._new(f"{self._name}.step", {"steps": 1}) if self._steps else None
+            if self._step is not None:
                 self._step.__enter__()
+
+        def _new(self, name: str, counts: dict[str, float | None] | None = None) -> Call | None:
+            try:
+                return self._source().call(name, counts)
+            except Exception as error:  # noqa: BLE001 - as at the limit of open files; the training goes on
+                say_once(f"no call is metered: {error}")
+            return None
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - as above
             self.steps_done += 1
