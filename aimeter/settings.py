@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
+from aimeter._support import files
 from aimeter._support.secret import Secret
 from aimeter.carbon.intensity import MAX_G_PER_KWH
 from aimeter.errors import ConfigurationError, did_you_mean
@@ -204,7 +205,7 @@ def _table(file: Path) -> Mapping[str, object]:
     one warning, and no settings.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = files.read_whole(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         _warn_once(f"{file} cannot be read ({error}); it is not searched for settings.")
         return {}
@@ -323,7 +324,7 @@ def _provider(raw: object, folder: Path) -> object:
         # What stands behind "?" or before "@" in an address is most likely a key.
         return Secret(text) if "?" in text or "@" in text else text
     is_file = "/" in text or "." in text or "\\" in text
-    return str(_path(text, folder)) if is_file else text
+    return str(_file(text, folder)) if is_file else text
 
 
 def _secret(raw: object, folder: Path) -> Secret:
@@ -364,10 +365,17 @@ def _sync(raw: object, folder: Path) -> str:
     return "auto" if _flag(raw, folder) else "off"
 
 
-def _calibration(raw: object, folder: Path) -> Path | str:
-    if isinstance(raw, bool | str) and str(raw).strip().lower() in {"auto", *_WORDS}:
-        return _sync(raw, folder)
-    return _path(raw, folder)
+def _auto_or(
+    place: Callable[[object, Path], Path],
+) -> Callable[[object, Path], Path | str]:
+    """Return a converter for ``auto``, ``off``, or the path that `place` makes of anything else."""
+
+    def convert(raw: object, folder: Path) -> Path | str:
+        if isinstance(raw, bool | str) and str(raw).strip().lower() in {"auto", *_WORDS}:
+            return _sync(raw, folder)
+        return place(raw, folder)
+
+    return convert
 
 
 def _choice(*words: str) -> Callable[[object, Path], str]:
@@ -401,6 +409,25 @@ def _path(raw: object, folder: Path) -> Path:
         raise ValueError from None  # no home folder for ~
 
 
+# Path.exists would raise where a folder above may not be entered.
+
+
+def _file(raw: object, folder: Path) -> Path:
+    path = _path(raw, folder)
+    if os.path.exists(path) and not path.is_file():  # noqa: PTH110 - see above
+        message = "it is no regular file."
+        raise ConfigurationError(message)
+    return path
+
+
+def _folder(raw: object, folder: Path) -> Path:
+    path = _path(raw, folder)
+    if os.path.exists(path) and not path.is_dir():  # noqa: PTH110 - see above
+        message = "it is no folder."
+        raise ConfigurationError(message)
+    return path
+
+
 KEYS: Mapping[str, _Key] = {
     "log": _Key("the path of a file", _path, optional=True),
     "log_conflict": _Key("'error' or 'new_file'", _choice("error", "new_file")),
@@ -421,7 +448,7 @@ KEYS: Mapping[str, _Key] = {
     "carbon_basis": _Key("'lifecycle' or 'direct'", _choice("lifecycle", "direct"), optional=True),
     "carbon_signal": _Key("'average' or 'marginal'", _choice("average", "marginal"), optional=True),
     "carbon_max_age_s": _Key("seconds, at least 0", _number(0.0, math.inf)),
-    "carbon_cache": _Key("'auto', 'off' (or True or False) or the path of a folder", _calibration),
+    "carbon_cache": _Key("'auto', 'off' (or True or False) or the path of a folder", _auto_or(_folder)),
     "market_g_per_kwh": _Key(
         f"a number from 0 to {MAX_G_PER_KWH:.0f}, in g CO2e/kWh", _number(0.0, MAX_G_PER_KWH), optional=True
     ),
@@ -440,8 +467,8 @@ KEYS: Mapping[str, _Key] = {
     ),
     "sync": _Key("'auto' or 'off' (or True or False)", _sync),
     "memory_rows": _Key("a whole number of at least 0", _count),
-    "powercap": _Key("the path of a folder", _path),
-    "calibration": _Key("'auto', 'off' (or True or False) or the path of a file", _calibration),
+    "powercap": _Key("the path of a folder", _folder),
+    "calibration": _Key("'auto', 'off' (or True or False) or the path of a file", _auto_or(_file)),
     "enabled": _Key("true or false (or 1, yes, on, 0, no, off)", _flag),
 }
 """Every setting, in the order of `Settings`."""

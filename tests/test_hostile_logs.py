@@ -21,6 +21,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
+from aimeter import Meter
+from aimeter._curve.calibration import Calibrations
+from aimeter._support import sysfs
+from aimeter.carbon.cache import Cache, Known
+from aimeter.carbon.providers.base import ProviderFault
+from aimeter.carbon.providers.file_or_url import FileOrUrl
 from aimeter.cli import app
 from aimeter.commands import refill, sci
 from aimeter.commands.report import MOST_METHODS
@@ -31,6 +37,7 @@ from aimeter.record import COLUMNS, Record
 from aimeter.report import Summary, read, summarise
 from aimeter.report.summary import MOST_NAMES, OTHER_NAMES
 from aimeter.settings import load
+from aimeter.testing import FakeClock, FakeSensor
 from tests.records import make_record
 
 AIMETER = [sys.executable, "-m", "aimeter"]
@@ -404,6 +411,73 @@ def test_settings_are_read_from_files_only(tmp_path: Path, make: Callable[[Path]
     make(tmp_path / "pyproject.toml")
     with pytest.raises(ConfigurationError, match=r"pyproject\.toml is no regular file"):
         load({}, environ={}, folder=tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("make", [fifo, device, Path.mkdir])
+@pytest.mark.parametrize("setting", ["log", "calibration", "carbon_provider"])
+def test_no_setting_of_a_file_takes_anything_else(tmp_path: Path, setting: str, make: Callable[[Path], None]):
+    """A pipe without a writer, a device without an end and a folder are told at once."""
+    path = tmp_path / "it.csv"
+    make(path)
+    with pytest.raises(ConfigurationError, match=r"it\.csv"):
+        Meter(sensors=[], **{"calibration": "off", setting: str(path)})
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("make", [fifo, device, Path.touch])
+@pytest.mark.parametrize("setting", ["powercap", "carbon_cache"])
+def test_no_setting_of_a_folder_takes_anything_else(
+    tmp_path: Path, setting: str, make: Callable[[Path], None]
+):
+    """As for files."""
+    path = tmp_path / "it"
+    make(path)
+    with pytest.raises(ConfigurationError, match="it is no folder"):
+        load({setting: path}, environ={}, folder=tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("make", [fifo, device, Path.mkdir])
+def test_what_becomes_no_file_later_is_not_read(
+    tmp_path: Path, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+):
+    """Each reader of a path that was fine, or absent, when it was set says what is wrong, and goes on."""
+    path = tmp_path / "it.json"
+    make(path)
+    (channel,) = FakeSensor(lambda: 0.0).channels
+    stored = Calibrations(path)
+    assert stored.of(channel) is None
+    assert stored.of(channel) is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(path) in caplog.text
+    assert Cache.load(path) == Known()
+    assert sysfs.read_text(path) is None
+    with pytest.raises(ProviderFault, match=r"it\.json cannot be read"):
+        FileOrUrl(str(path)).series("FR", 0.0, 1.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("make", [fifo, device, Path.mkdir])
+def test_a_log_that_becomes_no_file_is_said_once(
+    tmp_path: Path, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+):
+    """Somebody puts a pipe, a device or a folder in the log's place: the program goes on, and rows wait."""
+    clock = FakeClock()
+    path = tmp_path / "calls.csv"
+    with Meter(sensors=[FakeSensor(clock)], clock=clock, log=path, calibration="off") as meter:
+        for name in "abc":
+            with meter.track(name):
+                clock.sleep(1.0)
+            meter.flush()
+            if name == "a":
+                path.rename(tmp_path / "before.csv")
+                make(path)
+        assert [row.name for row in meter.records()] == list("abc")
+        said = [record for record in caplog.records if str(path) in record.getMessage()]
+        assert len(said) == 1
+        path.rename(tmp_path / "odd")
+    assert [row.name for row in read(path)] == ["b", "c"]
 
 
 # --- anything at all

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aimeter._support import files
 from aimeter._support.clocks import time
 from aimeter._support.sysfs import read_text
 
@@ -287,7 +288,7 @@ def _read(path: Path) -> dict[str, _Entry]:
         ValueError: It is malformed, or of another schema.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(files.read_whole(path).decode("utf-8"))
         schema = document["schema"]
         if schema == SCHEMA:
             return {str(key): _entry(value) for key, value in document["machines"].items()}

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
+from pathlib import Path
 
 _COMMON = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
-READ = os.O_RDONLY | _COMMON
-"""Flags of `os.open` to read bytes as they are, in this process only."""
+READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _COMMON
+"""Flags of `os.open` to read bytes as they are, in this process only, and not to wait for who writes to a pipe."""
 
 APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | _COMMON
 """The same to read, and to write at the end of a file that need not exist."""
+
+
+_MOST_BYTES = 64 * 1024 * 1024
+"""Far more than any file of settings, or of the kernel's, has."""
+
+
+def read_whole(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
+    """Return what is in a file; nobody waits for a pipe, and no device without an end is read to it.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is longer than that.
+    """
+    fd = os.open(path, READ)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(most_bytes + 1)
+    finally:
+        os.close(fd)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"it is longer than {most_bytes:,} bytes")
+    return data
 
 
 def read_at(fd: int, length: int, offset: int) -> bytes:

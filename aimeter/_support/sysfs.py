@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .files import read_whole
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 def read_text(path: Path) -> str | None:
     """Return the stripped content of `path`, or None if it cannot be read."""
     try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
+        return read_whole(path).decode("ascii", "replace").strip()
     except OSError:
         return None
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aimeter._support import files
 from aimeter.carbon.series import Point, Series, kind_from, tidy
 
 SCHEMA = 1
@@ -74,9 +75,7 @@ class Cache:
         if path is None:
             return Known()
         try:
-            with path.open("rb") as file:
-                text = file.read(_LONGEST)
-            document = json.loads(text)
+            document = json.loads(files.read_whole(path, _LONGEST))
             if document["schema"] != SCHEMA:
                 return Known()
             return _known(document)

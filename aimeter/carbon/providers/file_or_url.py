@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
+from aimeter._support import files
 from aimeter.carbon.intensity import g_per_kwh_from_lb_per_mwh
 from aimeter.carbon.location import Zone
 from aimeter.carbon.providers.base import HOUR_S, ProviderFault, answer, epoch
@@ -95,15 +96,10 @@ def _request(address: str) -> Request:
 
 def _read_file(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            body = file.read(MAX_BYTES + 1)
+        return files.read_whole(path, MAX_BYTES)
     except OSError as error:
         message = f"file: {path.name} cannot be read ({error.strerror})"
         raise ProviderFault(message) from None
-    if len(body) > MAX_BYTES:
-        message = f"file: {path.name} is longer than {MAX_BYTES:,} bytes"
-        raise ProviderFault(message)
-    return body
 
 
 def read(text: str, zone: str, name: str) -> Series:
