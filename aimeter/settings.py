@@ -415,7 +415,7 @@ def _path(raw: object, folder: Path) -> Path:
 def _file(raw: object, folder: Path) -> Path:
     path = _path(raw, folder)
     if os.path.exists(path) and not path.is_file():  # noqa: PTH110 - see above
-        message = "it is no regular file."
+        message = "It is no regular file."
         raise ConfigurationError(message)
     return path
 
@@ -423,7 +423,7 @@ def _file(raw: object, folder: Path) -> Path:
 def _folder(raw: object, folder: Path) -> Path:
     path = _path(raw, folder)
     if os.path.exists(path) and not path.is_dir():  # noqa: PTH110 - see above
-        message = "it is no folder."
+        message = "It is no folder."
         raise ConfigurationError(message)
     return path
 

@@ -797,14 +797,21 @@ def test_the_doctor_tells_idle_power_with_its_age_or_why_not(nvml, file):
     assert "is not used for gpu:3 (NVIDIA H100 80GB HBM3): it is 40 days old" in shown(file)
 
 
-@pytest.mark.parametrize("where", ["file/calibration.json", "folder", "file/below/calibration.json"])
-def test_a_file_that_cannot_be_written_is_told(tmp_path, monkeypatch, where):
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("file/calibration.json", "AIMETER_CALIBRATION=FILE"),
+        ("folder", "setting calibration is .*folder.* It is no regular file"),
+        ("file/below/calibration.json", "AIMETER_CALIBRATION=FILE"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told(tmp_path, monkeypatch, where, told):
     """A file or folder in the way is one error that names the file and the setting, before anything is measured."""
     measured = []
     monkeypatch.setattr(calibrating, "discover", lambda **_: measured.append(1))
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ConfigurationError, match="AIMETER_CALIBRATION=FILE"):
+    with pytest.raises(ConfigurationError, match=told):
         calibrating.calibrate(5.0, {"calibration": tmp_path / where})
     assert measured == []
 

@@ -433,7 +433,7 @@ def test_no_setting_of_a_folder_takes_anything_else(
     """As for files."""
     path = tmp_path / "it"
     make(path)
-    with pytest.raises(ConfigurationError, match="it is no folder"):
+    with pytest.raises(ConfigurationError, match="It is no folder"):
         load({setting: path}, environ={}, folder=tmp_path)
 
 
