@@ -17,8 +17,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from aimeter._standin import stand_in
-
+from ._calls.context import hand_in
+from ._standin import stand_in
 from ._version import __version__
 from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
 
@@ -102,6 +102,13 @@ def __getattr__(name: str) -> object:
         return stand_in(name, fault)
     globals()[name] = value
     return value
+
+
+@hand_in
+def _default_meter() -> Meter:
+    from ._api import default_meter  # noqa: PLC0415 - loaded with the first call
+
+    return default_meter()
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from aimeter._calls.arguments import Counts, checked, noted
 from aimeter._calls.call import Call, UnmeteredCall, UnnamedCall, limited
@@ -21,7 +21,7 @@ from aimeter._support.shield import shielded
 
 from . import settings as settings_module
 from ._version import __version__
-from .carbon.accounting import accounting
+from ._wiring import accounting
 from .record import Record
 from .sinks import open_log
 from .sinks.memory import MemorySink
@@ -502,7 +502,7 @@ def _deliver(figures: Figures) -> None:
     """Give each meter its own figures."""
     places: dict[Meter, list[int]] = {}
     for place, call in enumerate(figures.calls):
-        places.setdefault(call.meter, []).append(place)
+        places.setdefault(cast("Meter", call.meter), []).append(place)
     for meter, own in places.items():
         meter.receive(figures if len(places) == 1 else figures.of(own))
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from aimeter._wiring import accounting
 from aimeter.carbon import lookup
-from aimeter.carbon.accounting import Calls, accounting
+from aimeter.carbon.accounting import Calls
 from aimeter.carbon.cache import Cache
 from aimeter.carbon.feed import Feed
 from aimeter.carbon.providers.user import UserProvider

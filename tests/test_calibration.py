@@ -30,12 +30,12 @@ from aimeter._curve.calibration import (
     Calibration,
     Calibrations,
     Machine,
-    default_path,
     store,
     this_machine,
 )
 from aimeter._curve.response_fit import Estimate
 from aimeter._curve.update_times import When
+from aimeter._support.system import cache_folder
 from aimeter.calibration import measure as calibrating
 from aimeter.calibration.load import load_named
 from aimeter.calibration.measure import measure_at_rest
@@ -343,13 +343,13 @@ def test_processes_that_calibrate_at_once_leave_a_whole_file(file):
 def test_the_file_is_where_the_system_keeps_caches(tmp_path, monkeypatch):
     """XDG on Linux (a relative folder is ignored), and what macOS and Windows have."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    in_home = tmp_path / ".cache" / "aimeter" / "calibration.json"
-    assert default_path({}, "linux") == in_home
-    assert default_path({"XDG_CACHE_HOME": ""}, "linux") == in_home
-    assert default_path({"XDG_CACHE_HOME": "relative"}, "linux") == in_home
-    assert default_path({"XDG_CACHE_HOME": "/caches"}, "linux") == Path("/caches/aimeter/calibration.json")
-    assert default_path({}, "darwin") == tmp_path / "Library" / "Caches" / "aimeter" / "calibration.json"
-    assert default_path({"LOCALAPPDATA": "/local"}, "win32") == Path("/local/aimeter/calibration.json")
+    in_home = tmp_path / ".cache" / "aimeter"
+    assert cache_folder({}, "linux") == in_home
+    assert cache_folder({"XDG_CACHE_HOME": ""}, "linux") == in_home
+    assert cache_folder({"XDG_CACHE_HOME": "relative"}, "linux") == in_home
+    assert cache_folder({"XDG_CACHE_HOME": "/caches"}, "linux") == Path("/caches/aimeter")
+    assert cache_folder({}, "darwin") == tmp_path / "Library" / "Caches" / "aimeter"
+    assert cache_folder({"LOCALAPPDATA": "/local"}, "win32") == Path("/local/aimeter")
 
 
 def test_a_machine_is_told_from_others_without_naming_it(tmp_path):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aimeter
+from aimeter._wiring import accounting
 from aimeter.carbon import overheads
-from aimeter.carbon.accounting import accounting
 from aimeter.carbon.around import neighbours, published
 from aimeter.carbon.equivalents import of_co2e, of_energy, table
 from aimeter.carbon.location import resolve

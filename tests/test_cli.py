@@ -276,7 +276,8 @@ def test_doctor_finds_every_device_metered(environ, nvml, tree, tmp_path):
         error_s is None or abs(period_s - 0.08) <= error_s + 1e-3
     )  # None: this machine was too busy to look
     assert 0 < meters["gpu:0"]["reading_s"] < 1
-    assert meters["cpu:0"]["observed_period_s"] is None
+    # The tree moves whenever this process gets to it: at every look, or as rarely as a busy machine lets it.
+    assert (meters["cpu:0"]["observed_period_s"] or 1.0) > 1e-3
     assert (found["exit_status"], found["gaps"]) == (0, [])
     assert (found["carbon"]["zone"], found["carbon"]["zone_name"]) == ("FR", "France")
     assert found["settings"]["log"]["origin"] == "environment variable AIMETER_LOG"

@@ -6,14 +6,17 @@ import contextlib
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from aimeter._calls.call import Call, class_name, current
+from aimeter._calls.context import class_name, open_call
+
+if TYPE_CHECKING:
+    from aimeter._calls.protocols import Metered
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-NewCall = Callable[[], Call]
+NewCall = Callable[[], "Metered"]
 
 
 def decorate(function: Callable[P, R], new_call: NewCall) -> Callable[P, R]:
@@ -121,25 +124,25 @@ class _Stretches:
     consumer are not.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Metered) -> None:
         self.call = call
-        self._outer = current.get()
+        self._outer = open_call.get()
         call.__enter__()
-        self._inner: Call | None = call
+        self._inner: Metered | None = call
 
     def suspend(self) -> None:
-        self._inner = current.get()
-        current.set(self._outer)
+        self._inner = open_call.get()
+        open_call.set(self._outer)
         self.call.pause(suspended=True)
 
     def resume(self) -> None:
-        self._outer = current.get()
-        current.set(self._inner)
+        self._outer = open_call.get()
+        open_call.set(self._inner)
         self.call.pause(suspended=False)
 
     def finish(self, status: str, error: BaseException | None = None) -> None:
         self.call.finish(status, None if error is None else class_name(type(error)))
-        current.set(self._outer)
+        open_call.set(self._outer)
 
 
 def _ended(thrown: object) -> str:

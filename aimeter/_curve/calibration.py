@@ -15,7 +15,6 @@ import math
 import os
 import platform
 import re
-import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimeter._support import files
 from aimeter._support.clocks import time
-from aimeter._support.sysfs import read_text
+from aimeter._support.system import cache_folder, read_text
 
 if TYPE_CHECKING:
     from aimeter._curve.response_fit import Estimate
@@ -132,28 +131,11 @@ def this_machine(root: Path = Path("/")) -> Machine:
     return Machine(identity, platform.release(), driver_version())
 
 
-def default_path(environ: Mapping[str, str] = os.environ, system: str = sys.platform) -> Path:
-    """Return where calibrations are kept: in the folder that the system has for caches.
-
-    ``$XDG_CACHE_HOME`` or ``~/.cache`` (XDG Base Directory Specification: a relative path is to be ignored),
-    ``~/Library/Caches`` on macOS, ``%LOCALAPPDATA%`` on Windows.
-    """
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
-    given = Path(environ.get("LOCALAPPDATA" if system == "win32" else "XDG_CACHE_HOME") or ".")
-    if system == "darwin":
-        folder = home / "Library" / "Caches"
-    elif given.is_absolute():
-        folder = given
-    else:
-        folder = home / ("AppData/Local" if system == "win32" else ".cache")
-    return folder / "aimeter" / "calibration.json"
-
-
 def path_of(setting: Path | str) -> Path | None:
     """Return the file that the setting `calibration` means; None if it is ``off``."""
     if isinstance(setting, Path):
         return setting
-    return None if setting == "off" else default_path()
+    return None if setting == "off" else cache_folder() / "calibration.json"
 
 
 class Calibrations:

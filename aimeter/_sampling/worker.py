@@ -14,14 +14,13 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aimeter._support.clocks import time
 
 if TYPE_CHECKING:
     from aimeter._curve.power_windows import Glimpses
     from aimeter._curve.trace import Trace
-    from aimeter._sampling.sampler import Sampler
     from aimeter.sensors.base import Channel, Sensor
 
 logger = logging.getLogger("aimeter")
@@ -33,6 +32,35 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 0.25, 60.0
 """A sensor that is gone is tried again after the first time, and after twice as long each time, up to the last."""
 
 _LONGEST_WAIT_S = 1.0
+
+
+class Served(Protocol):
+    """What a worker works for: a sampler, as far as its thread is concerned."""
+
+    unattended: bool
+    """It reads its sensors itself, without a thread."""
+
+    @property
+    def ready(self) -> bool:
+        """Calls that begin or end now will be noticed without ringing."""
+
+    def be_ready(self) -> None:
+        """Note that a thread works for it."""
+
+    def resume(self) -> None:
+        """Go on after a rest."""
+
+    def tick(self) -> float:
+        """Do what is due, and return in how many seconds something will be."""
+
+    def linger_over(self) -> bool:
+        """Return whether there is nothing left to do, and rest if so."""
+
+    def watch_pace(self) -> None:
+        """Look whether rounds come in time; called by the thread that watches."""
+
+    def complain(self, key: str, message: str) -> None:
+        """Log a warning, once for each key."""
 
 
 @dataclass(slots=True, eq=False)
@@ -111,7 +139,7 @@ class Asking:
 
     __slots__ = ("_claim", "_granted", "_question", "_worker")
 
-    def __init__(self, worker: Worker, sampler: Sampler, question: Question, patience_s: float) -> None:
+    def __init__(self, worker: Worker, sampler: Served, question: Question, patience_s: float) -> None:
         self._worker, self._question = worker, question
         self._claim = (sampler, question, patience_s)
         self._granted = False
@@ -133,7 +161,7 @@ class Worker:
         self._lock = threading.RLock()
         self._answered = threading.Condition(self._lock)
         self._releasing = 0
-        self._serving: list[Sampler] = []
+        self._serving: list[Served] = []
         self._thread: threading.Thread | None = None
         self._due_s: float | None = None
         """When the answer that the working thread waits for is overdue."""
@@ -143,7 +171,7 @@ class Worker:
     after_fork = __init__
     """In a forked child there is only the thread that forked, and locks may be held by others for ever."""
 
-    def serve(self, sampler: Sampler) -> bool:
+    def serve(self, sampler: Served) -> bool:
         """Work for `sampler` until it has nothing left to do, and make it ready; False if no thread can be had."""
         if sys.is_finalizing():
             return False  # a thread started now would never run, and its starter wait for it for ever
@@ -165,7 +193,7 @@ class Worker:
                 return False
         return True
 
-    def leave(self, sampler: Sampler) -> None:
+    def leave(self, sampler: Served) -> None:
         """Work for `sampler` no more."""
         with self._lock:
             if sampler in self._serving:
@@ -201,7 +229,7 @@ class Worker:
         """Return whether this thread was interrupted while it held the lock."""
         return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - it is nowhere public
 
-    def asking(self, sampler: Sampler, question: Question, patience_s: float = SILENCE_S) -> Asking:
+    def asking(self, sampler: Served, question: Question, patience_s: float = SILENCE_S) -> Asking:
         """Claim a question while it is being asked; False if it is not this thread's turn.
 
         Only one thread at a time waits for an answer: the working thread or, for a sampler without one, any
@@ -209,7 +237,7 @@ class Worker:
         """
         return Asking(self, sampler, question, patience_s)
 
-    def begin(self, sampler: Sampler, question: Question, patience_s: float) -> bool:
+    def begin(self, sampler: Served, question: Question, patience_s: float) -> bool:
         """Claim a question, if it is this thread's turn."""
         with self._lock:
             mine = sampler in self._serving if self.is_here() else sampler.unattended or not self.is_working()
@@ -253,7 +281,7 @@ class Worker:
             self._wait(wait_s)
 
     @staticmethod
-    def _round(sampler: Sampler) -> float:
+    def _round(sampler: Served) -> float:
         try:
             return sampler.tick()
         except BaseException:

@@ -10,15 +10,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from aimeter import adapters
+from aimeter._calls.context import default_meter
 from aimeter.adapters import Adapter, Hook, kinship, patching
 from aimeter.adapters.instrument import watch
 from aimeter.adapters.scope import begin
-from aimeter.adapters.sessions import Attached, Session, attached, default_meter
+from aimeter.adapters.sessions import Attached, Session, attached
 from aimeter.adapters.wrapping import wrapped
 from aimeter.settings import load
 
 if TYPE_CHECKING:
-    from aimeter.meter import Meter
+    from aimeter._calls.protocols import Host
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def attach(
     model: str | None = None,
     parts: bool = True,
     steps: bool = False,
-    meter: Meter | None = None,
+    meter: Host | None = None,
 ) -> T:
     """Meter every call of a pipeline or model, count what it does and log it; return the same object.
 

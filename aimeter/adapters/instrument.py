@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aimeter import adapters
-from aimeter.adapters.sessions import Session, default_meter, instrumented
+from aimeter._calls.context import default_meter
+from aimeter.adapters.sessions import Session, instrumented
 from aimeter.errors import AimeterError
 from aimeter.settings import load
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-    from aimeter.meter import Meter
+    from aimeter._calls.protocols import Host
 
 VARIABLE = "AIMETER_INSTRUMENT"
 """The environment variable that has `import aimeter` instrument the program."""
@@ -33,7 +34,7 @@ _lock = threading.RLock()
 _used: set[adapters.Adapter] = set()
 
 
-def instrument(*, parts: bool = True, steps: bool = False, meter: Meter | None = None) -> None:
+def instrument(*, parts: bool = True, steps: bool = False, meter: Host | None = None) -> None:
     """Meter every call of every pipeline and model of the frameworks that adapters know, in the whole process.
 
     Call it at any time, best at the start: frameworks that are not imported yet are hooked when they are, and never

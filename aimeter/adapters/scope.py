@@ -21,7 +21,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from aimeter._calls.call import Call, class_name, current
+from aimeter._calls.call import Call, current
+from aimeter._calls.context import class_name
 
 from .kinship import kin_of
 from .sessions import Session, attached, session_of
@@ -29,7 +30,7 @@ from .sessions import Session, attached, session_of
 if TYPE_CHECKING:
     from typing import Self
 
-    from aimeter.meter import Meter
+    from aimeter._calls.protocols import Host
 
 _log = logging.getLogger("aimeter")
 
@@ -94,7 +95,7 @@ class Scope:
         "subject",
     )  # fmt: skip
 
-    def __init__(self, meter: Meter, session: Session, subject: object, name: str) -> None:
+    def __init__(self, meter: Host, session: Session, subject: object, name: str) -> None:
         self.meter = meter
         self.session = session
         self.subject = id(subject)
@@ -170,7 +171,11 @@ class Scope:
         """Begin a child row for a part of the call, which ends the one before."""
         self.end_part()
         model = self.call.notes.get("model")
-        part = self.meter.call(f"{self.call.name}.{kind}", None, None if model is None else {"model": model})
+        part: Call = self.meter.call(
+            f"{self.call.name}.{kind}",
+            None,
+            None if model is None else {"model": model},
+        )
         part.__enter__()
         self._part = part
         return part

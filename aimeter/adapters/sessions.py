@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from aimeter.meter import Meter
+    from aimeter._calls.protocols import Host
 
 
 class Session(NamedTuple):
@@ -22,7 +22,7 @@ class Session(NamedTuple):
         explicit: The object was attached itself.
     """
 
-    source: Callable[[], Meter]
+    source: Callable[[], Host]
     name: str | None = None
     model: str | None = None
     parts: bool = True
@@ -50,10 +50,3 @@ def session_of(subject: object) -> Session | None:
     if own is not None:
         return own.session
     return instrumented[0] if instrumented else None
-
-
-def default_meter() -> Meter:
-    """Return the default meter, whose modules are loaded with the first call: a program is to start at once."""
-    from aimeter import _api as default  # noqa: PLC0415 - see above
-
-    return default.default_meter()

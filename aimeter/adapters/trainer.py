@@ -7,18 +7,19 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from aimeter._calls.context import default_meter
+
 from . import patching
 from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import describe, version_of
 from .scope import begin, say_once
-from .sessions import default_meter
 
 if TYPE_CHECKING:
     from aimeter._calls.call import Call
-    from aimeter.meter import Meter
+    from aimeter._calls.protocols import Host
 
 
-def callback(name: str = "train", *, steps: bool = False, meter: Meter | None = None) -> Any:  # noqa: ANN401 - a TrainerCallback
+def callback(name: str = "train", *, steps: bool = False, meter: Host | None = None) -> Any:  # noqa: ANN401 - a TrainerCallback
     """Return a callback for ``Trainer(callbacks=[...])``: a row for each run of training.
 
     Args:
@@ -73,7 +74,7 @@ def _kind(base: Any) -> Any:  # noqa: ANN401 - a class of a framework that canno
     class Aimeter(base):  # type: ignore[misc]
         """Meters runs and steps."""
 
-        def __init__(self, source: Callable[[], Meter], name: str, *, run: bool, steps: bool) -> None:
+        def __init__(self, source: Callable[[], Host], name: str, *, run: bool, steps: bool) -> None:
             self._source, self._name = source, name
             self._run, self._steps = run, steps
             self._call: Call | None = None

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from aimeter._support.sysfs import read_text
+from aimeter._support.system import read_text
 from aimeter.carbon.location import resolve
 from aimeter.errors import UnknownRegionError
 

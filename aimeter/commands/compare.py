@@ -17,7 +17,7 @@ from aimeter.errors import ConfigurationError
 from aimeter.logs.brief import Brief, read_briefs
 from aimeter.logs.recompute import times
 from aimeter.report.division import between_processes
-from aimeter.report.table import UNDIVIDED, told
+from aimeter.report.summary import UNDIVIDED, told
 
 _LONGEST_SHIFT_H = 10 * 365.25 * 24
 

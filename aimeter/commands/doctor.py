@@ -17,7 +17,7 @@ from aimeter import settings as settings_module
 from aimeter._curve.calibration import Calibrations, path_of
 from aimeter._curve.trace import DEAD_AFTER_S
 from aimeter._support.clocks import time
-from aimeter._support.sysfs import read_text
+from aimeter._support.system import read_text
 from aimeter._version import __version__
 from aimeter.carbon.accounting import Accounting
 from aimeter.carbon.intensity import ASSUMED, FALLBACK, GIVEN

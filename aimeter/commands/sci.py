@@ -19,7 +19,7 @@ from aimeter.logs.recompute import is_provisional
 from aimeter.record import COUNTS, Record
 from aimeter.report import read
 from aimeter.report.division import between_processes
-from aimeter.report.table import UNDIVIDED, told
+from aimeter.report.summary import UNDIVIDED, told
 from aimeter.sensors.base import KINDS
 
 _MOST_NEAR = 1000

@@ -20,8 +20,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from aimeter._support.units import UNKNOWN
+from aimeter._support.units import UNKNOWN, printable, quantity
 from aimeter.record import COUNTS, MeasuredBy
+from aimeter.report.table import Grid, html, rich_table, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -41,6 +42,28 @@ MOST_NAMES = 10_000
 """Names that the summary of a log tells apart; who has more has put something else into them."""
 
 _METHODS = frozenset(get_args(MeasuredBy))
+_UNIT_NAMES = {
+    "items": "item",
+    "images": "image",
+    "tokens_in": "token in",
+    "tokens_out": "token out",
+    "steps": "step",
+    "audio_s": "s of audio",
+}
+_FULLY_COVERED = 0.995  # shows as 100 %
+
+UNDIVIDED = (
+    "Rows of earlier schemas do not say on which machine they were metered: what several processes used at the "
+    "same time is in each one's rows, and counted as often."
+)
+
+
+def told(processes: int) -> str:
+    """Return what to say where processes were divided."""
+    return (
+        f"{processes:,} processes used devices of one machine at the same time: what they used then is divided evenly "
+        "among them."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +128,87 @@ class Summary:
     overflowed: int = 0
 
     def __str__(self) -> str:
-        from aimeter.report.table import grid, text  # noqa: PLC0415  rendering is loaded by who looks
-
-        return text(grid(self))
+        return text(_grid(self))
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from aimeter.report.table import grid, html  # noqa: PLC0415  rendering is loaded by who looks
-
-        return html(grid(self))
+        return html(_grid(self))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
-        from aimeter.report.table import grid, rich_table  # noqa: PLC0415  rendering is loaded by who looks
+        yield rich_table(_grid(self), options.max_width)
 
-        yield rich_table(grid(self), options.max_width)
+
+def _grid(summary: Summary) -> Grid:
+    """Put a summary into words and figures."""
+    every = (*summary.rows, summary.total)
+    columns = [
+        "name",
+        *(["model"] if any(row.model is not None for row in every) else []),
+        "calls",
+        "errors",
+        "per call",
+        "per unit",
+        "energy",
+        "CO2e",
+        "time",
+        "measured by",
+    ]
+    if any(row.unknown for row in every):
+        columns.insert(3, "no energy")
+    if any(row.coverage < _FULLY_COVERED for row in every):
+        columns.insert(-1, "covered")
+    return Grid(
+        header=tuple(columns),
+        rows=tuple(tuple(_cells(row)[column] for column in columns) for row in summary.rows),
+        # Joules of one name for each unit of another would mean nothing.
+        total=tuple(
+            "" if column == "per unit" and len(summary.rows) > 1 else _cells(summary.total)[column]
+            for column in columns
+        ),
+        notes=_notes(summary),
+    )
+
+
+def _cells(row: SummaryRow) -> dict[str, str]:
+    return {
+        "name": printable(row.name),
+        "model": "" if row.model is None else printable(row.model) or "none noted",
+        "calls": f"{row.calls:,}",
+        "errors": f"{row.errors:,}",
+        "no energy": f"{row.unknown:,}",
+        "per call": quantity(row.per_call_j, "J", row.per_call_error_j),
+        "per unit": ", ".join(
+            f"{quantity(j, 'J')}/{_UNIT_NAMES[unit]}" for unit, j in row.per_unit_j.items()
+        ),
+        "energy": quantity(row.energy_j, "J", row.energy_error_j),
+        "CO2e": quantity(row.co2e_g, "g", largest=3),
+        "time": quantity(row.duration_s, "s", largest=0),
+        "covered": f"{row.coverage:.0%}",
+        "measured by": ", ".join(f"{kind} {'+'.join(seen)}" for kind, seen in row.methods.items())
+        or "nothing",
+    }
+
+
+def _notes(summary: Summary) -> tuple[str, ...]:
+    notes = ["± is the error of measurement, a 95 % half-width; a sensor's calibration does not average out."]
+    if summary.nested:
+        notes.append(
+            f"The total is of calls that no other call encloses; {summary.nested:,} more are inside those."
+        )
+    if any(row.unknown for row in summary.rows):
+        notes.append("Calls without energy are left out of every figure in joules and grams.")
+    if any(row.coverage < _FULLY_COVERED for row in summary.rows):
+        notes.append("Covered: the least part of a call's time that the meters cover.")
+    if summary.processes:
+        notes.append(told(summary.processes))
+    if summary.undivided:
+        notes.append(UNDIVIDED)
+    if summary.overflowed:
+        notes.append("Sums that are too large for a number are unknown.")
+    if summary.skipped:
+        notes.append(f"{summary.skipped:,} lines of the log were torn or foreign and were skipped.")
+    return tuple(notes)
 
 
 def _method(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A summary as a table: plain text, HTML for notebooks, rich for terminals."""
+"""A table of words and figures: plain text, HTML for notebooks, rich for terminals."""
 
 from __future__ import annotations
 
@@ -6,43 +6,16 @@ import re
 from html import escape
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from aimeter._support.units import printable, quantity
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.table import Table
     from rich.text import Text
 
-    from aimeter.report.summary import Summary, SummaryRow
-
-_UNIT_NAMES = {
-    "items": "item",
-    "images": "image",
-    "tokens_in": "token in",
-    "tokens_out": "token out",
-    "steps": "step",
-    "audio_s": "s of audio",
-}
 _LONGEST_NAME = 40
-_FULLY_COVERED = 0.995  # shows as 100 %
 _TEXT_COLUMNS = frozenset({"name", "model", "per unit", "measured by"})
 _LISTS = frozenset({"per unit", "measured by"})
 _SHORT_NAME = 20
-
-
-UNDIVIDED = (
-    "Rows of earlier schemas do not say on which machine they were metered: what several processes used at the "
-    "same time is in each one's rows, and counted as often."
-)
-
-
-def told(processes: int) -> str:
-    """Return what to say where processes were divided."""
-    return (
-        f"{processes:,} processes used devices of one machine at the same time: what they used then is divided evenly "
-        "among them."
-    )
 
 
 class Grid(NamedTuple):
@@ -52,78 +25,6 @@ class Grid(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
     total: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-def grid(summary: Summary) -> Grid:
-    """Put a summary into words and figures."""
-    every = (*summary.rows, summary.total)
-    columns = [
-        "name",
-        *(["model"] if any(row.model is not None for row in every) else []),
-        "calls",
-        "errors",
-        "per call",
-        "per unit",
-        "energy",
-        "CO2e",
-        "time",
-        "measured by",
-    ]
-    if any(row.unknown for row in every):
-        columns.insert(3, "no energy")
-    if any(row.coverage < _FULLY_COVERED for row in every):
-        columns.insert(-1, "covered")
-    return Grid(
-        header=tuple(columns),
-        rows=tuple(tuple(_cells(row)[column] for column in columns) for row in summary.rows),
-        # Joules of one name for each unit of another would mean nothing.
-        total=tuple(
-            "" if column == "per unit" and len(summary.rows) > 1 else _cells(summary.total)[column]
-            for column in columns
-        ),
-        notes=_notes(summary),
-    )
-
-
-def _cells(row: SummaryRow) -> dict[str, str]:
-    return {
-        "name": printable(row.name),
-        "model": "" if row.model is None else printable(row.model) or "none noted",
-        "calls": f"{row.calls:,}",
-        "errors": f"{row.errors:,}",
-        "no energy": f"{row.unknown:,}",
-        "per call": quantity(row.per_call_j, "J", row.per_call_error_j),
-        "per unit": ", ".join(
-            f"{quantity(j, 'J')}/{_UNIT_NAMES[unit]}" for unit, j in row.per_unit_j.items()
-        ),
-        "energy": quantity(row.energy_j, "J", row.energy_error_j),
-        "CO2e": quantity(row.co2e_g, "g", largest=3),
-        "time": quantity(row.duration_s, "s", largest=0),
-        "covered": f"{row.coverage:.0%}",
-        "measured by": ", ".join(f"{kind} {'+'.join(seen)}" for kind, seen in row.methods.items())
-        or "nothing",
-    }
-
-
-def _notes(summary: Summary) -> tuple[str, ...]:
-    notes = ["± is the error of measurement, a 95 % half-width; a sensor's calibration does not average out."]
-    if summary.nested:
-        notes.append(
-            f"The total is of calls that no other call encloses; {summary.nested:,} more are inside those."
-        )
-    if any(row.unknown for row in summary.rows):
-        notes.append("Calls without energy are left out of every figure in joules and grams.")
-    if any(row.coverage < _FULLY_COVERED for row in summary.rows):
-        notes.append("Covered: the least part of a call's time that the meters cover.")
-    if summary.processes:
-        notes.append(told(summary.processes))
-    if summary.undivided:
-        notes.append(UNDIVIDED)
-    if summary.overflowed:
-        notes.append("Sums that are too large for a number are unknown.")
-    if summary.skipped:
-        notes.append(f"{summary.skipped:,} lines of the log were torn or foreign and were skipped.")
-    return tuple(notes)
 
 
 def text(table: Grid) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from aimeter._support.sysfs import cpu_list, read_number, read_text
+from aimeter._support.system import cpu_list, read_number, read_text
 
 ROOT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from aimeter._support.clocks import time
-from aimeter._support.sysfs import read_text
+from aimeter._support.system import read_text
 from aimeter.sensors.base import Channel, Clock, Finding, Outcome, Reading, Sensor
 from aimeter.sensors.cgroup import CpuLimit, cpu_limit
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimeter._support.clocks import time
-from aimeter._support.sysfs import cpu_list, read_number, read_text
+from aimeter._support.system import cpu_list, read_number, read_text
 from aimeter.sensors import rapl
 from aimeter.sensors.base import Channel, Clock, Finding, Kind, Outcome, Reading, Sensor, Status
 from aimeter.sensors.estimate import microarchitecture

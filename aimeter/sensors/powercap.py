@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from aimeter._support import files
 from aimeter._support.clocks import time
-from aimeter._support.sysfs import read_number, read_text
+from aimeter._support.system import read_number, read_text
 from aimeter.sensors import rapl
 from aimeter.sensors.base import Channel, Clock, Finding, Outcome, Reading, Sensor, Status
 from aimeter.sensors.estimate import microarchitecture
