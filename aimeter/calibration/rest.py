@@ -19,6 +19,9 @@ _FEWEST_CHANGES = 6
 _CLEAR = 1.5
 """Changes must be so many times further apart than what they are known to, or some may have been missed."""
 
+_MOST_COUNTS = 5
+"""Rounds of counting and fitting; nearly always two agree."""
+
 STRETCH_S = 1.0
 """Idle power is the median of the mean powers over stretches of this length."""
 _FEWEST_STRETCHES = 3
@@ -46,8 +49,9 @@ class Steps(NamedTuple):
 def steps_of(changes: Sequence[When]) -> Steps | None:
     """Fit a straight line to the times of changes; None if they are too few, or too close to be told apart.
 
-    Changes are counted by the median of the times between them, so some may have been missed. The jitter is their
-    standard deviation around the line; what they are known to is part of it.
+    Changes are counted by the median of the times between them, so some may have been missed, and then by what the line
+    says the period is, until the two agree. The jitter is their standard deviation around the line; what they are known
+    to is part of it.
     """
     if len(changes) < _FEWEST_CHANGES:
         return None
@@ -55,8 +59,14 @@ def steps_of(changes: Sequence[When]) -> Steps | None:
     usual_s = float(np.median(np.diff(times)))
     if usual_s < _CLEAR * statistics.median(2 * change.half_s for change in changes):
         return None
-    numbers = np.concatenate([[0], np.cumsum(np.maximum(np.round(np.diff(times) / usual_s), 1))])
-    period_s, start_s = np.polyfit(numbers, times - times[0], 1)
+    period_s, steps = usual_s, None
+    for _ in range(_MOST_COUNTS):
+        counted = np.maximum(np.round(np.diff(times) / period_s), 1)
+        if steps is not None and np.array_equal(counted, steps):
+            break
+        steps = counted
+        numbers = np.concatenate([[0], np.cumsum(steps)])
+        period_s, start_s = np.polyfit(numbers, times - times[0], 1)
     jitter_s = float(np.std(times - times[0] - start_s - period_s * numbers))
     return Steps(float(period_s), jitter_s)
 
