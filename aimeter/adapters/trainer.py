@@ -99,10 +99,11 @@ def _kind(base: Any) -> Any:  # noqa: ANN401 - a class of a framework that canno
 
         def _new(self, name: str, counts: dict[str, float | None] | None = None) -> Call | None:
             try:
-                return self._source().call(name, counts)
+                made: Call = self._source().call(name, counts)
             except Exception as error:  # noqa: BLE001 - as at the limit of open files; the training goes on
                 say_once(f"no call is metered: {error}")
-            return None
+                return None
+            return made
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - as above
             self.steps_done += 1
