@@ -260,6 +260,27 @@ def test_a_million_names_take_the_memory_of_some(tmp_path: Path):
     assert most < MOST_NAMES * 5_000
 
 
+@pytest.mark.parametrize("inside", [0, 1])
+def test_a_score_keeps_no_rows(tmp_path: Path, inside: int):
+    """Rows are added up as they are read; of one that encloses others it is kept what it tells of them."""
+    pairs = 5_000
+    log = tmp_path / "calls.csv"
+    with log.open("wb") as file:
+        file.write(CSV_HEADER)
+        for k in range(pairs):
+            parent = f"a{k}" if inside else None
+            file.write(csv_line(make_record(call_id=f"b{k}", parent_id=parent, name="in", images=1.0)))
+            file.write(csv_line(make_record(call_id=f"a{k}", name="out", images=2.0)))
+    tracemalloc.start()
+    whole = sci.score([str(log)], "images")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (whole.rows, whole.r) == (2 * pairs, (2 if inside else 3) * pairs)
+    assert most < 1_000_000 + inside * pairs * 800
+    part = sci.score([str(log)], "images", name="in")
+    assert (part.rows, part.r) == (pairs, pairs)
+
+
 def test_methods_that_nobody_has_are_one(tmp_path: Path):
     """However many words rows have for how they were measured, a summary keeps the ones there are."""
     log = tmp_path / "calls.csv"

@@ -19,6 +19,7 @@ APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | _COMMON
 
 _MOST_BYTES = 64 * 1024 * 1024
 """Far more than any file of settings, or of the kernel's, has."""
+_PIECE_BYTES = 64 * 1024
 
 
 def read_whole(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
@@ -31,13 +32,14 @@ def read_whole(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
-        with open(fd, "rb", closefd=False) as file:
-            data = file.read(most_bytes + 1)
+        data = bytearray()
+        while piece := os.read(fd, _PIECE_BYTES):  # a read of all that it may have takes as much memory
+            data += piece
+            if len(data) > most_bytes:
+                raise OSError(errno.EFBIG, f"it is longer than {most_bytes:,} bytes")
     finally:
         os.close(fd)
-    if len(data) > most_bytes:
-        raise OSError(errno.EFBIG, f"it is longer than {most_bytes:,} bytes")
-    return data
+    return bytes(data)
 
 
 def read_at(fd: int, length: int, offset: int) -> bytes:
