@@ -116,7 +116,6 @@ class Meter:
             # program that SIGINT ends (python/cpython, `unhandled_keyboard_interrupt`).
             from ._attribution import attribution, rows, shares  # noqa: F401, PLC0415
             from ._curve import calibration, trace  # noqa: F401, PLC0415
-            from .report import figures, table  # noqa: F401, PLC0415 - looking at rows needs no file
 
             if sensors is None:
                 from .sensors import discover  # noqa: F401, PLC0415
