@@ -137,6 +137,29 @@ assert "missing" not in record.meta["aimeter"], record.meta
     run(source, tmp_path / "calls.csv", environ=two_gpus)
 
 
+def test_gpus_wanted_at_the_limit_of_open_files_are_found_later(two_gpus, tmp_path):
+    """What reads them cannot be loaded then; once files can be opened again, they are looked for anew."""
+    source = f"""
+{PROGRAM}
+import resource
+meter = aimeter.Meter(log=LOG, region="FR")
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+held = []
+try:
+    while True: held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+with meter.track("at the limit"): time.sleep(0.2)
+for one in held: os.close(one)
+with meter.track("finds them"): time.sleep(0.5)
+with meter.track("x") as call: time.sleep(1.0)
+record = call.record
+assert [name[:5] for name in record.devices.split() if name[:3] == "gpu"] == ["gpu:0", "gpu:1"], record.devices
+assert abs(record.gpu_j - 500 * record.duration_s) < 50, record.gpu_j
+"""
+    run(source, tmp_path / "calls.csv", environ=two_gpus)
+
+
 def test_a_meter_of_the_cpu_alone_opens_no_gpu(two_gpus, tmp_path):
     """An open NVML keeps a laptop's GPU awake: it is opened once a call may use it, and let go of with the meter."""
     source = f"""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from aimeter._sampling.worker import SILENCE_S, Question, Source, Worker
 from aimeter._support.clocks import time
+from aimeter._support.files import none_can_be_opened
 from aimeter._support.shield import shielded
 
 if TYPE_CHECKING:
@@ -170,6 +171,8 @@ class Sampler:
         self._gpus = gpus
         self._gpus_wanted = False
         self._gpus_state: object = None
+        self._gpus_unsought = False
+        """Whether they were wanted at the limit of open files, where no driver can be asked."""
         """What the GPUs in use were selected by; None until they were."""
         self._gpu_sources: list[Source] = []
         self._calibration = calibration
@@ -487,6 +490,8 @@ class Sampler:
         """Return whether GPUs are wanted and not found yet, or others are selected than those in use."""
         if self._gpus is None or not self._gpus_wanted:
             return False
+        if self._gpus_unsought and not none_can_be_opened():
+            return True
         return self._gpus_state is None or self._gpus.state() != self._gpus_state
 
     def _select(self) -> None:
@@ -496,6 +501,11 @@ class Sampler:
             if gpus is None or not granted:
                 return
             self._gpus_state = gpus.state()
+            self._gpus_unsought = none_can_be_opened()
+            if self._gpus_unsought:
+                self.complain("files", "no more files can be opened: GPUs are looked for when they can.")
+                self._tell_waiters()
+                return
             sensors, findings = self._ask_for(gpus.find)
             used = {
                 channel.device: source for source in self._gpu_sources for channel in source.sensor.channels

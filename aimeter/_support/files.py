@@ -42,6 +42,15 @@ def read_whole(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
     return bytes(data)
 
 
+def none_can_be_opened() -> bool:
+    """Tell whether this process, or the system, has as many files open as it may have."""
+    try:
+        os.close(os.open(os.devnull, READ))
+    except OSError as error:
+        return error.errno in {errno.EMFILE, errno.ENFILE}
+    return False
+
+
 def read_at(fd: int, length: int, offset: int) -> bytes:
     """Return up to `length` bytes from `offset`; only one thread may use the descriptor."""
     if sys.platform != "win32" and hasattr(os, "pread"):
