@@ -98,7 +98,7 @@ def test_long_calls_are_right_to_a_percent_or_two(nvml):
 
 
 def test_shares_over_a_run_agree_with_the_runs_own_counter(nvml):
-    """E11 for a GPU: all calls and what is nobody's add up to the counter's difference within its step."""
+    """All calls and what is nobody's add up to the counter's difference within its step."""
     clock, gpu, meter = metered(nvml)
     settle_in(clock, meter)
     calls = serve(clock, gpu, meter, calls=60, seed=3)
@@ -114,8 +114,8 @@ def test_shares_over_a_run_agree_with_the_runs_own_counter(nvml):
     assert gpu.true_energy_j(first, last) < total
 
 
-def test_b1_a_30_ms_call_in_a_100_ms_step(nvml):
-    """B1: 30 ms at 300 W: 9 J, neither 0 nor a whole step, and the truth within the error."""
+def test_a_30_ms_call_in_a_100_ms_step(nvml):
+    """30 ms at 300 W: 9 J, neither 0 nor a whole step, and the truth within the error."""
     clock, gpu, meter = metered(nvml)
     settle_in(clock, meter)
     with meter.track("short") as call:
@@ -127,8 +127,8 @@ def test_b1_a_30_ms_call_in_a_100_ms_step(nvml):
 
 
 @pytest.mark.parametrize("meter_of", [FIELD_INSTANT, POWER])
-def test_b2_a_jump_of_power_is_found_where_it_was(nvml, meter_of):
-    """B2: 60 W for 4.9 s, then 300 W: 294 J until the jump, whether the power is instant or a 1 s average."""
+def test_a_jump_of_power_is_found_where_it_was(nvml, meter_of):
+    """60 W for 4.9 s, then 300 W: 294 J until the jump, whether the power is instant or a 1 s average."""
     clock, gpu, _ = metered(nvml, "rtx3090")
     gpu.fault(ENERGY, NOT_SUPPORTED)
     if meter_of == POWER:
@@ -149,8 +149,8 @@ def test_b2_a_jump_of_power_is_found_where_it_was(nvml, meter_of):
     assert high.energy_j == pytest.approx(300.0, abs=25.0)
 
 
-def test_b3_b4_the_edges_of_a_power_only_call(nvml):
-    """B3, B4: a call with hardly a sample in it, and edges between samples, still have a value and an error."""
+def test_b4_the_edges_of_a_power_only_call(nvml):
+    """A call with hardly a sample in it, and edges between samples, still have a value and an error."""
     clock, gpu, _ = metered(nvml, "v100")
     gpu.fault(ENERGY, NOT_SUPPORTED)
     sensors, _ = nvml_sensor.probe({}, clock)
@@ -164,8 +164,8 @@ def test_b3_b4_the_edges_of_a_power_only_call(nvml):
         clock.sleep(0.5)
 
 
-def test_b7_equal_calls_are_equal_within_the_error(nvml):
-    """B7: 20 equal calls of 20 ms are equal within the error that their rows state."""
+def test_equal_calls_are_equal_within_the_error(nvml):
+    """20 equal calls of 20 ms are equal within the error that their rows state."""
     clock, gpu, meter = metered(nvml)
     settle_in(clock, meter)
     calls = []
@@ -180,16 +180,16 @@ def test_b7_equal_calls_are_equal_within_the_error(nvml):
     assert sum(call.energy_j for call in calls) == pytest.approx(120.0, rel=0.1)
 
 
-def test_b8_the_first_call_costs_what_it_costs(nvml):
-    """B8: the first call is not charged for setting the meter up."""
+def test_the_first_call_costs_what_it_costs(nvml):
+    """The first call is not charged for setting the meter up."""
     clock, gpu, meter = metered(nvml)
     with meter.track("first") as first:
         clock.sleep(0.2)
     assert first.energy_j == pytest.approx(gpu.true_energy_j(first.start_s, first.end_s), rel=0.15)
 
 
-def test_b10_figures_are_of_the_call_and_not_of_the_run(nvml):
-    """B10: mean power over a call is that call's, whatever came before."""
+def test_figures_are_of_the_call_and_not_of_the_run(nvml):
+    """Mean power over a call is that call's, whatever came before."""
     clock, gpu, meter = metered(nvml)
     settle_in(clock, meter)
     for watts in (100.0, 400.0, 200.0):
@@ -255,7 +255,7 @@ def test_a_counter_that_stops_falls_back_to_power(nvml, caplog):
 
 
 def test_two_gpus_one_without_a_meter(nvml):
-    """D7: a GPU that answers no query does not stop the other, and is not counted as 0."""
+    """A GPU that answers no query does not stop the other, and is not counted as 0."""
     clock = EmulatedClock(nvml)
     good, bad = nvml.add("h100"), nvml.add("h100")
     good.set_power(100.0)
@@ -271,8 +271,8 @@ def test_two_gpus_one_without_a_meter(nvml):
     assert [f.status for f in findings if "gpu:1" in f.subject] != ["used"]
 
 
-def test_c5_a_mig_instance_is_its_whole_device_and_says_so(nvml):
-    """C5: an instance has no energy of its own: the parent's is reported, marked as shared."""
+def test_a_mig_instance_is_its_whole_device_and_says_so(nvml):
+    """An instance has no energy of its own: the parent's is reported, marked as shared."""
     clock = EmulatedClock(nvml)
     gpu = nvml.add("a100")
     gpu.set_power(200.0)
@@ -320,8 +320,8 @@ def rapl(tree):
     return clock, aimeter.Meter(sensors=sensors, clock=clock, region="FR"), findings
 
 
-def test_e11_rapl_gives_the_counters_own_difference(tree):
-    """E11: a call's CPU joules are those of the counter, package and DRAM once each."""
+def test_rapl_gives_the_counters_own_difference(tree):
+    """A call's CPU joules are those of the counter, package and DRAM once each."""
     package = tree.zone("package-0", watts=40.0)
     dram = tree.zone("dram", watts=5.0, parent=package)
     clock, meter, _ = rapl(tree)
@@ -335,8 +335,8 @@ def test_e11_rapl_gives_the_counters_own_difference(tree):
     assert (call.record.cpu_method, call.record.dram_method) == ("counter", "counter")
 
 
-def test_d3_a_rapl_counter_wraps_in_mid_call(tree):
-    """D3: a call that lasts across several wraps of the counter has all its joules."""
+def test_a_rapl_counter_wraps_in_mid_call(tree):
+    """A call that lasts across several wraps of the counter has all its joules."""
     package = tree.zone("package-0", watts=100.0, start_j=65_500.0, unit_j=2**-16)
     clock, meter, _ = rapl(tree)
     with meter.track("long") as call:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.programs import names, run
 
 
-def test_f6_many_short_meters_leave_nothing(tmp_path):
-    """F6: after 400 meters no thread and no open file is left, and each call has its row."""
+def test_many_short_meters_leave_nothing(tmp_path):
+    """After 400 meters no thread and no open file is left, and each call has its row."""
     log = tmp_path / "calls.csv"
     source = """
     files = len(os.listdir("/proc/self/fd"))
@@ -30,8 +30,8 @@ def test_f6_many_short_meters_leave_nothing(tmp_path):
     assert names(log) == ["dropped"] * 20 + ["short"] * 40
 
 
-def test_b13_the_sampler_ends_and_begins_again(tmp_path):
-    """B13: a while after the last call no thread is left; the next call starts it, again and again."""
+def test_the_sampler_ends_and_begins_again(tmp_path):
+    """A while after the last call no thread is left; the next call starts it, again and again."""
     log = tmp_path / "calls.csv"
     source = """
     import aimeter._sampling.sampler
@@ -53,8 +53,8 @@ def test_b13_the_sampler_ends_and_begins_again(tmp_path):
     assert names(log) == ["work"] * 3
 
 
-def test_f8_calls_grow_neither_threads_nor_memory(tmp_path):
-    """F8: over 50,000 calls, from several threads, the number of threads and the memory stay what they were."""
+def test_calls_grow_neither_threads_nor_memory(tmp_path):
+    """Over 50,000 calls, from several threads, the number of threads and the memory stay what they were."""
     log = tmp_path / "calls.csv"
     source = """
     meter = new_meter(log=None, memory_rows=100)
@@ -88,8 +88,8 @@ def test_f8_calls_grow_neither_threads_nor_memory(tmp_path):
     assert now <= most <= 2
 
 
-def test_f13_import_does_nothing(tmp_path):
-    """F13: importing aimeter loads the standard library, opens nothing, starts nothing, sets nothing."""
+def test_import_does_nothing(tmp_path):
+    """Importing aimeter loads the standard library, opens nothing, starts nothing, sets nothing."""
     source = """
     import subprocess
     program = '''
@@ -120,8 +120,8 @@ assert all(str(path).endswith((".py", ".pyc")) for path in opened), opened
     run(source, tmp_path / "calls.csv")
 
 
-def test_f13_nothing_is_printed_or_taken_over(tmp_path):
-    """F13: at work, and with much going wrong, aimeter prints nothing, starts no process and sets no signal."""
+def test_nothing_is_printed_or_taken_over(tmp_path):
+    """At work, and with much going wrong, aimeter prints nothing, starts no process and sets no signal."""
     log = tmp_path / "calls.csv"
     source = """
     events = []

@@ -22,8 +22,8 @@ from tests.programs import finish, rows, run, start
         ("signal.raise_signal(signal.SIGINT)", -signal.SIGINT),
     ],
 )
-def test_f1_finished_calls_are_on_disk_after_a_normal_exit(tmp_path, end, status):
-    """F1, F12: nobody saved anything, and the rows of all calls are there; the exit is the caller's own."""
+def test_finished_calls_are_on_disk_after_a_normal_exit(tmp_path, end, status):
+    """Nobody saved anything, and the rows of all calls are there; the exit is the caller's own."""
     log = tmp_path / "calls.csv"
     source = f"""
     meter = new_meter(sensor(period_s=0.1))
@@ -125,8 +125,8 @@ def test_configuring_anew_loses_no_call(tmp_path):
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, "os._exit"], ids=str)
-def test_f1_a_killed_process_loses_at_most_its_last_second(tmp_path, end):
-    """F1: rows of calls that ended a second before the kill are on disk, whole, under one header."""
+def test_a_killed_process_loses_at_most_its_last_second(tmp_path, end):
+    """Rows of calls that ended a second before the kill are on disk, whole, under one header."""
     log = tmp_path / "calls.csv"
     source = """
     meter = new_meter(sensor(period_s=0.1), sensor(period_s=0.02, id="cpu:0"))
@@ -158,8 +158,8 @@ def test_f1_a_killed_process_loses_at_most_its_last_second(tmp_path, end):
     assert due <= written
 
 
-def test_f5_flush_with_a_call_open(tmp_path):
-    """F5, F7, F15: a flush writes what has finished, and only that; threads and sinks are independent."""
+def test_flush_with_a_call_open(tmp_path):
+    """A flush writes what has finished, and only that; threads and sinks are independent."""
     log = tmp_path / "calls.csv"
     source = """
     sinks = []

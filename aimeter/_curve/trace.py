@@ -74,7 +74,7 @@ _IDLE_SLOTS = 60
 
 _LIKELY = 0.85
 """Where steps are foretold, bounds from many of them overlap, and 95 % of the steps lie within this part of what is
-left: see tests/test_staircase.py."""
+left: see tests/curve/test_update_times.py."""
 
 _MEMORY = 4
 """For about so many steps the phase of a staircase stays off by the same: until a look corrects it."""

@@ -1,0 +1,607 @@
+"""Reading logs back and adding them up."""
+
+from __future__ import annotations
+
+import contextvars
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+import tracemalloc
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+import aimeter
+from aimeter._support.units import quantity
+from aimeter.errors import ConfigurationError, LogSchemaError
+from aimeter.logs.brief import read_briefs
+from aimeter.logs.encode import CSV_HEADER, csv_fields, csv_line, csv_text, json_line
+from aimeter.logs.export import export_log
+from aimeter.record import COLUMNS, FIRST_COLUMNS, SCHEMA, Record
+from aimeter.report import Summary, Tally, export_csv, read, summarise
+from aimeter.report.summary import OTHER_NAMES
+from aimeter.report.table import folded
+from aimeter.sinks import open_log
+from aimeter.testing import FakeClock, FakeSensor
+from tests.records import make_record
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=20)
+NUMBER = st.none() | st.floats(-1e9, 1e9).map(lambda value: float(f"{value:.9g}"))
+NOTES = st.dictionaries(TEXT, TEXT | st.integers() | st.booleans() | st.none() | st.lists(TEXT))
+RECORDS = st.builds(make_record, name=TEXT, model=st.none() | TEXT, energy_j=NUMBER, steps=NUMBER, meta=NOTES)
+
+
+def energies(*joules: float | None, **changes: object) -> list[Record]:
+    return [make_record(energy_j=energy_j, **changes) for energy_j in joules]
+
+
+# --- reading
+
+
+@settings(max_examples=50)
+@given(st.lists(RECORDS, max_size=5), st.sampled_from([".csv", ".jsonl"]))
+def test_what_was_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, records: list[Record], ending: str
+):
+    """A log gives back the very records that were written to it."""
+    path = tmp_path_factory.mktemp("log") / f"calls{ending}"
+    open_log(path).write([make_record(), *records])
+    assert list(read(path)) == [make_record(), *records]
+
+
+def test_several_logs_are_read_one_after_another(tmp_path: Path):
+    """Logs of either layout are told apart by what is in them, so a rotated one may have any name."""
+    open_log(tmp_path / "a.csv").write([make_record(name="a")])
+    open_log(tmp_path / "b.jsonl").write([make_record(name="b")])
+    (tmp_path / "b.jsonl").rename(tmp_path / "b.jsonl.1")
+    (tmp_path / "empty.csv").touch()
+    result = read([tmp_path / "a.csv", str(tmp_path / "b.jsonl.1"), tmp_path / "empty.csv"])
+    assert [record.name for record in result] == ["a", "b"]
+    assert (result.rows, result.skipped) == (2, 0)
+
+
+LINE = csv_line(make_record(name="good"))
+NO_VERSION = csv_line(make_record(aimeter_version=""))
+
+
+NO_ROWS = {
+    "too short": b"1,abc,def\r\n",
+    "two glued together": LINE[:60] + LINE,
+    "without its last column": NO_VERSION,
+    "open quote": LINE.replace(b"good", b'"good'),
+    "quote in the middle": LINE.replace(b"good", b'go"od'),
+    "a word for a number": LINE.replace(b"12.5", b"twelve"),
+    "no duration": LINE.replace(b"0.25", b"", 1),
+    "zeros of a crash": bytes(500) + b"\r\n",
+    "broken notes": LINE.replace(b"{}", b"{"),
+}
+
+
+@pytest.mark.parametrize("bad", NO_ROWS.values(), ids=NO_ROWS)
+def test_lines_that_are_no_rows_are_skipped_and_counted(tmp_path: Path, bad: bytes):
+    """A line that is not a whole row costs itself only; it is counted and its place is told."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes(CSV_HEADER + LINE + bad + LINE + b"\r\n" + CSV_HEADER + LINE)
+    result = read(path)
+    assert [record.name for record in result] == ["good"] * 3
+    assert result.skipped == 1
+    assert result.problems[0].startswith(f"{path}:3: ")
+
+
+@pytest.mark.parametrize(
+    "bad", [b"{\n", b"[]\n", b'{"schema":1}\n', b"\x00\xff\n", b"[" * 50_000 + b"\n", b'{"a":']
+)
+def test_lines_that_are_no_objects_are_skipped_and_counted(tmp_path: Path, bad: bytes):
+    """The same for JSON Lines."""
+    path = tmp_path / "calls.jsonl"
+    path.write_bytes(json_line(make_record()) * 2 + bad)
+    result = read(path)
+    assert len(list(result)) == 2
+    assert result.skipped == 1
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_a_torn_end_is_never_taken_for_a_row(tmp_path: Path, cut: int):
+    """A last line is read if it is known to be whole, and else skipped: its numbers may be cut."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes((CSV_HEADER + LINE + LINE)[:-cut])
+    result = read(path)
+    assert list(result) == [make_record(name="good")] * (2 if cut <= 2 else 1)
+    assert result.skipped == (0 if cut <= 2 else 1)
+
+
+@pytest.mark.parametrize("last", ["aimeter_version", "pue_source", "machine"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_line_end_that_an_editor_removed_costs_no_row(tmp_path: Path, last: str, rows: int):
+    """Neither in a log of this schema nor of an earlier one, though no other row confirms the last column."""
+    path = tmp_path / "calls.csv"
+    records = [make_record(pue=1.1, pue_source=f"source {number}") for number in range(rows)]
+    columns = COLUMNS.index(last) + 1
+    lines = [CSV_HEADER, *map(csv_line, records)]
+    fields = [[csv_text(field) for field in csv_fields(line)[:columns]] for line in lines]
+    path.write_text("\n".join(map(",".join, fields)))
+    found = list(read(path))
+    assert [(record.energy_j, record.aimeter_version) for record in found] == [(12.5, "0.1.0")] * rows
+    assert [brief.self_j for brief in read_briefs(path)] == [12.5] * rows
+
+
+def test_later_schemas_are_read_by_name(tmp_path: Path):
+    """Columns that a later version appends are left out, wherever they are."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes(b"water_l," + CSV_HEADER[:-2] + b",more\r\n" + b"0.5," + LINE[:-2] + b',"x,y"\r\n')
+    assert list(read(path)) == [make_record(name="good")]
+    path.write_bytes(json_line(make_record()).replace(b"{", b'{"water_l":0.5,', 1))
+    assert list(read(path)) == [make_record()]
+
+
+@pytest.mark.parametrize(
+    "content", [b"date,loss\n1,2\n", CSV_HEADER.replace(b"pue,", b""), b'{"loss":1}\n', b"\xff\x00"]
+)
+def test_what_is_no_log_is_an_error_at_once(tmp_path: Path, content: bytes):
+    """A file that is no log, or of a schema that lacks our columns, is refused before any record is given."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes(content)
+    with pytest.raises(LogSchemaError, match=r"calls\.csv is no aimeter log.*upgrade"):
+        read(path)
+
+
+def test_a_missing_log_is_an_error_with_near_matches(tmp_path: Path):
+    """A mistyped path names the file that was probably meant."""
+    (tmp_path / "calls.csv").touch()
+    with pytest.raises(ConfigurationError, match=r"Did you mean 'calls\.csv'"):
+        read(tmp_path / "call.csv")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read([tmp_path / "nowhere" / "calls.csv"])
+    with pytest.raises(ConfigurationError, match="directory"):
+        read(tmp_path)
+
+
+# --- adding up
+
+
+def test_calls_are_added_up_by_name():
+    """Each name has its calls, errors, joules, grams, seconds and units; the total is over all."""
+    summary = summarise(
+        [
+            make_record(name="a", energy_j=2.0, co2e_g=0.5, duration_s=1.0, images=4, status="error"),
+            make_record(name="b", energy_j=30.0, co2e_g=None, duration_s=2.0, images=None, tokens_out=15),
+            make_record(name="a", energy_j=4.0, co2e_g=0.25, duration_s=3.0, images=2, steps=0),
+        ]
+    )
+    most, least = summary.rows
+    assert (most.name, most.calls, most.errors, most.energy_j, most.per_call_j) == ("b", 1, 0, 30.0, 30.0)
+    assert (most.co2e_g, most.duration_s, most.per_unit_j) == (None, 2.0, {"tokens_out": 2.0})
+    assert (least.name, least.calls, least.errors, least.energy_j, least.per_call_j) == ("a", 2, 1, 6.0, 3.0)
+    assert (least.co2e_g, least.duration_s, least.per_unit_j) == (0.75, 4.0, {"images": 1.0})
+    assert (summary.total.calls, summary.total.energy_j, summary.total.co2e_g) == (3, 36.0, 0.75)
+
+
+def test_calls_without_energy_are_counted_apart():
+    """Unknown energy is no zero: it changes no mean, and a name without any has none."""
+    known, unknown = summarise(
+        [*energies(3.0, None, 5.0, name="a"), *energies(None, name="b", images=3.0)]
+    ).rows
+    assert (known.calls, known.unknown, known.per_call_j) == (3, 1, 4.0)
+    assert known.per_unit_j == {"images": 1.0}
+    assert (unknown.unknown, unknown.energy_j, unknown.energy_error_j, unknown.per_call_j) == (
+        1,
+        None,
+        None,
+        None,
+    )
+    assert unknown.per_unit_j == {}
+
+
+def test_an_unknown_error_is_not_averaged_away():
+    """If one call's error is not known, neither is that of the mean."""
+    (row,) = summarise([make_record(), make_record(error_j=None)]).rows
+    assert (row.energy_j, row.energy_error_j, row.per_call_error_j) == (25.0, None, None)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e3), st.floats(0, 1e3)), min_size=1, max_size=30))
+def test_errors_combine_by_their_kind(parts: list[tuple[float, float]]):
+    """Resolution adds in quadrature, calibration linearly, and both in quadrature to each other."""
+    records = [make_record(resolution_j=r, error_j=math.hypot(r, c)) for r, c in parts]
+    (row,) = summarise(records).rows
+    expected = math.hypot(math.hypot(*(r for r, _ in parts)), sum(c for _, c in parts))
+    assert row.energy_error_j == pytest.approx(expected, rel=1e-6, abs=1e-4)
+    assert row.per_call_error_j == pytest.approx(row.energy_error_j / len(parts))
+
+
+def test_the_bar_of_a_mean_holds_the_truth():
+    """Of many runs, each with a sensor wrong by a factor and by chance at each call, 95 % hold the truth."""
+    chance = np.random.default_rng(20261122)
+    runs, calls, true_j, calibration, resolution_j = 1000, 25, 10.0, 0.05, 2.0
+    held = 0
+    for factor in 1 + calibration / 1.96 * chance.standard_normal(runs):
+        read_j = true_j * factor + resolution_j / 1.96 * chance.standard_normal(calls)
+        error_j = math.hypot(resolution_j, calibration * true_j)
+        tally = Tally()
+        for energy_j in read_j:
+            tally.add(make_record(energy_j=energy_j, error_j=error_j, resolution_j=resolution_j))
+        (row,) = tally.summary().rows
+        held += abs(row.per_call_j - true_j) <= row.per_call_error_j
+    assert 0.93 < held / runs < 0.97
+
+
+def test_a_running_summary_has_room_for_so_many_names():
+    """Names that never recur do not grow a running summary: further ones are added up as one."""
+    tally = Tally(most_names=3)
+    for number in range(10):
+        tally.add(make_record(name=f"request {number}", energy_j=1.0))
+    rows = {row.name: row for row in tally.summary().rows}
+    assert set(rows) == {"request 0", "request 1", "request 2", OTHER_NAMES}
+    assert rows[OTHER_NAMES].energy_j == 7.0
+    assert tally.summary().total.calls == 10
+
+
+def test_the_total_counts_nested_calls_once():
+    """A parent's energy includes its children's, so only calls that nothing encloses are in the total."""
+    summary = summarise(
+        [
+            make_record(name="request", call_id="1", energy_j=10.0),
+            make_record(name="encode", call_id="2", parent_id="1", energy_j=4.0),
+            make_record(name="encode", call_id="3", parent_id="1", energy_j=5.0),
+        ]
+    )
+    assert [(row.name, row.energy_j) for row in summary.rows] == [("request", 10.0), ("encode", 9.0)]
+    assert (summary.total.calls, summary.total.energy_j, summary.nested) == (1, 10.0, 2)
+    assert "2 more are inside" in str(summary)
+
+
+def test_every_method_that_occurs_is_named():
+    """Counted, sampled and estimated are told apart, and a mixture shows as one."""
+    summary = summarise(
+        [
+            make_record(name="a", gpu_method="counter", cpu_method="estimate", dram_method="none"),
+            make_record(name="a", gpu_method="none", cpu_method="counter", dram_method="none", coverage=0.43),
+        ]
+    )
+    assert summary.rows[0].methods == {"gpu": ("counter", "none"), "cpu": ("counter", "estimate")}
+    assert summary.rows[0].coverage == 0.43
+    assert "gpu counter+none, cpu counter+estimate" in str(summary)
+    assert "43%" in str(summary)
+
+
+def test_memory_is_constant_a_name():
+    """Ten thousand calls of one name take no more memory than ten."""
+    tally = Tally()
+    record = make_record()
+    for _ in range(10):
+        tally.add(record)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(10_000):
+        tally.add(record)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 20_000  # two bytes a call; other threads may hold a few
+    assert tally.summary().total.calls == 10_010
+
+
+# --- showing
+
+ODD = make_record(name="<b>[red]\x1b[2J&", gpu_method="none", cpu_method="none", energy_j=None, co2e_g=None)
+
+
+def drawn(summary: Summary) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(summary)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("draw", [str, drawn])
+def test_a_terminal_shows_names_as_they_are(draw):
+    """No name is taken for markup, and none can steer the terminal."""
+    shown = draw(summarise([ODD, make_record()]))
+    assert "<b>[red]\\x1b[2J&" in shown
+    assert "\x1b" not in shown
+    assert "unknown" in shown
+    assert "nothing" in shown
+    assert "12.5 ± 1.3 J" in shown
+    assert "3.12 J/image" in shown
+
+
+def test_a_notebook_shows_names_as_they_are():
+    """Nothing from a log becomes HTML."""
+    shown = summarise([ODD])._repr_html_()
+    assert "&lt;b&gt;[red]\\x1b[2J&amp;" in shown
+    assert "<b>" not in shown
+
+
+def test_an_empty_summary_can_be_shown():
+    """No call at all is no error."""
+    for draw in (str, drawn, Summary._repr_html_):
+        assert "total" in draw(Tally().summary())
+
+
+def test_lines_that_were_skipped_are_told(tmp_path: Path):
+    """A table made from a damaged log says so."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes(CSV_HEADER + LINE + b"1,torn\r\n")
+    assert "1 lines of the log were torn" in str(summarise(read(path)))
+
+
+def test_loading_the_reports_loads_the_standard_library_only():
+    """rich and NumPy are loaded when a table is drawn, not before."""
+    code = "import sys, aimeter.report, aimeter.sinks; print({'rich', 'numpy', 'psutil'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"set()\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "error", "shown"),
+    [
+        (None, "J", None, "unknown"),
+        (0.0, "J", None, "0 J"),
+        (12.345, "J", None, "12.3 J"),
+        (0.0045, "J", None, "4.50 mJ"),
+        (1234.5, "J", None, "1.23 kJ"),
+        (999.6, "J", None, "1.00 kJ"),
+        (-12.345, "J", None, "-12.3 J"),
+        (1.65e-6, "g", None, "1.65 µg"),
+        (12.345, "J", 0.6178, "12.35 ± 0.62 J"),
+        (12345.0, "J", 617.8, "12.35 ± 0.62 kJ"),
+        (812.3, "J", 41.2, "812 ± 41 J"),
+        (0.5, "J", 3.0, "0.5 ± 3.0 J"),
+        (0.0, "J", 0.25, "0 ± 250 mJ"),
+        (12.0, "J", 0.0996, "12.00 ± 0.10 J"),
+        (12.5, "J", 1e-12, "12.500000 ± 0.000000 J"),
+    ],
+)
+def test_quantities(value: float | None, unit: str, error: float | None, shown: str):
+    """Figures have the digits that mean something and a prefix that suits them."""
+    assert quantity(value, unit, error) == shown
+
+
+@example(1000.0, 5e-324)
+@example(5e-324, None)
+@given(st.floats(-1e14, 1e14), st.none() | st.floats(0, 1e14))
+def test_any_quantity_is_shown_near_its_value(value: float, error: float | None):
+    """Whatever the figures, the text is close to the value: within its digits or a hundredth of the error."""
+    factors = {
+        "pJ": 1e-12,
+        "nJ": 1e-9,
+        "µJ": 1e-6,
+        "mJ": 1e-3,
+        "J": 1,
+        "kJ": 1e3,
+        "MJ": 1e6,
+        "GJ": 1e9,
+        "TJ": 1e12,
+    }
+    number, *_, unit = quantity(value, "J", error).split()
+    assert math.isclose(
+        float(number) * factors[unit], value, rel_tol=6e-3, abs_tol=max((error or 0) * 0.06, 1e-14)
+    )
+
+
+# --- exporting
+
+
+def test_an_export_is_a_log(tmp_path: Path):
+    """What is exported can be read, reported and continued like any log."""
+    records = [make_record(name=name) for name in "abc"]
+    assert export_csv(iter(records), tmp_path / "calls.csv") == 3
+    assert list(read(tmp_path / "calls.csv")) == records
+    open_log(tmp_path / "calls.csv").write(records)
+    assert len(list(read(tmp_path / "calls.csv"))) == 6
+
+
+def test_an_export_is_whole_or_not_at_all(tmp_path: Path):
+    """If anything fails half-way, the old file is untouched and nothing else is left."""
+
+    def failing():
+        yield make_record()
+        raise RuntimeError
+
+    path = tmp_path / "calls.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError):
+        export_csv(failing(), path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_export_goes_through_a_link(tmp_path: Path):
+    """A link stays a link; the file that it names is replaced."""
+    (tmp_path / "real.csv").touch()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    export_csv([make_record()], tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len(list(read(tmp_path / "real.csv"))) == 1
+
+
+def test_an_export_to_nowhere_says_what_to_do(tmp_path: Path):
+    """A missing folder and a folder in the file's place are clear errors."""
+    with pytest.raises(ConfigurationError, match="mkdir -p"):
+        export_csv([], tmp_path / "missing" / "calls.csv")
+    with pytest.raises(ConfigurationError, match="Name a file"):
+        export_csv([], tmp_path)
+
+
+def test_calls_whose_parent_is_missing_are_not_lost_from_the_total():
+    """A call inside another whose row never came counts for itself; one whose parent's row comes does not."""
+    child = make_record(call_id="child", parent_id="parent", energy_j=2.0)
+    parent = make_record(call_id="parent", energy_j=5.0)
+    late = make_record(call_id="late", parent_id="parent", energy_j=1.0)
+    tally = Tally()
+    tally.add(child)
+    assert (tally.summary().total.calls, tally.summary().total.energy_j) == (1, 2.0)
+    tally.add(parent)
+    tally.add(late)
+    assert (tally.summary().total.calls, tally.summary().total.energy_j) == (1, 5.0)
+    assert tally.summary().nested == 2
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_exporting_never_replaces_what_is_no_file(tmp_path, kind):
+    """A device or a pipe is refused, not replaced by a file."""
+    target = tmp_path / "pipe" if kind == "fifo" else Path("/dev/null")
+    if kind == "fifo":
+        os.mkfifo(target)
+    with pytest.raises(ConfigurationError, match="no regular file"):
+        export_csv([], target)
+    assert not target.is_file()
+
+
+@pytest.mark.parametrize("name", ["calls.json", "calls.parquet", "calls.csv.gz"])
+def test_a_log_is_what_its_name_promises(tmp_path, name):
+    """A name that promises another format is refused rather than filled with CSV."""
+    with pytest.raises(ConfigurationError, match="jsonl"):
+        open_log(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_briefs_are_the_records_own_columns(tmp_path: Path, suffix: str):
+    """The quick way to a few columns gives what the records give, and skips the same lines."""
+    path = tmp_path / f"calls{suffix}"
+    rows = [
+        make_record(
+            name='a,"b"\n', self_j=None, intensity_g_per_kwh=None, meta={"x": 'y"z', "long": "n" * 200_000}
+        ),
+        make_record(name="=1", pue=1.5, intensity_method="average;x", meta={}),
+    ]
+    export_log(rows, path)
+    text = path.read_bytes()
+    lines = text.splitlines(keepends=True)
+    path.write_bytes(text + lines[-1][:-20] + b"\r\n" + b'torn "\r\n' + lines[-1] + b"5\r\n" + lines[-1][:-3])
+    records, briefs = read(path), read_briefs(path)
+    for record, brief in zip(records, briefs, strict=True):
+        assert brief == tuple(getattr(record, name) for name in brief._fields)
+    assert (briefs.rows, briefs.skipped, briefs.problems) == (records.rows, records.skipped, records.problems)
+    assert briefs.rows == 3
+
+
+@pytest.mark.parametrize("name", ["calls.csv", "calls.jsonl"])
+def test_a_log_of_schema_1_is_read(tmp_path, name):
+    """What later schemas have appended is empty; all else is as it was written."""
+    old = make_record(schema=1, name="old", energy_j=12.5)
+    log = tmp_path / name
+    if name.endswith("csv"):
+        lines = [CSV_HEADER, csv_line(old)]
+        log.write_bytes(b"".join(b",".join(line.strip().split(b",")[:42]) + b"\r\n" for line in lines))
+    else:
+        kept = {key: value for key, value in json.loads(json_line(old)).items() if key in FIRST_COLUMNS}
+        log.write_text(json.dumps(kept) + "\n")
+    (found,) = read(log)
+    assert found == old._replace(
+        schema=SCHEMA, co2e_error_g=None, pue_source="", devices_j=(), machine="unknown"
+    )
+    assert len(FIRST_COLUMNS) == 42
+
+
+# --- narrow terminals
+
+
+def narrow(summary: Summary, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(summary)
+    return console.file.getvalue().splitlines()
+
+
+LONG = "vision_service.pipelines.diffusion.StableDiffusionXLPipeline.denoiser"
+
+
+@pytest.mark.parametrize("width", [40, 60, 72, 80, 100, 120, 200])
+def test_no_column_vanishes_at_any_width(width: int):
+    """Every title and every figure is there, whole, and no line is wider than the terminal."""
+    records = [
+        make_record(
+            name=LONG, status="error", dram_j=1.0, dram_method="counter", coverage=0.5, tokens_out=7.0
+        ),
+        make_record(energy_j=None),
+    ]
+    lines = narrow(summarise(records), width)
+    shown = " ".join(" ".join(lines).split())
+    for word in (
+        "calls",
+        "errors",
+        "no",
+        "per",
+        "call",
+        "unit",
+        "energy",
+        "CO2e",
+        "time",
+        "covered",
+        "measured",
+    ):
+        assert word in shown
+    for figure in ("12.5", "± 1.3 J", "3.12 J", "/image", "1.79 J", "/token out", "1.65 mg", "50%", "250 ms"):
+        assert figure in shown
+    assert "dram counter" in shown
+    assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80, 110])
+def test_a_long_name_is_folded_at_its_dots(width: int):
+    """No part of a dotted name is cut in two, and the whole of it can be read."""
+    pieces = [
+        piece.strip()
+        for line in narrow(summarise([make_record(name=LONG)]), width)
+        for piece in line.split("  ")
+    ]
+    parts = LONG.split(".")
+    assert all(any(part in piece for piece in pieces) for part in parts)
+    assert all(
+        any(part in line for line in str(summarise([make_record(name=LONG)])).splitlines()) for part in parts
+    )
+
+
+@given(st.text(st.characters(exclude_characters="\n"), min_size=1), st.integers(1, 40))
+def test_folding_loses_nothing(name: str, width: int):
+    """The lines are as short as asked for, and joined they are the name."""
+    lines = folded(name, width).split("\n")
+    assert "".join(lines) == name
+    assert max(map(len, lines)) <= width
+
+
+def test_models_of_one_name_are_told_apart():
+    """By name and model if so asked, with a column that says which; calls that noted none have a row as well."""
+    records = [
+        make_record(name="chat", model=model, energy_j=joules) for model, joules in (("a", 1.0), ("b", 3.0))
+    ]
+    summary = summarise([*records, make_record(name="chat", energy_j=2.0)], by="model")
+    assert [(row.name, row.model, row.energy_j) for row in summary.rows] == [
+        ("chat", "b", 3.0),
+        ("chat", "", 2.0),
+        ("chat", "a", 1.0),
+    ]
+    assert "none noted" in str(summary)
+    assert [row.model for row in summarise(records).rows] == [None]
+    assert "model" not in str(summarise(records))
+
+
+def test_children_that_outlive_thousands_of_calls_grow_nothing():
+    """Fire and forget: each background call ends 5,000 requests after its parent, and is inside it all the same."""
+    clock = FakeClock()
+    sensor = FakeSensor(clock, 100.0)
+    meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR", memory_rows=10)
+    held, began_s = deque(), clock()
+    for _ in range(7_000):
+        with meter.track("request"):
+            call, context = meter.track("background"), contextvars.copy_context()
+            context.run(call.__enter__)
+            held.append((context, call))
+            clock.now_s += 0.001
+        if len(held) > 5_000:
+            context, call = held.popleft()
+            context.run(call.__exit__, None, None, None)
+        if len(held) % 1000 == 0:
+            clock.sleep(0.01)
+    while held:
+        context, call = held.popleft()
+        context.run(call.__exit__, None, None, None)
+    total = meter.summary().total
+    assert total.calls == 7_000
+    assert len(meter._tally._orphans) == 0
+    assert total.energy_j <= sensor.energy_j(began_s, clock()) * (1 + 1e-9)
+    meter.close()
