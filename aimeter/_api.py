@@ -100,7 +100,7 @@ def track(
         if name.__class__ is str:
             if not counts and model is None:
                 return meter.kind(meter, name)
-            return meter.kind(meter, name, checked(counts), noted(model))
+            return meter.kind(meter, name, checked(counts), None if model is None else noted(model))
         frame = _caller(1)
         if name is None and not counts and model is None:
             return meter.unnamed(meter, (frame.f_code, frame.f_lasti))

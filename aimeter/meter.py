@@ -194,7 +194,7 @@ class Meter:
             if name.__class__ is str:
                 if not counts and model is None:
                     return self.kind(self, name)
-                return self.kind(self, name, checked(counts), noted(model))
+                return self.kind(self, name, checked(counts), None if model is None else noted(model))
             frame = _caller(1)
             if name is None and not counts and model is None:
                 return self.unnamed(self, (frame.f_code, frame.f_lasti))

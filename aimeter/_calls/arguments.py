@@ -34,7 +34,7 @@ def checked(given: Counts) -> dict[str, float | None]:
     """
     counts: dict[str, float | None] = given  # type: ignore[assignment]
     for key, value in counts.items():
-        if key not in COUNTS:
+        if key not in _KNOWN:
             message = (
                 f"track() got an unknown count {key!r}: choose among {', '.join(COUNTS)}, or add a note() "
                 f"inside the block.{did_you_mean(key, COUNTS)}"
@@ -45,6 +45,7 @@ def checked(given: Counts) -> dict[str, float | None]:
     return counts
 
 
+_KNOWN = frozenset(COUNTS)
 _MOST_EXACT = 2**53
 
 
