@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 from aimeter._calls.arguments import Counts, checked, noted
 from aimeter._calls.call import Call, UnmeteredCall, UnnamedCall, limited
 from aimeter._sampling.sampler import Sampler, retire_all
+from aimeter._sampling.shared import ledger_id, pace, shared_sampler
 from aimeter._support.clocks import time
 from aimeter._support.shield import shielded
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from aimeter._attribution.rows import Context
     from aimeter._attribution.shares import Figures
-    from aimeter._sampling.sampler import SteppedClock
+    from aimeter._sampling.protocols import SteppedClock
 
     from .report.summary import Summary, Tally
     from .sensors.base import Clock, Finding, Sensor
@@ -108,7 +109,7 @@ class Meter:
         self.unbuilt_rows = 0
         self.retired = False
         _meters.add(self)
-        _pace(self.sampler)
+        pace(self.sampler, _meters)
         _close_at_exit_of_child()
         if self.settings.enabled:
             # Loaded here, before the sampler's thread begins: a fork in the middle of its imports would leave the
@@ -136,7 +137,7 @@ class Meter:
 
     def _new_ids(self) -> None:
         # The first part is common to all calls that are divided among each other: by it a log tells processes apart.
-        self._prefix = _ledger_id(self.sampler) + uuid.uuid4().hex[:8]
+        self._prefix = ledger_id(self.sampler) + uuid.uuid4().hex[:8]
         self._numbers = itertools.count(1)
 
     def next_id(self) -> str:
@@ -338,7 +339,7 @@ class Meter:
     def _retire(self) -> None:
         """Ask no more for an interval; the sampler goes on at what the others ask for."""
         self.retired = True
-        _pace(self.sampler)
+        pace(self.sampler, _meters)
 
     def _while_alone(self, act: Callable[[], None]) -> None:
         """Do something with the sinks, unless somebody keeps them for long or was interrupted by this."""
@@ -507,65 +508,9 @@ def _deliver(figures: Figures) -> None:
 
 
 _caller = sys._getframe  # noqa: SLF001 - inspect.stack() reads source files
-_samplers: dict[tuple[Path, Path | str, int], Sampler] = {}
 _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 _unpickled: list[Meter] = []
-_ledger_ids: weakref.WeakKeyDictionary[Sampler, tuple[int, str]] = weakref.WeakKeyDictionary()
 _lock = threading.RLock()  # reentrant: a signal handler may make a meter while one is made
-
-
-class _Gpus:
-    """The machine's GPUs, opened once a call may use them."""
-
-    def find(self) -> tuple[list[Sensor], list[Finding]]:
-        from .sensors.discover import discover_gpus  # noqa: PLC0415 - loads pynvml, which importing must not
-
-        return discover_gpus()
-
-    def state(self) -> object:
-        from .sensors.discover import selection_of_gpus  # noqa: PLC0415 - the same
-
-        return selection_of_gpus()
-
-
-def shared_sampler(settings: settings_module.Settings, clock: Clock | SteppedClock) -> Sampler:
-    """Return the sampler of this machine's sensors, which all meters share; it runs at the shortest interval."""
-
-    def find() -> tuple[list[Sensor], list[Finding]]:
-        from .sensors.discover import Discovery, discover_cpu  # noqa: PLC0415 - loads psutil, as importing must not
-
-        found = discover_cpu(Discovery(), powercap=settings.powercap)
-        return found.sensors, found.findings
-
-    with _lock:
-        key = (settings.powercap, settings.calibration, id(clock))
-        sampler = _samplers.get(key)
-        if sampler is None:
-            sampler = _samplers[key] = Sampler(
-                find,
-                gpus=_Gpus(),
-                calibration=settings.calibration,
-                clock=clock,
-                interval_s=settings.interval_s,
-            )
-        return sampler
-
-
-def _ledger_id(sampler: Sampler) -> str:
-    """Return an identifier of the sampler in this process."""
-    with _lock:
-        known = _ledger_ids.get(sampler)
-        if known is None or known[0] != os.getpid():  # a forked child divides by itself
-            known = _ledger_ids[sampler] = os.getpid(), uuid.uuid4().hex[:8]
-        return known[1]
-
-
-def _pace(sampler: Sampler) -> None:
-    """Have the sampler run at the shortest interval that any of its meters asks for."""
-    own = [meter for meter in list(_meters) if meter.sampler is sampler and not meter.retired]
-    intervals = [meter.settings.interval_s for meter in own]
-    if intervals:
-        sampler.pace(min(intervals))
 
 
 def close_all() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from .sensors.base import Channel, Kind, Method, Outcome, Quantity, Reading
 
 if TYPE_CHECKING:
-    from aimeter._sampling.sampler import Sampler
+    from aimeter._sampling.protocols import Served
 
 
 class FakeClock:
@@ -30,18 +30,18 @@ class FakeClock:
 
     def __init__(self, start_s: float = 1000.0) -> None:
         self.now_s = start_s
-        self._samplers: weakref.WeakSet[Sampler] = weakref.WeakSet()
+        self._samplers: weakref.WeakSet[Served] = weakref.WeakSet()
         self._moving = False
 
     def __call__(self) -> float:
         """Return the time in seconds."""
         return self.now_s
 
-    def attach(self, sampler: Sampler) -> None:
+    def attach(self, sampler: Served) -> None:
         """Drive this sampler from now on."""
         self._samplers.add(sampler)
 
-    def wake(self, sampler: Sampler) -> None:
+    def wake(self, sampler: Served) -> None:
         """Do nothing: every advance begins with a round."""
 
     def advance(self, seconds: float) -> None:

@@ -16,9 +16,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from aimeter._sampling.worker import SILENCE_S, Question, Source, Worker
+from aimeter._sampling.lock import Alone, is_held_here
+from aimeter._sampling.source import SILENCE_S, Question, Source
+from aimeter._sampling.worker import Worker
 from aimeter._support.clocks import time
 from aimeter._support.files import none_can_be_opened
 from aimeter._support.shield import shielded
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from aimeter._calls.call import Call, Pause
     from aimeter._curve.calibration import Calibration
     from aimeter._curve.trace import Trace
+    from aimeter._sampling.protocols import Selection, SteppedClock
     from aimeter.sensors.base import Channel, Clock, Finding, Reading, Sensor
 
 logger = logging.getLogger("aimeter")
@@ -80,57 +83,6 @@ _ALERT_S = 1.0
 
 _PATIENCE_S = 0.5
 """How long a caller waits for others to finish with the books, e.g. with a disk that is slow to take rows."""
-
-
-class SteppedClock(Protocol):
-    """A clock that only moves when told to, as in tests; it drives its samplers and no thread is started."""
-
-    def __call__(self) -> float:
-        """Return the time in seconds."""
-        ...
-
-    def advance(self, seconds: float) -> None:
-        """Move on, running what falls due on the way."""
-        ...
-
-    def attach(self, sampler: Sampler) -> None:
-        """Drive this sampler from now on."""
-        ...
-
-    def wake(self, sampler: Sampler) -> None:
-        """Have this sampler's next round begin now."""
-        ...
-
-
-class Selection(Protocol):
-    """Sensors that are found when they are first needed, and again when what selects them has changed."""
-
-    def find(self) -> tuple[list[Sensor], list[Finding]]:
-        """Return the sensors and what was found while looking for them."""
-        ...
-
-    def state(self) -> object:
-        """Return what they depend on, such as an environment variable; asked often."""
-        ...
-
-
-class Alone:
-    """See `Sampler.alone`. A class costs a third of a generator, and every reading needs one."""
-
-    __slots__ = ("_alone", "_lock", "_timeout_s")
-
-    def __init__(self, lock: threading.RLock, timeout_s: float) -> None:
-        self._lock, self._timeout_s = lock, timeout_s
-        self._alone = False
-
-    def __enter__(self) -> bool:
-        owned = self._lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - it is nowhere public
-        self._alone = not owned and self._lock.acquire(timeout=self._timeout_s)
-        return self._alone
-
-    def __exit__(self, *_: object) -> None:
-        if self._alone:
-            self._lock.release()
 
 
 class Sampler:
@@ -213,7 +165,7 @@ class Sampler:
 
     def _interrupted(self) -> bool:
         """Return whether this thread was interrupted while it was at the books."""
-        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - it is nowhere public
+        return is_held_here(self._lock)
 
     # Asked by calls
 

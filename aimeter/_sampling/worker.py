@@ -9,129 +9,21 @@ that had waited for it ends.
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import threading
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from aimeter._sampling.lock import is_held_here
+from aimeter._sampling.source import SILENCE_S, Question, Source
 from aimeter._support.clocks import time
 
 if TYPE_CHECKING:
-    from aimeter._curve.power_windows import Glimpses
-    from aimeter._curve.trace import Trace
-    from aimeter.sensors.base import Channel, Sensor
+    from aimeter._sampling.protocols import Served
 
 logger = logging.getLogger("aimeter")
 
-SILENCE_S = 1.0
-"""An answer of a sensor is overdue after this time: readings take milliseconds."""
-
-FIRST_RETRY_S, LONGEST_RETRY_S = 0.25, 60.0
-"""A sensor that is gone is tried again after the first time, and after twice as long each time, up to the last."""
-
 _LONGEST_WAIT_S = 1.0
-
-
-class Served(Protocol):
-    """What a worker works for: a sampler, as far as its thread is concerned."""
-
-    unattended: bool
-    """It reads its sensors itself, without a thread."""
-
-    @property
-    def ready(self) -> bool:
-        """Calls that begin or end now will be noticed without ringing."""
-
-    def be_ready(self) -> None:
-        """Note that a thread works for it."""
-
-    def resume(self) -> None:
-        """Go on after a rest."""
-
-    def tick(self) -> float:
-        """Do what is due, and return in how many seconds something will be."""
-
-    def linger_over(self) -> bool:
-        """Return whether there is nothing left to do, and rest if so."""
-
-    def watch_pace(self) -> None:
-        """Look whether rounds come in time; called by the thread that watches."""
-
-    def complain(self, key: str, message: str) -> None:
-        """Log a warning, once for each key."""
-
-
-@dataclass(slots=True, eq=False)
-class Question:
-    """Something that may never be answered.
-
-    Attributes:
-        asked_s: Since when a thread waits for the answer (`time.monotonic`); None while none does.
-    """
-
-    asked_s: float | None = None
-
-    @property
-    def overdue(self) -> bool:
-        """Whether the answer of a sensor has been waited for too long."""
-        asked_s = self.asked_s
-        return asked_s is not None and time.monotonic() - asked_s >= SILENCE_S
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Source(Question):
-    """One sensor as its sampler sees it.
-
-    Attributes:
-        sensor: The sensor.
-        traces: What is known of its channels; empty if it only tells more of another one's.
-        counter: The source whose counter it tells more of.
-        glimpses: What it tells of it.
-        inherited: What it holds is of the process that this one was forked from, or was let go of: it is reopened first.
-        abandoned: It was to be closed while a thread waited for its answer; that thread closes it.
-        due_s: When it is to be asked next.
-        past: What is known of all channels that it has had.
-        patience_s: How long to wait until it is tried again, once all of its channels are gone.
-    """
-
-    sensor: Sensor
-    traces: list[Trace] = field(default_factory=list)
-    counter: Source | None = None
-    glimpses: Glimpses | None = None
-    inherited: bool = False
-    abandoned: bool = False
-    due_s: float = -math.inf
-    past: dict[Channel, Trace] = field(default_factory=dict)
-    patience_s: float = FIRST_RETRY_S
-
-    @property
-    def gone(self) -> bool:
-        """Whether all of its channels said that they will not answer any more."""
-        return bool(self.traces) and all(trace.gone for trace in self.traces)
-
-    def plan(self, now_s: float, pace_s: float) -> None:
-        """Decide when the sensor is to be asked next; one that is gone is tried again, less and less often.
-
-        Args:
-            now_s: The time.
-            pace_s: How often to look at counters, if that is less often than the interval.
-        """
-        due = [trace.due_s(now_s, pace_s) for trace in self.traces if not trace.gone]
-        if self.gone and not all(trace.barred for trace in self.traces):
-            due.append(now_s + self.patience_s)
-            self.patience_s = min(2 * self.patience_s, LONGEST_RETRY_S)
-        if self.glimpses is not None and not self.glimpses.gone:
-            due.append(self.glimpses.due_s(now_s))
-        self.due_s = min(due, default=math.inf)
-
-    def close(self) -> None:
-        """Release the sensor, whatever it makes of that."""
-        try:
-            self.sensor.close()
-        except BaseException as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
-            logger.debug("closing %s raised %r", type(self.sensor).__name__, error)
 
 
 class Asking:
@@ -227,7 +119,7 @@ class Worker:
 
     def is_held_here(self) -> bool:
         """Return whether this thread was interrupted while it held the lock."""
-        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - it is nowhere public
+        return is_held_here(self._lock)
 
     def asking(self, sampler: Served, question: Question, patience_s: float = SILENCE_S) -> Asking:
         """Claim a question while it is being asked; False if it is not this thread's turn.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from aimeter._curve.response_fit import Estimate, Ramp
-    from aimeter._sampling.sampler import SteppedClock
+    from aimeter._sampling.protocols import SteppedClock
 
 ALL, SOME, NONE = 0, 1, 2
 """Exit statuses: every channel was measured; some were; none was."""

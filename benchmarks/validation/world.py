@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aimeter._sampling.sampler import Sampler
+    from aimeter._sampling.protocols import Served
     from tests.emulator.nvml import FakeNvml
 
 
@@ -43,8 +43,8 @@ class World:
         self._nvml = nvml
         self._calendar: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
-        self._samplers: list[Sampler] = []
-        self._wake_s: dict[Sampler, float] = {}
+        self._samplers: list[Served] = []
+        self._wake_s: dict[Served, float] = {}
         self._catching_up = self._advancing = False
         if nvml is not None:
             nvml.time = start_s
@@ -57,10 +57,10 @@ class World:
                 self.pass_until(time_s)
         return self._now_s
 
-    def attach(self, sampler: Sampler) -> None:
+    def attach(self, sampler: Served) -> None:
         self._samplers.append(sampler)
 
-    def wake(self, sampler: Sampler) -> None:
+    def wake(self, sampler: Served) -> None:
         """Have a sampler's next round begin as soon as its thread runs."""
         if sampler in self._wake_s:
             self._wake_s[sampler] = min(self._wake_s[sampler], self._now_s + self._lateness_s())
@@ -119,7 +119,7 @@ class World:
                 sampler.resume()
                 self._wake_s[sampler] = self._now_s + self._lateness_s()
 
-    def _round(self, sampler: Sampler) -> None:
+    def _round(self, sampler: Served) -> None:
         self._wake_s[sampler] = math.inf
         wait_s = sampler.tick()
         if sampler.linger_over():

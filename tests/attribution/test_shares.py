@@ -257,7 +257,7 @@ def test_a_channel_that_appears_later_disturbs_nobody():
     sensor = FakeSensor(clock, 100.0)
     meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR")
     from aimeter._curve.trace import Trace
-    from aimeter._sampling.worker import Source
+    from aimeter._sampling.source import Source
 
     with meter.track("before") as before:
         clock.sleep(0.5)
