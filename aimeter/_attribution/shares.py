@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aimeter._curve.activity import NO_ACTIVITY, Activity, Array
-from aimeter._curve.curve import Points, half_width, moved, read
+from aimeter._curve.curve import Points, read
+from aimeter._curve.resolution import half_width, resolution
 
 if TYPE_CHECKING:
     from aimeter._calls.call import Call
@@ -532,7 +533,8 @@ class Shares:
         variance = shared * np.maximum(stop[_SPREAD_BEFORE] - start[_SPREAD], 0.0)
         variance += 1.96**2 * np.maximum(ended.variance_j2 - began.variance_j2, 0.0) * alone**2
         parts = weight / np.maximum(leaves, weight), held / np.maximum(before[end], weight)
-        resolution = self._resolution(began, ended, parts, variance, duration, total)
+        curves = [trace.curve for trace in self.traces]
+        half_j = resolution(curves, began, ended, parts, variance, duration, total)
         power = np.array([trace.last_power_w for trace in self.traces])[:, None]
         died = np.array([trace.died_s for trace in self.traces])[:, None]
         alive = np.array([trace.alive for trace in self.traces], dtype=bool)[:, None]
@@ -541,7 +543,7 @@ class Shares:
         covered = self._by_device(covered * expected)
         # Nothing is extrapolated into a gap; what the device may have drawn in it widens the error.
         late = np.array([close.entry.late_s for close in closes])
-        resolution = np.where(expected, resolution + (duration - covered + late) * power, 0.0)
+        half_j = np.where(expected, half_j + (duration - covered + late) * power, 0.0)
         seen = np.where(duration > 0, covered / np.where(duration > 0, duration, 1.0), 1.0)
         metered = expected & ((stop[_COVERED] > start[_COVERED]) | (duration < _INSTANT_S))
         coverage = np.where(expected, seen, 1.0).min(axis=0, initial=1.0)
@@ -554,50 +556,13 @@ class Shares:
             total,
             own,
             window,
-            resolution,
+            half_j,
             metered,
             np.broadcast_to(share_s, total.shape),
             np.minimum(coverage, 1.0),
             np.maximum(sharers, 1.0),
             suspended,
         )
-
-    def _resolution(
-        self,
-        began: Points,
-        ended: Points,
-        parts: tuple[Array, Array],
-        variance: Array,
-        duration: Array,
-        total: Array,
-    ) -> Array:
-        """Return the 95 % half-width of what calls used of each device, shape (traces, calls).
-
-        Args:
-            began: The curves where each call began.
-            ended: The curves where each call ended.
-            parts: The call's share of the power at its begin and at its end.
-            variance: Square of the half-width of what happened in between.
-            duration: The calls' seconds.
-            total: What they used.
-        """
-        first, last = parts
-        steady_s = np.array([trace.curve.steady_s for trace in self.traces])[:, None]
-        phases, shifts = (
-            (began.phase_j * first, ended.phase_j * last),
-            (began.shift_j * first, ended.shift_j * last),
-        )
-        variance = variance + (half_width(began) * first) ** 2 + (half_width(ended) * last) ** 2
-        resolution = np.sqrt(variance + moved(phases, shifts, duration, steady_s))
-        room = ended.shift_j + began.shift_j + ended.phase_j + began.phase_j
-        # Between two knots lies what the curve rose by, but for a stretch that nobody saw, whose rise is a guess.
-        room += 1.96 * np.sqrt(np.maximum(ended.variance_j2 - began.variance_j2, 0.0))
-        bound = np.maximum(ended.high_j - began.low_j + room, 0.0)
-        counted = np.array([trace.curve.counted for trace in self.traces], dtype=bool)[:, None]
-        resolution = np.where(counted, np.minimum(resolution, np.maximum(bound - total, total)), resolution)
-        limit_w = np.array([trace.curve.limit_w for trace in self.traces])[:, None]
-        most = np.where(duration > 0, limit_w * np.where(duration > 0, duration, 1.0), np.inf)
-        return np.asarray(np.minimum(resolution, np.maximum(most - total, total)))
 
     def _by_device(self, covered: Array) -> Array:
         """Add up the time covered by the traces of one device: one takes over where another ended."""

@@ -55,9 +55,6 @@ _LOAD = 0.1
 _UNSEEN = 0.5
 """A swing below this part of the greatest one is next to nothing."""
 
-_STEP = 0.25
-"""Even ends of one moment are told by the knots around them, which are a step apart: a quarter of what is steady."""
-
 _HEADROOM = 10.0
 """A device whose limit is unknown may draw this many times the highest mean power seen between two knots."""
 
@@ -304,22 +301,6 @@ class Curve:
             swing = np.where(swing < _UNSEEN * greatest, greatest, swing)
         return np.asarray(swing[back] * self.reach_s)
 
-    def energy(self, t0_s: Array, t1_s: Array, activity: Activity = NO_ACTIVITY) -> tuple[Array, Array]:
-        """Return the joules between pairs of times and their resolution.
-
-        Args:
-            t0_s: Starts, shape (n,).
-            t1_s: Ends, shape (n,), not before the starts.
-            activity: When calls were open, for the shape between knots.
-
-        Returns:
-            Joules and their 95 % half-width (calibration not included), each of shape (n,).
-        """
-        start, end = self.at(np.asarray(t0_s, float), activity), self.at(np.asarray(t1_s, float), activity)
-        joules = end.energy_j - start.energy_j
-        apart_s = np.asarray(t1_s, float) - np.asarray(t0_s, float)
-        return joules, resolution(start, end, joules, apart_s, self.steady_s)
-
 
 def read(
     curves: Sequence[Curve], times_s: Array, activity: Activity = NO_ACTIVITY, *, finely: bool = True
@@ -359,47 +340,6 @@ def read(
         low, high = curve.bounds(right, time[own], one, likely[own], before[:, own], after[:, own])
         points.append(Points(one, low, high, covered[own], variance[own], phase[own], shift[own]))
     return points
-
-
-def half_width(points: Points) -> Array:
-    """Return the 95 % half-width of the energy at each point, but for what shifts others alike."""
-    return np.maximum(points.energy_j - points.low_j, points.high_j - points.energy_j)
-
-
-def resolution(start: Points, end: Points, joules: Array, apart_s: Array, steady_s: float) -> Array:
-    """Return the 95 % half-width of the energy between `start` and `end`.
-
-    The errors of the two ends are independent and add in quadrature, with the sampling variance in between. What knots
-    are off by in time together cancels as far as the powers at the two ends are alike, see `moved`. No estimate can be
-    further off than the bounds of the two ends allow.
-    """
-    sampled = 1.96**2 * np.maximum(end.variance_j2 - start.variance_j2, 0.0)
-    independent = half_width(start) ** 2 + half_width(end) ** 2 + sampled
-    phases, shifts = (start.phase_j, end.phase_j), (start.shift_j, end.shift_j)
-    independent += moved(phases, shifts, apart_s, np.asarray(steady_s))
-    room = start.shift_j + end.shift_j + start.phase_j + end.phase_j
-    most = np.maximum(end.high_j - start.low_j + room, 0.0)
-    least = np.maximum(end.low_j - start.high_j - room, 0.0)
-    bounded: Array = np.minimum(
-        np.sqrt(independent), np.maximum(most - joules, joules - least) + np.sqrt(sampled)
-    )
-    return bounded
-
-
-def moved(
-    phases_j: tuple[Array, Array], shifts_j: tuple[Array, Array], apart_s: Array, steady_s: Array
-) -> Array:
-    """Return the square of what is left of errors in time that the knots at two ends have in common.
-
-    Args:
-        phases_j: What the energy at either end is off by if the knots near it are off in time.
-        shifts_j: The same if all knots are.
-        apart_s: Time between the ends.
-        steady_s: Knots so far apart have no more than 1 / e of the former in common; 0 if there is nothing like it.
-    """
-    near = np.where(steady_s > 0, np.exp(-apart_s / np.maximum(steady_s, 1e-12) - _STEP), 0.0)
-    (first, last), (begun, ended) = phases_j, shifts_j
-    return np.asarray((ended - begun) ** 2 + first**2 + last**2 - 2 * near * first * last)
 
 
 def _refine(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from aimeter._curve.curve import half_width
+from aimeter._curve.resolution import half_width
 from aimeter._curve.response import Published, Response
 from aimeter._curve.response_fit import Estimate
 from aimeter._curve.step_shape import UNLIKE, Step

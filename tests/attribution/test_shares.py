@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aimeter
+from aimeter._attribution import shares
 from aimeter._attribution.rows import together
-from aimeter._attribution.shares import Shares
 from aimeter.testing import FakeClock, FakeSensor
 
 
@@ -370,16 +370,16 @@ def test_a_failure_while_settling_is_not_for_ever(monkeypatch, caplog):
     """Should settling fail once while a call is open, what comes after is settled."""
     clock = FakeClock()
     meter = aimeter.Meter(sensors=[FakeSensor(clock, 100.0)], clock=clock, region="FR", calibration="off")
-    whole = Shares._resolution
+    whole = shares.resolution
 
-    def fail_once(self, *arguments):
-        monkeypatch.setattr(Shares, "_resolution", whole)
+    def fail_once(*arguments):
+        monkeypatch.setattr(shares, "resolution", whole)
         raise ZeroDivisionError
 
     with meter.track("outer"):
         for k in range(6):
             if k == 2:
-                monkeypatch.setattr(Shares, "_resolution", fail_once)
+                monkeypatch.setattr(shares, "resolution", fail_once)
             with meter.track("inner") as inner:
                 clock.sleep(0.5)
             clock.sleep(0.5)

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimeter._curve.activity import Activity, Quiet
-from aimeter._curve.curve import Curve, moved
+from aimeter._curve.curve import Curve
+from aimeter._curve.resolution import moved
+from tests.energies import energy_between
 
 steps = st.lists(
     st.tuples(st.floats(min_value=1e-3, max_value=2.0), st.floats(min_value=0.0, max_value=700.0)),
@@ -41,8 +43,8 @@ def test_energy_of_a_stretch_is_the_sum_of_its_parts(pieces, cuts, base_w):
     curve, end = staircase(pieces, base_w)
     activity = activity_of((end / 3, end / 2))
     times = np.sort(np.array(cuts)) * end
-    whole, _ = curve.energy(times[:1], times[-1:], activity)
-    pieces_j, resolution = curve.energy(times[:-1], times[1:], activity)
+    whole, _ = energy_between(curve, times[:1], times[-1:], activity)
+    pieces_j, resolution = energy_between(curve, times[:-1], times[1:], activity)
     assert pieces_j.sum() == pytest.approx(whole[0], rel=1e-9, abs=1e-9)
     assert (pieces_j >= -1e-9).all()
     assert (resolution >= 0).all()
@@ -81,7 +83,7 @@ def test_a_short_call_is_found_inside_a_long_step():
     """30 ms at 300 W in a 100 ms step above 60 W idle gives 9 J, with the step as its error."""
     curve, _ = staircase([(0.1, 60.0), (0.1, 60.0 * 0.7 + 300.0 * 0.3), (0.1, 60.0)], base_w=60.0)
     activity = activity_of((0.12, 0.15))
-    joules, resolution = curve.energy(np.array([0.12]), np.array([0.15]), activity)
+    joules, resolution = energy_between(curve, np.array([0.12]), np.array([0.15]), activity)
     assert joules[0] == pytest.approx(9.0, rel=1e-6)
     assert resolution[0] == pytest.approx(9.0, rel=1.0)
 
@@ -90,7 +92,7 @@ def test_without_idle_power_a_step_is_spread_evenly():
     """A step whose idle power is unknown has no shape: its energy is spread over its time."""
     curve, _ = staircase([(0.1, 100.0)])
     activity = activity_of((0.0, 0.05))
-    joules, _ = curve.energy(np.array([0.0]), np.array([0.05]), activity)
+    joules, _ = energy_between(curve, np.array([0.0]), np.array([0.05]), activity)
     assert joules[0] == pytest.approx(5.0)
 
 
@@ -110,7 +112,7 @@ def test_memory_is_bounded():
     for i in range(100_000):
         curve.append(float(i), 2.0 * i, 0.0)
     assert len(curve) <= 8192
-    joules, _ = curve.energy(np.array([99_000.5]), np.array([99_990.0]))
+    joules, _ = energy_between(curve, np.array([99_000.5]), np.array([99_990.0]))
     assert joules[0] == pytest.approx(2 * 989.5)
 
 
@@ -129,7 +131,7 @@ def test_a_sampled_curve_admits_what_an_average_hides():
         watts = 69.0 if 20 <= i < 30 else 60.0
         curve.append(i * 0.1, energy, 0.0)
         energy += watts * 0.1
-    joules, resolution = curve.energy(np.array([2.0]), np.array([2.03]))
+    joules, resolution = energy_between(curve, np.array([2.0]), np.array([2.03]))
     assert abs(joules[0] - (9.0 + 1.8)) <= resolution[0]
 
 
@@ -143,7 +145,7 @@ def test_a_part_time_sensor_may_have_missed_what_keeps_step_with_it():
             energy += (busy_w if i < 10 else 70.0) * 0.1
     missed_j = 330.0 * 0.125
     (nothing,), (something,) = (
-        curve.energy(np.array([8.03]), np.array([8.06]))[1] for curve in (steady, swinging)
+        energy_between(curve, np.array([8.03]), np.array([8.06]))[1] for curve in (steady, swinging)
     )
     assert nothing < 1e-6
     assert something >= missed_j

@@ -19,6 +19,7 @@ from aimeter.sensors import nvml as nvml_sensor
 from aimeter.sensors.base import Channel, Outcome, Reading
 from tests.emulator.clock import EmulatedClock
 from tests.emulator.nvml import ENERGY, NOT_SUPPORTED, PRESETS
+from tests.energies import energy_between
 
 # The ramp
 
@@ -276,7 +277,7 @@ def test_a_late_counter_is_put_right(nvml, period_s, latency_s):
     whole_j = gpu.true_energy_j(times[0] - latency_s, times[-1])
     assert joules[-1] - joules[0] == pytest.approx(whole_j, abs=500 * 0.02)
     begin_s, end_s = (np.array(one) for one in zip(*spans[-10:], strict=True))
-    energy_j, _ = trace.curve.energy(begin_s, end_s)
+    energy_j, _ = energy_between(trace.curve, begin_s, end_s)
     true_j = [gpu.true_energy_j(*span) for span in spans[-10:]]
     assert energy_j.sum() == pytest.approx(sum(true_j), rel=0.05)
 

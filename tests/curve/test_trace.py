@@ -14,6 +14,7 @@ from aimeter._curve.idle_fit import Power, quiet_power
 from aimeter._curve.response_fit import Estimate
 from aimeter._curve.trace import DEAD_AFTER_S, Difference, Step, Trace, difference
 from aimeter.sensors.base import Channel, Outcome, Reading
+from tests.energies import energy_between
 
 
 def channel(**changes):
@@ -176,7 +177,7 @@ def test_a_power_that_jumps_is_not_smeared():
         read(trace, now, 60.0 if now < 4.9 else 300.0)
         now += 0.05
     # What is published at 4.9 s is the mean over the window before it.
-    joules, _ = trace.curve.energy(np.array([0.0]), np.array([4.75]))
+    joules, _ = energy_between(trace.curve, np.array([0.0]), np.array([4.75]))
     assert joules[0] == pytest.approx(60.0 * 4.75, rel=0.02)
 
 
@@ -191,7 +192,7 @@ def test_published_power_is_integrated_within_its_error(levels, phase):
     a, b = 0.15, 0.1 * len(levels) - 0.25
     if b <= a:
         return
-    joules, resolution = trace.curve.energy(np.array([a]), np.array([b]))
+    joules, resolution = energy_between(trace.curve, np.array([a]), np.array([b]))
     # What is published in period k is the mean over the period before it.
     times = np.arange(a, b, 1e-4)
     truth = sum(levels[min(int(t / 0.1) + 1, len(levels) - 1)] for t in times) * 1e-4
@@ -253,7 +254,7 @@ def test_a_train_of_calls_in_step_with_a_long_average_is_told_apart():
     assert trace.idle_w == pytest.approx(idle_w, rel=0.05)
     edges = np.unique([[begin, begin + 0.06] for begin in begins])
     activity = Activity(edges, np.arange(edges.size) % 2 == 0)
-    joules, resolution = trace.curve.energy(np.array(begins), np.array(begins) + 0.06, activity)
+    joules, resolution = energy_between(trace.curve, np.array(begins), np.array(begins) + 0.06, activity)
     truth = busy_w * 0.06
     assert np.mean(np.abs(joules - truth) <= resolution) >= 0.95
     assert np.median(np.abs(joules - truth)) < 0.1 * truth
@@ -338,7 +339,7 @@ def test_a_power_that_sticks_may_be_anything_it_has_been():
     """After a power that always changed stands still, the error holds the range seen, times the whole time."""
     trace, _ = powers([*noise(70.0, 20), *noise(400.0, 20), *[71.3] * 100])
     start, end = np.array([8.0]), np.array([12.0])
-    joules, resolution = trace.curve.energy(start, end)
+    joules, resolution = energy_between(trace.curve, start, end)
     assert joules[0] == pytest.approx(4 * 71.3, rel=0.01)
     assert resolution[0] >= 4 * (400 - 71.3)
 
@@ -347,14 +348,14 @@ def test_a_power_that_often_stands_still_is_not_stuck():
     """A device that reports whole watts repeats itself at rest: its history says so, and nothing is widened."""
     steady = [70.0] * 12
     trace, _ = powers([step for watts in range(70, 80) for step in (*steady, float(watts))] + [70.0] * 30)
-    _, resolution = trace.curve.energy(np.array([13.5]), np.array([15.5]))
+    _, resolution = energy_between(trace.curve, np.array([13.5]), np.array([15.5]))
     assert resolution[0] < 10
 
 
 def test_a_power_that_moves_again_is_believed_again():
     """What came after a power that stuck is as certain as before."""
     trace, _ = powers([*noise(70.0, 20), *noise(400.0, 20), *[71.3] * 50, *noise(70.0, 60)])
-    _, resolution = trace.curve.energy(np.array([11.0]), np.array([13.0]))
+    _, resolution = energy_between(trace.curve, np.array([11.0]), np.array([13.0]))
     assert resolution[0] < 330 * 0.125 * 2**0.5 + 10
 
 
@@ -374,7 +375,7 @@ def test_a_machine_that_has_been_up_for_a_year(window_s, method):
     assert np.all(np.diff(times) > 0)
     assert np.all(np.isfinite(joules))
     assert np.all(np.isfinite(uncertainty))
-    _, resolution = trace.curve.energy(times[:-1], times[1:])
+    _, resolution = energy_between(trace.curve, times[:-1], times[1:])
     assert np.all(np.isfinite(resolution))
 
 
