@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aimeter._api import configure, default_meter, export_csv, flush, records, summary, track
     from aimeter._calls.call import Call, current_call
     from aimeter._measure import Measurement, measure
+    from aimeter._support.statistics import Drift
     from aimeter.adapters.attach import attach, detach
     from aimeter.adapters.instrument import instrument, uninstrument
 
@@ -36,6 +37,7 @@ __all__ = [
     "AimeterError",
     "Call",
     "ConfigurationError",
+    "Drift",
     "LogSchemaError",
     "Measurement",
     "Meter",
@@ -59,6 +61,7 @@ __all__ = [
 
 _HOME = {
     "Call": "_calls.call",
+    "Drift": "_support.statistics",
     "Measurement": "_measure",
     "Meter": "meter",
     "Record": "record",

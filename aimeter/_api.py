@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 from aimeter._calls.arguments import Counts, checked, noted
 from aimeter._calls.call import Call, UnnamedCall, limited
 from aimeter._calls.decorate import decorate, name_of
+from aimeter._support.public import public
 from aimeter._support.shield import shielded
 from aimeter.errors import ConfigurationError
 from aimeter.meter import Meter
@@ -35,11 +36,13 @@ _lock = threading.RLock()  # reentrant: a signal handler may make a call while t
 _meter: Meter | None = None
 
 
+@public
 def default_meter() -> Meter:
     """Return the default meter; made with the settings found if there is none yet."""
     return _meter if _meter is not None else configure()
 
 
+@public
 def configure(**settings: object) -> Meter:
     """Make the default meter anew with these settings; calls of the one before keep its settings and its log.
 
@@ -81,6 +84,7 @@ def track(
     devices: str | Iterable[str] | None = None,
     **counts: Unpack[Counts],
 ) -> Call: ...
+@public
 def track(
     name: str | Callable[..., object] | None = None,
     /,
@@ -205,21 +209,25 @@ def _before_there_is_a_meter(
     return default_meter().make(name, model, counts, _caller(2))  # which raises, and says why
 
 
+@public
 def records() -> list[Record]:
     """Return the newest settled rows of the default meter, oldest first."""
     return _meter_or_later().records()
 
 
+@public
 def summary() -> Summary:
     """Return a table by name over all calls of the default meter."""
     return _meter_or_later().summary()
 
 
+@public
 def export_csv(path: str | os.PathLike[str]) -> int:
     """Write the rows that the default meter holds in memory to `path`, and return their number."""
     return default_meter().export_csv(path)
 
 
+@public
 def flush() -> None:
     """Settle and write every call of the default meter that has ended."""
     if _meter is not None:

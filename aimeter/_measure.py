@@ -17,6 +17,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aimeter._calls.decorate import name_of
+from aimeter._support.public import public
 from aimeter._support.statistics import Drift, drift, mean_half_width
 from aimeter._support.units import quantity
 
@@ -56,6 +57,7 @@ _STANDS_STILL = 10_000
 _JOULES = ("energy_j", "error_j", "interval_j", "resolution_j", "calibration_j", "idle_j")
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """What one call of a function takes, from many of them.
@@ -129,6 +131,7 @@ class Measurement:
         )
 
 
+@public
 def measure(
     fn: Callable[..., object],
     /,

@@ -9,17 +9,25 @@ from collections.abc import Iterable
 class AimeterError(Exception):
     """Base of every exception that aimeter raises."""
 
+    __module__ = "aimeter"
+
 
 class ConfigurationError(AimeterError, ValueError):
     """A setting that cannot be used: unknown key, wrong type, unusable value."""
+
+    __module__ = "aimeter"
 
 
 class UnknownRegionError(ConfigurationError):
     """A region that no data set knows."""
 
+    __module__ = "aimeter"
+
 
 class LogSchemaError(ConfigurationError):
     """A log file that holds another schema, or no aimeter log at all."""
+
+    __module__ = "aimeter"
 
 
 def near_matches(word: str, known: Iterable[str], *, most: int = 3) -> list[str]:

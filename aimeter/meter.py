@@ -18,6 +18,7 @@ from aimeter._calls.call import Call, UnmeteredCall, UnnamedCall, limited
 from aimeter._sampling.sampler import Sampler, retire_all
 from aimeter._sampling.shared import ledger_id, pace, shared_sampler
 from aimeter._support.clocks import time
+from aimeter._support.public import public
 from aimeter._support.shield import shielded
 
 from . import settings as settings_module
@@ -52,6 +53,7 @@ _MOST_NAMES = 10_000
 """Names that the running summary tells apart: memory is bounded, although a name may be made up for each call."""
 
 
+@public
 class Meter:
     """Meters calls. Most programs need none of their own: `aimeter.track` uses the default one.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from aimeter._support.public import public
 from aimeter._support.units import UNKNOWN, printable, quantity
 
 SCHEMA = 3
@@ -17,6 +18,7 @@ MeasuredBy = Literal["counter", "power", "estimate", "none"]
 Status = Literal["ok", "error", "closed", "open"]
 
 
+@public
 class Record(NamedTuple):
     """One settled call. Every number says how it was obtained and how wrong it may be.
 

@@ -20,6 +20,7 @@ from aimeter._calls.arguments import check_devices, check_weight
 from aimeter._calls.context import class_name, open_call
 from aimeter._calls.figures import Figured
 from aimeter._calls.holders import BY_HAND, LEFT, references_of
+from aimeter._support.public import public
 
 if TYPE_CHECKING:
     from typing import Self
@@ -54,6 +55,7 @@ class Pause(NamedTuple):
     suspended: bool
 
 
+@public
 class Call(Figured):
     """One metered call, made by `track`. Use it as ``with`` or ``async with``, once.
 
@@ -324,6 +326,7 @@ def limited(call: object, weight: object, devices: object) -> Call:
     )
 
 
+@public
 def current_call() -> Call | None:
     """Return the innermost open call of this thread or task: for counts and notes inside a decorated function."""
     call = current.get()

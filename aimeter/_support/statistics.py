@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from aimeter._support.public import public
+
 CONFIDENCE = 0.95
 
 _FEWEST_FOR_A_TREND = 4
@@ -53,6 +55,7 @@ _NOTHING = 1e-3
 """No series is so smooth that a smaller change, as a part of the mean, is one."""
 
 
+@public
 class Drift(NamedTuple):
     """How a quantity changed over a series, as a straight line through it says.
 

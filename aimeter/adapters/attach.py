@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from aimeter import adapters
 from aimeter._calls.context import default_meter
+from aimeter._support.public import public
 from aimeter.adapters import Adapter, Hook, kinship, patching
 from aimeter.adapters.instrument import watch
 from aimeter.adapters.scope import begin
@@ -50,6 +51,7 @@ _holds: dict[int, _Hold] = {}
 _narrow: weakref.WeakKeyDictionary[type, _Narrow] = weakref.WeakKeyDictionary()
 
 
+@public
 def attach(
     subject: T,
     /,
@@ -102,6 +104,7 @@ def attach(
     return subject
 
 
+@public
 def detach(subject: T) -> T:
     """Meter an attached object's calls no more, undo what that took, and return it; others stay attached."""
     with _lock:

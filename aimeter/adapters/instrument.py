@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimeter import adapters
 from aimeter._calls.context import default_meter
+from aimeter._support.public import public
 from aimeter.adapters.sessions import Session, instrumented
 from aimeter.errors import AimeterError
 from aimeter.settings import load
@@ -34,6 +35,7 @@ _lock = threading.RLock()
 _used: set[adapters.Adapter] = set()
 
 
+@public
 def instrument(*, parts: bool = True, steps: bool = False, meter: Host | None = None) -> None:
     """Meter every call of every pipeline and model of the frameworks that adapters know, in the whole process.
 
@@ -66,6 +68,7 @@ def instrument(*, parts: bool = True, steps: bool = False, meter: Host | None = 
         watch()
 
 
+@public
 def uninstrument() -> None:
     """Undo `instrument`: every method is the very object again that it was. Attached objects stay attached."""
     with _lock:
