@@ -528,8 +528,9 @@ class Shares:
         )
         duration = np.maximum(np.minimum(duration, lapse), 0.0)
         covered = np.minimum(ended.covered_s - began.covered_s, duration)
-        # Whoever has nearly all of a device loses nothing to others, whatever the weights of its own children.
-        shared = np.minimum(10 * (1 - alone), 1.0) * weight**2
+        # Whoever has nearly all of a device loses nothing to others, whatever the weights of its own children; by
+        # rounding it may have more than all.
+        shared = np.clip(10 * (1 - alone), 0.0, 1.0) * weight**2
         variance = shared * np.maximum(stop[_SPREAD_BEFORE] - start[_SPREAD], 0.0)
         variance += 1.96**2 * np.maximum(ended.variance_j2 - began.variance_j2, 0.0) * alone**2
         parts = weight / np.maximum(leaves, weight), held / np.maximum(before[end], weight)

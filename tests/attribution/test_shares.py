@@ -359,6 +359,22 @@ def test_children_heavier_than_their_parent_lie_within_their_error(period_s):
     assert inside >= 0.95 * len(children)
 
 
+def test_a_call_that_has_all_of_a_device_has_an_error():
+    """Its share may exceed the whole in the last digit: that is no negative variance, whose root is no number."""
+    choose = random.Random(1)
+    clock = FakeClock()
+    meter = aimeter.Meter(sensors=[FakeSensor(clock, 7.0)], clock=clock, region="FR", calibration="off")
+    for _ in range(60):
+        with meter.track("outer"):
+            for _ in range(2):
+                clock.sleep(choose.random())
+                with meter.track("inner", weight=3.0):
+                    clock.sleep(choose.random())
+            clock.sleep(choose.random())
+    clock.sleep(2.0)
+    assert all(row.resolution_j >= 0 for row in meter.records())
+
+
 def test_errors_of_devices_add_up_where_the_cause_is_the_call():
     """Devices that can tell little of a call are off alike; what is off by the times of readings is independent."""
     energy = np.array([[10.0, 10.0], [10.0, 10.0], [100.0, 100.0]])
