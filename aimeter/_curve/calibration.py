@@ -12,10 +12,8 @@ import hmac
 import json
 import logging
 import math
-import os
 import platform
 import re
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -230,8 +228,7 @@ def _fault(one: Calibration, entry: _Entry, machine: Machine, now_s: float) -> s
 def store(path: Path, machine: Machine, measured: Iterable[Calibration]) -> None:
     """Add calibrations made on this machine to the file, in the place of older ones of the same channels.
 
-    The file is written beside its place and moved there when it is complete (rename(2) is atomic): a reader sees
-    the old one or the new one.
+    A reader of the file sees the old one or the new one.
 
     Raises:
         OSError: It cannot be written; the old file is untouched.
@@ -250,16 +247,8 @@ def store(path: Path, machine: Machine, measured: Iterable[Calibration]) -> None
         {"schema": SCHEMA, "machines": {key: asdict(one) for key, one in machines.items()}}, indent=1
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with beside.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with files.replacing(path) as file:
+        file.write(text.encode())
 
 
 def _read(path: Path) -> dict[str, _Entry]:

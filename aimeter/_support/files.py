@@ -1,4 +1,4 @@
-"""Files held open by their descriptors, by each platform's own means: flags, reading at a place, an exclusive lock."""
+"""Files by each platform's own means: flags of descriptors, reading at a place, an exclusive lock, replacing as a whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _COMMON = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
@@ -40,6 +43,34 @@ def read_whole(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
     finally:
         os.close(fd)
     return bytes(data)
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a file beside `path` that takes its place when the block ends well, and is gone when it does not.
+
+    rename(2) is atomic: a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: The file to replace, or to make; its folder must exist.
+        durable: Have the new file on disk (fsync(2)) before it takes the place, as a machine that loses its power
+            may otherwise keep an empty one.
+
+    Raises:
+        OSError: It cannot be written; the old file is untouched.
+    """
+    beside = path.with_name(f".{os.urandom(16).hex()}.tmp")
+    try:
+        with beside.open("xb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(beside, path)  # noqa: PTH105 - of a pair with fsync
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
 
 
 def none_can_be_opened() -> bool:

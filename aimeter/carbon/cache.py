@@ -10,9 +10,7 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import re
-import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,17 +82,13 @@ class Cache:
 
     @staticmethod
     def store(path: Path | None, known: Known) -> None:
-        """Write a file whole (rename(2) is atomic); a disk that takes none is no reason to complain."""
+        """Write a file whole; a disk that takes none is no reason to complain."""
         if path is None:
             return
-        beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
+        with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(_plain(known)), encoding="utf-8")
-            os.replace(beside, path)  # noqa: PTH105 - as the text says
-        except OSError:
-            with contextlib.suppress(OSError):
-                beside.unlink()
+            with files.replacing(path, durable=False) as file:  # what a crash loses is asked for again
+                file.write(json.dumps(_plain(known)).encode())
 
 
 def _plain(known: Known) -> dict[str, object]:

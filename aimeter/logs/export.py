@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aimeter._support import files
 from aimeter.errors import ConfigurationError
 from aimeter.logs.encode import CSV_HEADER, csv_lines, json_lines
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Sequence
 
     from aimeter.record import Record
@@ -60,19 +60,11 @@ def _export(
     if target.exists() and not target.is_file():
         message = f"{target} is no regular file, and would be replaced. Name a file."
         raise ConfigurationError(message)
-    beside = target.with_name(f".{uuid.uuid4().hex}.tmp")
     rows = 0
-    try:
-        with beside.open("xb") as file:
-            file.write(header)
-            remaining = iter(records)
-            while block := list(islice(remaining, _BLOCK_ROWS)):
-                file.writelines(lines(block))
-                rows += len(block)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with files.replacing(target) as file:
+        file.write(header)
+        remaining = iter(records)
+        while block := list(islice(remaining, _BLOCK_ROWS)):
+            file.writelines(lines(block))
+            rows += len(block)
     return rows

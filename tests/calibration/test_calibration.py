@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import aimeter
-from aimeter._curve import calibration
 from aimeter._curve.calibration import (
     MAX_AGE_S,
     Calibration,
@@ -315,7 +314,7 @@ def test_a_disk_that_is_full_leaves_the_old_file(file, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(calibration.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         store(file, HERE, [replace(OF_GPU, idle_w=1.0)])
     assert stored(file).of(GPU) == OF_GPU
