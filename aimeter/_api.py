@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable
-from functools import cache
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 
 from aimeter._calls.arguments import Counts, checked, noted
 from aimeter._calls.call import Call, UnnamedCall, limited
 from aimeter._calls.decorate import decorate, name_of
 from aimeter._support.public import public
+from aimeter._support.log import warn_once
 from aimeter._support.shield import shielded
 from aimeter.errors import ConfigurationError
 from aimeter.meter import Meter
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_logger = logging.getLogger("aimeter")
 _caller = sys._getframe  # noqa: SLF001 - inspect.stack() reads source files
 _lock = threading.RLock()  # reentrant: a signal handler may make a call while the first one's meter is made
 _meter: Meter | None = None
@@ -151,13 +149,8 @@ def _meter_or_later() -> Meter:
     except ConfigurationError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the program goes on without figures
-        _warn_once(f"Calls are not metered as long as making the meter raises {error!r}.")
+        warn_once(f"Calls are not metered as long as making the meter raises {error!r}.")
     return _later
-
-
-@cache
-def _warn_once(text: str) -> None:
-    _logger.warning(text)
 
 
 class _DeferredCall(Call):

@@ -6,20 +6,18 @@ The program goes on without figures. Whoever asks `aimeter` for the name again g
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
+
+from ._support.log import warn_once
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
 T = TypeVar("T")
-
-_logger = logging.getLogger("aimeter")
-_said: set[str] = set()
 
 
 class UnloadedCall:
@@ -108,7 +106,7 @@ def stand_in(name: str, fault: OSError) -> Callable[..., object]:
     found = _STAND_INS.get(name)
     if found is None:
         raise fault
-    if name not in _said:
-        _said.add(name)
-        _logger.warning("aimeter.%s cannot be loaded (%s): what it is used on is not metered.", name, fault)
+    warn_once(
+        f"aimeter.{name} cannot be loaded ({fault}): what it is used on is not metered.", f"aimeter.{name}"
+    )
     return found

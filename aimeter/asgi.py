@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from aimeter._api import default_meter
+from aimeter._support.log import warn_once
 
 from .settings import load
 
@@ -75,7 +74,7 @@ class Middleware:
         try:
             call = self._source().call(str(scope.get("method", "HTTP")))
         except Exception as error:  # noqa: BLE001 - as at the limit of open files; the request is served
-            _warn_once(f"no request is metered: {error}")
+            warn_once(f"no request is metered: {error}")
             await self.app(scope, receive, send)
             return
         scope[_MARK] = True
@@ -210,8 +209,3 @@ def _mounts(scope: Scope) -> list[str]:
         found.append(taken[0].path)
         routes, rest = taken[0].routes, f"/{taken[1]}"
     return found
-
-
-@cache
-def _warn_once(text: str) -> None:
-    logging.getLogger("aimeter").warning(text)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from aimeter._support.log import assumptions
 from aimeter._version import __version__
 from aimeter.errors import AimeterError, ConfigurationError
 from aimeter.record import COUNTS
@@ -420,7 +421,7 @@ class _Warnings(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.addFilter(lambda record: record.module != "offline")
+        self.addFilter(lambda record: record.name != assumptions.name)
 
     def emit(self, record: logging.LogRecord) -> None:
         _complain(record.getMessage(), style="yellow")

@@ -7,18 +7,17 @@ is an error that names the layer, also where a stronger layer would have overrid
 
 from __future__ import annotations
 
-import logging
 import math
 import operator
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 from aimeter._support import files
+from aimeter._support.log import warn_once
 from aimeter._support.secret import Secret
 from aimeter.carbon.intensity import MAX_G_PER_KWH
 from aimeter.errors import ConfigurationError, did_you_mean
@@ -32,8 +31,6 @@ NO_SETTINGS = frozenset({"AIMETER_INSTRUMENT"})
 
 MIN_INTERVAL_S = 0.001
 MAX_INTERVAL_S = 60.0
-
-_log = logging.getLogger("aimeter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +204,7 @@ def _table(file: Path) -> Mapping[str, object]:
     try:
         text = files.read_whole(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        _warn_once(f"{file} cannot be read ({error}); it is not searched for settings.")
+        warn_once(f"{file} cannot be read ({error}); it is not searched for settings.")
         return {}
     if "aimeter" not in text:
         return {}
@@ -219,18 +216,13 @@ def _table(file: Path) -> Mapping[str, object]:
         if "[tool.aimeter]" in text:
             message = f"{file} has a section [tool.aimeter] but is malformed: {error}."
             raise ConfigurationError(message) from error
-        _warn_once(f"{file} is malformed ({error}); it is not searched for settings.")
+        warn_once(f"{file} is malformed ({error}); it is not searched for settings.")
         return {}
     table = tool.get("aimeter", {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict):
         message = f"tool.aimeter in {file} is {table!r}; write a table: [tool.aimeter]."
         raise ConfigurationError(message)
     return table
-
-
-@cache
-def _warn_once(text: str) -> None:
-    _log.warning(text)
 
 
 class _Key(NamedTuple):

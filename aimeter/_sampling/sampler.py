@@ -23,6 +23,7 @@ from aimeter._sampling.source import SILENCE_S, Question, Source
 from aimeter._sampling.worker import Worker
 from aimeter._support.clocks import time
 from aimeter._support.files import none_can_be_opened
+from aimeter._support.log import warn_once
 from aimeter._support.shield import shielded
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Sampler:
         self._calibration = calibration
         self._calibrated: dict[Channel, Calibration | None] = {}
         self._deliver: Callable[[Figures], None]
-        self._complained: set[str] = set()
+        self._complained: set[object] = set()
         self._found = self._let_go = False
         self._begin()
         _samplers.add(self)
@@ -645,10 +646,7 @@ class Sampler:
 
     def complain(self, key: str, message: str) -> None:
         """Log a warning, once for each key."""
-        if key not in self._complained:
-            self._complained.add(key)
-            with suppress(Exception):  # a handler of the program's own may raise anything
-                logger.warning("%s", message)
+        warn_once(message, key, said=self._complained)
 
     # Asked by meters
 

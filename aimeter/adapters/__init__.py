@@ -7,11 +7,12 @@ it is for, its value an `aimeter.adapters.base.Adapter`. Nothing of a framework 
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
+
+from aimeter._support.log import logger
 
 from . import patching
 from .base import Adapter, Handler, Hook
@@ -47,8 +48,6 @@ OURS = {
     "vllm": "aimeter.adapters.vllm:ADAPTER",
 }
 """Our own entry points, as pyproject.toml declares them: they serve a source tree that is not installed, too."""
-
-_log = logging.getLogger("aimeter")
 
 
 class Entry(NamedTuple):
@@ -92,11 +91,11 @@ def _load(value: str) -> Adapter | None:
     try:
         adapter = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's module may raise anything
-        _log.warning("The adapter %s cannot be loaded (%s: %s).", value, type(error).__name__, error)
+        logger.warning("The adapter %s cannot be loaded (%s: %s).", value, type(error).__name__, error)
         return None
     if isinstance(adapter, Adapter):
         return adapter
-    _log.warning("The adapter %s is no aimeter.adapters.Adapter but %r.", value, type(adapter).__name__)
+    logger.warning("The adapter %s is no aimeter.adapters.Adapter but %r.", value, type(adapter).__name__)
     return None
 
 

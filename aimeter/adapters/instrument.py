@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aimeter import adapters
 from aimeter._calls.context import default_meter
 from aimeter._support.public import public
+from aimeter._support.log import logger
 from aimeter.adapters.sessions import Session, instrumented
 from aimeter.errors import AimeterError
 from aimeter.settings import load
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 VARIABLE = "AIMETER_INSTRUMENT"
 """The environment variable that has `import aimeter` instrument the program."""
 
-_log = logging.getLogger("aimeter")
 _lock = threading.RLock()
 _used: set[adapters.Adapter] = set()
 
@@ -105,7 +105,7 @@ def instrument_if_wanted() -> None:
 
 def _say_at_start(message: str) -> None:
     """Log a warning, and let it be seen if the program has not come to set up its logging yet."""
-    _log.warning("%s", message)
+    logger.warning("%s", message)
     if logging.lastResort is not None and not logging.getLogger().handlers:
         logging.lastResort.handle(logging.makeLogRecord({"msg": message, "levelno": logging.WARNING}))
 
@@ -125,7 +125,7 @@ def _finished(module: str) -> None:
             for adapter in adapters.having(module):
                 adapters.install(adapter, module)  # others may be in the middle of their own import
     except (Exception, SystemExit) as error:  # noqa: BLE001 - in the middle of somebody's import
-        _log.warning("%s is not instrumented: %s.", module, type(error).__name__)
+        logger.warning("%s is not instrumented: %s.", module, type(error).__name__)
 
 
 class _Watch:
@@ -141,7 +141,7 @@ class _Watch:
             if not adapters.having(fullname):
                 return None
         except (Exception, SystemExit) as error:  # noqa: BLE001 - in the middle of somebody's import
-            _log.warning("%s is not instrumented: %s.", fullname, type(error).__name__)
+            logger.warning("%s is not instrumented: %s.", fullname, type(error).__name__)
             return None
         for finder in sys.meta_path:
             if finder is self or not hasattr(finder, "find_spec"):

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import logging
 import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from aimeter._support.log import warn_once
+
 from .base import Handler, Hook
 
-_log = logging.getLogger("aimeter")
 _ours: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
 """Every replacement that is or was in place. A mark on the function would be copied by whoever wraps it again."""
 
 _followed: weakref.WeakKeyDictionary[type, set[str]] = weakref.WeakKeyDictionary()
-_told: set[str] = set()
 
 Undo = Callable[[], None]
 
@@ -101,13 +100,11 @@ def gone(hook: Hook) -> bool:
 def moved(hook: Hook) -> None:
     """Warn, once for each hook, that this version of the framework has it no more."""
     name = f"{hook.module}.{hook.owner}.{hook.method}"
-    if name not in _told:
-        _told.add(name)
-        _log.warning(
-            "%s is not where aimeter looks for it in this version of %s: what it told is missing from rows.",
-            name,
-            hook.module.partition(".")[0],
-        )
+    framework = hook.module.partition(".")[0]
+    warn_once(
+        f"{name} is not where aimeter looks for it in this version of {framework}: "
+        "what it told is missing from rows."
+    )
 
 
 def _below(cls: type) -> Iterator[type]:

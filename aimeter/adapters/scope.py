@@ -16,13 +16,13 @@ A handler begins like this; without a scope the call is none that is to be meter
 
 from __future__ import annotations
 
-import logging
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from aimeter._calls.call import Call, current
 from aimeter._calls.context import class_name
+from aimeter._support.log import warn_once
 
 from .kinship import kin_of
 from .sessions import Session, attached, session_of
@@ -32,11 +32,7 @@ if TYPE_CHECKING:
 
     from aimeter._calls.protocols import Host
 
-_log = logging.getLogger("aimeter")
-
-
 _scope: ContextVar[Scope | None] = ContextVar("aimeter_scope", default=None)
-_failed: set[str] = set()
 
 
 def current_scope() -> Scope | None:
@@ -61,7 +57,7 @@ def begin(subject: object, name: str) -> Scope | None:
     try:
         meter = session.source()
     except Exception as error:  # noqa: BLE001 - as at the limit of open files; the program goes on without figures
-        say_once(f"no call is metered: {error}")
+        warn_once(f"no call is metered: {error}")
         return None
     if not meter.settings.enabled:
         return None
@@ -72,7 +68,7 @@ def _say_if_kin(subject: object) -> None:
     how = kin_of(subject)
     if how is not None:
         kind = type(subject).__name__
-        say_once(
+        warn_once(
             f"A {kind} that is not attached is called, and leaves no row, though {how}: give it to aimeter.attach."
         )
 
@@ -254,12 +250,5 @@ class Guard:
         if kind is None or not issubclass(kind, Exception):
             return False
         # The name of the error only: its text may hold a prompt.
-        say_once(f"{self._what} could not be found ({kind.__name__}) and are missing from rows.")
+        warn_once(f"{self._what} could not be found ({kind.__name__}) and are missing from rows.")
         return True
-
-
-def say_once(text: str) -> None:
-    """Log a warning, unless it has been logged."""
-    if text not in _failed:
-        _failed.add(text)
-        _log.warning(text)

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from aimeter._support.log import warn_once
+
 from .base import Adapter, Args, Handler, Hook, Kwargs, Original
 from .labels import describe, version_of
-from .scope import Scope, begin, say_once
+from .scope import Scope, begin
 from .sessions import attached, instrumented
 from .wrapping import compiled, wrapped
 
@@ -46,7 +48,7 @@ def _run(original: Original, self: Any, args: Args, kwargs: Kwargs, method: str)
         return original(self, *args, **kwargs)
     if torch.jit.is_tracing():
         if id(self) in attached:
-            say_once(
+            warn_once(
                 f"What torch.jit.trace makes of an attached {type(self).__name__} is another object, which is not "
                 "metered: give it to aimeter.attach."
             )

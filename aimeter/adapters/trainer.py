@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aimeter._calls.context import default_meter
+from aimeter._support.log import warn_once
 
 from . import patching
 from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import describe, version_of
-from .scope import begin, say_once
+from .scope import begin
 
 if TYPE_CHECKING:
     from aimeter._calls.call import Call
@@ -101,7 +102,7 @@ def _kind(base: Any) -> Any:  # noqa: ANN401 - a class of a framework that canno
             try:
                 made: Call = self._source().call(name, counts)
             except Exception as error:  # noqa: BLE001 - as at the limit of open files; the training goes on
-                say_once(f"no call is metered: {error}")
+                warn_once(f"no call is metered: {error}")
                 return None
             return made
 

@@ -7,7 +7,6 @@ a call, at most one at a time, and none sooner than the values' own period or th
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from bisect import bisect_right
@@ -16,12 +15,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from aimeter._support.clocks import time
+from aimeter._support.log import logger
 from aimeter.carbon.cache import Cache, Known
 from aimeter.carbon.intensity import DETECTED, FALLBACK, HELD, Intensity
 from aimeter.carbon.providers.base import DAY_S, HOUR_S, Provider, ProviderFault, checked, utc
 from aimeter.carbon.series import Mean, Point, Series, mean, seconds_in, within
-
-logger = logging.getLogger("aimeter")
 
 FIRST_DELAY_S = 30.0
 REFUSED_DELAY_S = 3600.0

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 
+from aimeter._support.log import assumptions, warn_once
 from aimeter.carbon.intensity import ASSUMED, GIVEN, MAX_G_PER_KWH, NONE, Intensity, describe_method
 from aimeter.carbon.location import WORLD, Zone, resolve
 from aimeter.carbon.tables import CLOUD, COUNTRIES, SUBDIVIDED, WORLD_AVERAGE, DataSet, Table, installed, load
 from aimeter.errors import ConfigurationError, UnknownRegionError
-
-_log = logging.getLogger("aimeter")
 
 
 def lookup(
@@ -51,10 +49,11 @@ def _lookup(region: str | None, given: float | None, find: Callable[[], DataSet 
     world = intensity_of(WORLD, find())
     if world.g_per_kwh is None:
         return world
-    _warn_once(
+    warn_once(
         f"No region is set, so grams use a world average of {world.g_per_kwh:.0f} g CO2e/kWh; real grids "
         "range from below 30 to above 1,000. Set region= or AIMETER_REGION (FR, US-VA, aws:us-east-1 …), or "
-        "your own number with intensity_g_per_kwh= or AIMETER_INTENSITY_G_PER_KWH."
+        "your own number with intensity_g_per_kwh= or AIMETER_INTENSITY_G_PER_KWH.",
+        to=assumptions,
     )
     return Intensity(world.g_per_kwh, world.source, world.method + ASSUMED, world.zone, world.year)
 
@@ -125,10 +124,8 @@ def _value(table: Table, key: str, zone: Zone, data: DataSet) -> Intensity | Non
 
 
 def _unavailable(zone: Zone, reason: str) -> Intensity:
-    _warn_once(f"No carbon intensity for {zone.name}, so no grams: {reason}, or set intensity_g_per_kwh.")
+    warn_once(
+        f"No carbon intensity for {zone.name}, so no grams: {reason}, or set intensity_g_per_kwh.",
+        to=assumptions,
+    )
     return Intensity(None, f"none: {reason}", NONE, zone.grid, None)
-
-
-@cache
-def _warn_once(text: str) -> None:
-    _log.warning(text)

@@ -21,7 +21,6 @@ at most the very last line, which the next writer of the file removes.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import stat
 import tempfile
@@ -32,12 +31,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from aimeter._support import files
 from aimeter._support.clocks import time
+from aimeter._support.log import logger
 from aimeter.errors import LogSchemaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-logger = logging.getLogger("aimeter")
 
 _BLOCK_BYTES = 64 * 1024
 _LOCK_PATIENCE_S = 1.0

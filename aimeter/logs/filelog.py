@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import logging
 import threading
 from collections import deque
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
+from aimeter._support.log import warn_once
 from aimeter.errors import ConfigurationError, LogSchemaError, did_you_mean
 from aimeter.logs.appendfile import AppendFile, Layout
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aimeter.record import Record
-
-logger = logging.getLogger("aimeter")
 
 Conflict = Literal["error", "new_file"]
 """What to do about a file that holds something else: refuse, or write to ``calls-2.csv`` beside it."""
@@ -192,9 +190,7 @@ class FileLog:
 
     def _tell(self, kind: object, message: str) -> None:
         """Log each kind of fault once: a full disk is no reason to fill another one."""
-        if kind not in self._told:
-            self._told.add(kind)
-            logger.warning("%s", message)
+        warn_once(message, kind, said=self._told)
 
     def _beside(self, number: int) -> Path:
         return self._asked.with_name(f"{self._asked.stem}-{number}{self._asked.suffix}")

@@ -10,7 +10,7 @@ import pickle
 import pytest
 
 import aimeter
-from aimeter.adapters import scope
+from aimeter._support import log
 from aimeter.testing import FakeClock, FakeSensor
 
 pytestmark = pytest.mark.models
@@ -33,9 +33,9 @@ def meter():
 
 
 @pytest.fixture
-def said(caplog, monkeypatch):
+def said(caplog):
     """What is said, as in a program in which nothing has been said."""
-    monkeypatch.setattr(scope, "_failed", set())
+    log._said.clear()
     with caplog.at_level(logging.WARNING, logger="aimeter"):
         yield lambda: [text for text in caplog.messages if "give it to aimeter.attach" in text]
 

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aimeter._support import log
 from aimeter.carbon import co2e_g, lookup, offline, resolve, tables
 from aimeter.carbon.intensity import describe_method, g_per_kwh_from_lb_per_mwh
 from aimeter.carbon.location import WORLD, known
@@ -47,7 +48,8 @@ pinned = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def _fresh():
     """Let every test read the tables, and warn, as for the first time."""
-    for cached in (offline._lookup, offline._warn_once, load):
+    log._said.clear()
+    for cached in (offline._lookup, load):
         cached.cache_clear()
 
 
