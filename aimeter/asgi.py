@@ -150,7 +150,7 @@ class _Response:
             return
         template = _template(self._scope)
         if template is not None:
-            self._call._name = f"{self._call.name.partition(' ')[0]} {template}"  # noqa: SLF001 - fixed for everybody else
+            self._call.rename(f"{self._call.name.partition(' ')[0]} {template}")
         status = otherwise if self._status is None else self._status
         if status is not None:
             self._call.note(http_status=status)

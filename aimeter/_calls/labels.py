@@ -112,6 +112,10 @@ class Labelled(Stamped):
         if not self._late("note"):
             self._notes = {**self.notes, **{key: plain(value) for key, value in notes.items()}}
 
+    def rename(self, name: str) -> None:
+        """Call it otherwise: what it is may turn out on the way, as a request's route does."""
+        self._name = name
+
     def remark(self, key: str, value: object) -> None:
         """Add a remark of aimeter's own to ``meta["aimeter"]``."""
         self._remarks = {**self.remarks, key: value}

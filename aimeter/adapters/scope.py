@@ -191,7 +191,7 @@ class Scope:
     def rename_part(self, kind: str) -> None:
         """Call the part that is going on otherwise: it turned out to be something else."""
         if self._part is not None:
-            self._part._name = f"{self.call.name}.{kind}"  # noqa: SLF001 - names are fixed for everybody else
+            self._part.rename(f"{self.call.name}.{kind}")
 
     # Steps
 
