@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 from aimeter._calls.arguments import Counts, checked, noted
 from aimeter._calls.call import Call, UnnamedCall, limited
 from aimeter._calls.decorate import decorate, name_of
-from aimeter._support.public import public
 from aimeter._support.log import warn_once
+from aimeter._support.public import public
 from aimeter._support.shield import shielded
 from aimeter.errors import ConfigurationError
 from aimeter.meter import Meter

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from aimeter import adapters
 from aimeter._calls.context import default_meter
-from aimeter._support.public import public
 from aimeter._support.log import logger
+from aimeter._support.public import public
 from aimeter.adapters.sessions import Session, instrumented
 from aimeter.errors import AimeterError
 from aimeter.settings import load
