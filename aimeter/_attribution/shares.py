@@ -42,7 +42,7 @@ _QUIET_STRETCH_S = 0.25
 _QUIET_GAP_S = 0.05
 """Gaps between calls shorter than this teach nothing."""
 
-_GLIMPSED_S = 1.0
+_WINDOWED_S = 1.0
 """So far back a published power may tell of a step."""
 
 _LONGEST_STEP_S = 5.0
@@ -395,7 +395,7 @@ class Shares:
 
     def _forget_activity(self, before_s: float) -> None:
         """Drop what no stretch that is still to be read reaches back to, but for the call before it."""
-        keep = max(bisect_right(self._activity_time, before_s - _GLIMPSED_S) - 3, 0)
+        keep = max(bisect_right(self._activity_time, before_s - _WINDOWED_S) - 3, 0)
         del self._activity_time[:keep], self._activity_open[:keep]
         del self._shift_time[: bisect_right(self._shift_time, before_s - _LONGEST_STEP_S)]
 
@@ -426,8 +426,8 @@ class Shares:
                 )
         activity = self._activity()
         for trace in self.traces:
-            if trace.curve.finer is not None:
-                trace.curve.finer.compare(activity)
+            if trace.curve.refiner is not None:
+                trace.curve.refiner.compare(activity)
         points_read = read([trace.curve for trace in self.traces], time, activity)
         energy = np.array([points.energy_j for points in points_read]).reshape(traces, time.size)
         if first:

@@ -39,9 +39,9 @@ from aimeter._curve.step_shape import (
     TIME,
     UNCERTAINTY,
     VARIANCE,
-    Finer,
     Shape,
     Step,
+    StepRefiner,
     shape_of,
 )
 
@@ -111,7 +111,7 @@ class Curve:
         self.reach_s = reach_s
         self.steady_s = 0.0
         """For about so long knots are off in time by the same; 0 if they are not."""
-        self.finer: Finer | None = None
+        self.refiner: StepRefiner | None = None
         """What shapes steps in which calls meet."""
         self.doubted_s = -np.inf
         """End of the newest of those, if there is something to shape them."""
@@ -318,9 +318,9 @@ def read(
     shape = shape_of(time, part, before, after, activity)
     if shape is not None and finely:
         for number, (curve, (right, *_)) in enumerate(zip(known, found, strict=True)):
-            if curve.finer is not None:
+            if curve.refiner is not None:
                 first = number * times_s.size
-                _refine(curve, curve.finer, shape, first, right, time, before, after, activity)
+                _refine(curve, curve.refiner, shape, first, right, time, before, after, activity)
     if shape is None:
         nothing = np.zeros_like(part)
         phase = shift = nothing
@@ -344,7 +344,7 @@ def read(
 
 def _refine(
     curve: Curve,
-    finer: Finer,
+    refiner: StepRefiner,
     shape: Shape,
     first: int,
     right: npt.NDArray[np.intp],
@@ -365,6 +365,6 @@ def _refine(
         quiet = Quiet(*after[[IDLE, GLOW, TAU, SPREAD], at[0]].tolist())
         excess_j, mixed = float(shape.excess_j[at[0]]), bool(shape.mixed[at[0]])
         step = Step(begin_s, end_s, begin_j, end_j, excess_j, quiet, mixed, activity)
-        found = finer.refine(time[at], step)
+        found = refiner.refine(time[at], step)
         if found is not None:
             shape.worked_j[at], shape.unlike_j[at] = found

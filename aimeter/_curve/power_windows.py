@@ -1,4 +1,4 @@
-"""Glimpses: what a power that is published now and then tells about the inside of a counter's step.
+"""Power windows: what a power that is published now and then tells about the inside of a counter's step.
 
 A counter gives the amount of a step. Where calls meet in a step, how much of it is whose is open; many devices publish
 a power as well, the mean over a short window (25 ms of every 100 ms on A100 and H100). Such a window is a second
@@ -23,7 +23,7 @@ from aimeter._curve.response import Published, Response
 from aimeter._curve.response_fit import Estimate
 from aimeter._curve.step_shape import UNLIKE, Step
 from aimeter._curve.update_probe import heard
-from aimeter._curve.update_times import Staircase
+from aimeter._curve.update_times import UpdateTimes
 from aimeter.sensors.base import Outcome
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _WANTED_S = 10.0
 """The power is read for so long after a step in which calls met."""
 
 _REMEMBERED = 64
-"""Glimpses kept: more than there are in the steps that are not settled yet."""
+"""Windows kept: more than there are in the steps that are not settled yet."""
 
 _GAINS, _LEAST_GAINS = 32, 4
 """Windows that the gain is learned from, and without how many nothing is made of it."""
@@ -85,7 +85,7 @@ _CONTRADICTION = 0.1
 """Windows that leave less than nothing for the rest, by this part of the step, are of something else."""
 
 
-class Glimpse(NamedTuple):
+class PowerWindow(NamedTuple):
     """The energy of one window by the power sensor's own scale, and the counter's curve at both ends."""
 
     begin_s: float
@@ -98,7 +98,7 @@ class Glimpse(NamedTuple):
     end_half_j: float
 
 
-class Glimpses:
+class PowerWindows:
     """The published power of a device whose energy is counted.
 
     Args:
@@ -115,11 +115,11 @@ class Glimpses:
         self.gone = False
         self._channel = channel
         self._curve = curve
-        self._stairs = Staircase(channel.period_s, silent=True)
+        self._updates = UpdateTimes(channel.period_s, silent=True)
         self._read: Reading | None = None
         self._same = self._unchanged = 0
         self._new: deque[tuple[float, float, float]] = deque(maxlen=_REMEMBERED)
-        self._known: deque[Glimpse] = deque(maxlen=_REMEMBERED)
+        self._known: deque[PowerWindow] = deque(maxlen=_REMEMBERED)
         self._latency = Estimate(channel.latency_s, max(channel.latency_error_s, _LATE * channel.window_s))
         self._window = Estimate(channel.window_s, _BLUR * channel.window_s)
         self._response = Response()
@@ -128,7 +128,7 @@ class Glimpses:
         self._trials: deque[tuple[float, float]] = deque(maxlen=_TRIALS)
         self._ratios: deque[float] = deque(maxlen=_TRIALS)
         self._tried_s = -math.inf
-        curve.finer = self
+        curve.refiner = self
 
     def due_s(self, now_s: float) -> float:
         """Return when to read next: never, unless calls met in a step not long ago, or few readings were compared."""
@@ -138,13 +138,13 @@ class Glimpses:
         read = self._read
         if read is None or read.outcome is not Outcome.OK:
             return now_s if read is None else read.after_s + self._channel.period_s
-        look_s = self._stairs.next_look_s(read.after_s, self.interval_s, read.after_s - read.before_s)
+        look_s = self._updates.next_look_s(read.after_s, self.interval_s, read.after_s - read.before_s)
         return look_s if self._unchanged < _PATIENCE else max(look_s, read.after_s + self.interval_s)
 
     def resume(self) -> None:
         """Start anew after a time without readings."""
         self._read = None
-        self._stairs.forget()
+        self._updates.forget()
 
     def take(self, reading: Reading) -> None:
         """Add one reading to what is known."""
@@ -158,7 +158,7 @@ class Glimpses:
         last, self._read = self._read, reading
         if last is None or last.value is None or reading.value is None:
             return
-        published = heard(self._stairs, last, reading)
+        published = heard(self._updates, last, reading)
         if reading.value != last.value:
             self._same = self._unchanged = 0
         else:
@@ -178,7 +178,7 @@ class Glimpses:
             since_s: When a call was last open.
             until_s: Until when none has been since.
         """
-        late_s, window_s, period_s = self._latency.value_s, self._window.value_s, self._stairs.period_s
+        late_s, window_s, period_s = self._latency.value_s, self._window.value_s, self._updates.period_s
         if self._response.rest(since_s, until_s, latency_s=late_s, window_s=window_s, period_s=period_s):
             latency, window = self._response.ramp
             if latency is not None and latency.error_s < self._latency.error_s:
@@ -189,7 +189,7 @@ class Glimpses:
                 self._gains.clear()
 
     def compare(self, activity: Activity) -> None:
-        """Hold new glimpses against the counter's curve, as far as that is known: the gain is learned from them."""
+        """Hold new windows against the counter's curve, as far as that is known: the gain is learned from them."""
         self._try(activity)
         until_s, window_s = self._curve.end_s + self._latency.value_s, self._window.value_s
         new = [self._new.popleft() for _ in range(sum(end <= until_s for end, _, _ in self._new))]
@@ -210,7 +210,7 @@ class Glimpses:
         self._gains.extend(gains[steady & clear].tolist())
         self._rough.extend(gains[drawn].tolist())
         columns = (begins, ends, by_power, half, energy[0], half_j[0], energy[1], half_j[1])
-        self._known.extend(Glimpse(*row) for row in np.column_stack(columns).tolist())
+        self._known.extend(PowerWindow(*row) for row in np.column_stack(columns).tolist())
 
     def _try(self, activity: Activity) -> None:
         """Compare what was read with the counter where that was steady: then any window near it saw the same power."""

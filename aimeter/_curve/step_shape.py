@@ -69,7 +69,7 @@ class Step(NamedTuple):
         )
 
 
-class Finer(Protocol):
+class StepRefiner(Protocol):
     """What knows more of the inside of a counter's steps."""
 
     @property

@@ -22,8 +22,8 @@ from aimeter._curve.idle_fit import TAUS_S, UNSEEN_GLOW, Power, quiet_power
 from aimeter._curve.moving_average import MovingAverage
 from aimeter._curve.response import Published, Response
 from aimeter._curve.response_fit import Estimate, Ramp
-from aimeter._curve.update_probe import Listener
-from aimeter._curve.update_times import Staircase, When
+from aimeter._curve.update_probe import UpdateProbe
+from aimeter._curve.update_times import Interval, UpdateTimes
 from aimeter.sensors.base import MOST_POWER_W, Channel, Outcome, Reading
 
 if TYPE_CHECKING:
@@ -223,10 +223,10 @@ class Trace:
             self._adopt(calibration.latency, calibration.window)
             self.response.sated = calibration.latency is not None
         period_s = (calibration and calibration.period_s) or channel.period_s
-        self._stairs = Staircase(period_s, silent=channel.quantity == "power") if stepped else None
-        self._listener: Listener | None = None
-        if self._stairs is not None and self.response is not None and channel.quantity == "power":
-            self._listener = Listener(self._stairs, self.response, channel.period_s)
+        self._updates = UpdateTimes(period_s, silent=channel.quantity == "power") if stepped else None
+        self._probe: UpdateProbe | None = None
+        if self._updates is not None and self.response is not None and channel.quantity == "power":
+            self._probe = UpdateProbe(self._updates, self.response, channel.period_s)
         self._published_s = math.nan
         self._published_half_s = 0.0
         self._value: float | None = None
@@ -308,32 +308,32 @@ class Trace:
     @property
     def period_s(self) -> float:
         """Time between updates of the published value, as far as it is known."""
-        return self.channel.period_s if self._stairs is None or self._sampled else self._stairs.period_s
+        return self.channel.period_s if self._updates is None or self._sampled else self._updates.period_s
 
     @property
-    def learned_period(self) -> When | None:
+    def learned_period(self) -> Interval | None:
         """Between which times the period lies, by the updates seen; None where they are not foretold."""
-        return None if self._stairs is None else self._stairs.learned_period
+        return None if self._updates is None else self._updates.learned_period
 
     @property
     def contradiction(self) -> str:
         """What another meter of the same device says against this one; empty if nothing."""
-        return "" if self.curve.finer is None else self.curve.finer.contradiction
+        return "" if self.curve.refiner is None else self.curve.refiner.contradiction
 
     @property
     def relative_error(self) -> float:
         """95 % half-width of the calibration relative to the energy: what another meter says against it included."""
-        finer = self.curve.finer
-        return max(self.channel.relative_error, 0.0 if finer is None else finer.disagreement)
+        refiner = self.curve.refiner
+        return max(self.channel.relative_error, 0.0 if refiner is None else refiner.disagreement)
 
     def resume(self, now_s: float) -> None:
         """Start watching the channel's health anew after a time without readings."""
         self._moved_s = now_s
         self._read = self._integrated = None
-        if self._stairs is not None:
-            self._stairs.forget()
-        if self._listener is not None:
-            self._listener.forget()
+        if self._updates is not None:
+            self._updates.forget()
+        if self._probe is not None:
+            self._probe.forget()
 
     def due_s(self, now_s: float, pace_s: float = 0.0) -> float:
         """Return when to read next: at the interval, or where a staircase's next step is best seen.
@@ -349,19 +349,19 @@ class Trace:
             return last + RETRY_S
         if self._sampled:
             interval_s = min(self.interval_s, self.period_s)
-            return last + interval_s if self._listener is None else self._listener.due_s(last, interval_s)
+            return last + interval_s if self._probe is None else self._probe.due_s(last, interval_s)
         # A power is lost unless it is read; a counter that seems to have died is looked at closely.
         stalled = last - self._moved_s > pace_s + self.period_s
         hasty = stalled or self.channel.quantity == "power"
         interval_s = self.interval_s if hasty else max(self.interval_s, pace_s)
-        if self._stairs is None or self._stairs.period_s < _STEPPED_S:
+        if self._updates is None or self._updates.period_s < _STEPPED_S:
             # On a grid, so that many sensors are read in one go.
             return math.floor(last / interval_s + 1.0) * interval_s
         if self._read.outcome is not Outcome.OK:
             return last + min(interval_s, self.period_s)
         takes_s = last - self._read.before_s
         sparing = interval_s > self.interval_s
-        look_s = self._stairs.next_look_s(last, interval_s, takes_s, sparing=sparing)
+        look_s = self._updates.next_look_s(last, interval_s, takes_s, sparing=sparing)
         return max(look_s, last + _LEAST_PAUSE_S)
 
     def take(self, reading: Reading) -> None:
@@ -370,7 +370,7 @@ class Trace:
             return
         self._look_s = min(reading.after_s - reading.before_s, _SLOWER * max(self._look_s, _INSTANT_S))
         reading = self._plausible(reading)
-        integrated = not self._sampled or self._listener is None or self._listener.take(reading)
+        integrated = not self._sampled or self._probe is None or self._probe.take(reading)
         if reading.outcome is Outcome.OK and reading.value is not None:
             if not self.alive:
                 self._revive(reading, reading.value)
@@ -431,8 +431,8 @@ class Trace:
             self.unclaimed_j += value - self._value
         self.alive, self._value, self._moved_s = True, value, reading.after_s
         self._published_s = math.nan
-        if self._stairs is not None:
-            self._stairs.forget()
+        if self._updates is not None:
+            self._updates.forget()
         if len(self.curve):
             self.curve.append_gap(max(reading.after_s, _later(self.curve.end_s)))
             self._settled_gap_s = None
@@ -453,8 +453,8 @@ class Trace:
             since_s: When a call was last open.
         """
         self._note_response(since_s, end_s)
-        if self.curve.finer is not None:
-            self.curve.finer.rest(since_s, end_s)
+        if self.curve.refiner is not None:
+            self.curve.refiner.rest(since_s, end_s)
         times, joules, half, rounding = self.curve.between(start_s, end_s)
         if times.size < 2:  # noqa: PLR2004 - a stretch has two ends
             return
@@ -494,7 +494,7 @@ class Trace:
         self.response.conclude(**self._known())
         return self.response.ramp
 
-    def _note_published(self, published: When, watts: float, span_s: float = math.nan) -> None:
+    def _note_published(self, published: Interval, watts: float, span_s: float = math.nan) -> None:
         """Keep a published mean power for learning."""
         if self.response is not None:
             half = math.hypot(published.half_s, 0.0 if math.isnan(span_s) else self._published_half_s)
@@ -522,7 +522,7 @@ class Trace:
             idle = power
         self.idle_w, self._idle_error_w = idle
 
-    def _published(self, reading: Reading) -> When:
+    def _published(self, reading: Reading) -> Interval:
         """Return when the value just read was published."""
         earliest = reading.before_s - 1.05 * self.period_s
         last = self._integrated if self._sampled else self._read
@@ -531,7 +531,7 @@ class Trace:
         if len(self.curve):
             known = not self._sampled and not math.isnan(self._published_s)
             earliest = max(earliest, self._published_s if known else self.curve.end_s + self.latency.value_s)
-        return When(min(earliest, reading.after_s), reading.after_s)
+        return Interval(min(earliest, reading.after_s), reading.after_s)
 
     def _take_energy(self, reading: Reading, value: float) -> None:
         channel = self.channel
@@ -572,8 +572,8 @@ class Trace:
             if found.step is Step.RESET:
                 self._leap(reading.after_s)
             return
-        if self._stairs is not None and self._read is not None:
-            published = self._stairs.see(published)
+        if self._updates is not None and self._read is not None:
+            published = self._updates.see(published)
         since_s = published.middle_s - self._published_s
         if since_s > 0:
             self._note_published(published, found.joules / since_s, since_s)
@@ -612,7 +612,7 @@ class Trace:
             time_s, curve.energy_j + watts * span_s, 0.0, variance_j2=(half_j / 1.96) ** 2, seen=False
         )
 
-    def _true(self, published: When, since_s: float) -> tuple[float, float]:
+    def _true(self, published: Interval, since_s: float) -> tuple[float, float]:
         """Return the time that a published value tells of, and how far off that may be but for the latency's error.
 
         Knots come at least half as far apart as publications: when a latency is put to use, the curve draws back
@@ -642,9 +642,9 @@ class Trace:
         # Which moment of a look its value is of, is the sensor's habit: the knots are off by the same, and by latency.
         habit, phase = min(half, self._look_s / 2), 0.0
         own, shift = half - habit, math.hypot(habit, self.latency.error_s)
-        if self._stairs is not None and self._stairs.known:
+        if self._updates is not None and self._updates.known:
             # Steps that are foretold from one another are off together, but for the sensor's jitter.
-            own, phase = min(half, 2 * self._stairs.jitter_s), _LIKELY * own
+            own, phase = min(half, 2 * self._updates.jitter_s), _LIKELY * own
             curve.steady_s = _MEMORY * self.period_s
         curve.append(
             time,
@@ -667,34 +667,34 @@ class Trace:
         A publication of the same value cannot be seen; it is known to have come when the staircase says so, or,
         as long as that is not known, once a period has passed.
         """
-        stairs = self._stairs
+        updates = self._updates
         self._moved_s = reading.after_s
         missed, returned, self._returned = self._missed(reading), self._returned, False
         anew = returned or (missed and reading.before_s - self._looked_s > self.window.value_s)
         if anew:
             self._published_s = math.nan
-            if stairs is not None:
-                stairs.forget()
+            if updates is not None:
+                updates.forget()
         if returned:
             self._torn_s = self.curve.end_s
         if watts != self._value or missed or returned:
             self._same_s = reading.after_s
             published = self._published(reading)
-            if stairs is not None and self._value is not None and self._read is not None and not anew:
-                published = stairs.see(published)
+            if updates is not None and self._value is not None and self._read is not None and not anew:
+                published = updates.see(published)
         else:
-            due = None if stairs is None else stairs.passed(reading.before_s)
+            due = None if updates is None else updates.passed(reading.before_s)
             if due is None:
                 short = self.window.value_s < 2 * self.period_s
-                patience = 2 if short or (stairs is not None and stairs.known) else 1
+                patience = 2 if short or (updates is not None and updates.known) else 1
                 if reading.before_s - max(self.curve.end_s, self._same_s if short else -math.inf) < (
                     patience * self.period_s
                 ):
                     return
-                due = When(reading.before_s - self.period_s, reading.after_s)
+                due = Interval(reading.before_s - self.period_s, reading.after_s)
                 if short:
                     # Whenever it was published again, up to there the power was the same.
-                    due = When(due.earliest_s, due.earliest_s)
+                    due = Interval(due.earliest_s, due.earliest_s)
             published = due
         guess_w = watts if self._value is None else min(watts, self._value)
         self._value = watts
@@ -716,8 +716,8 @@ class Trace:
         time, half = self._true(published, since_s)
         if len(self.curve):
             time = max(time, _later(self.curve.end_s))
-        if stairs is not None and stairs.known:
-            average.period_s = stairs.period_s
+        if updates is not None and updates.known:
+            average.period_s = updates.period_s
         before = average.joules
         least_w = None if self.idle_w is None else max(self.idle_w - self._idle_error_w, 0.0)
         joules = average.publish(at, watts, half_s=published.half_s, least_w=least_w) - before

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from aimeter._curve.response import Published, Response
-from aimeter._curve.update_times import Staircase, When
+from aimeter._curve.update_times import Interval, UpdateTimes
 from aimeter.sensors.base import Outcome, Reading
 
 _LOOKS = 8
@@ -24,28 +24,28 @@ _PATIENCE = 16_384
 """After so many readings there will be nothing to learn."""
 
 
-def heard(stairs: Staircase, last: Reading, reading: Reading) -> When | None:
+def heard(updates: UpdateTimes, last: Reading, reading: Reading) -> Interval | None:
     """Return when the power that is read was published, if that was after the last reading; None if nothing was.
 
     A publication of the same value cannot be seen; it is known to have come when the staircase says so.
     """
     if reading.value == last.value:
-        return stairs.passed(reading.before_s)
-    earliest = max(last.before_s, reading.before_s - 1.05 * stairs.period_s)
-    return stairs.see(When(min(earliest, reading.after_s), reading.after_s))
+        return updates.passed(reading.before_s)
+    earliest = max(last.before_s, reading.before_s - 1.05 * updates.period_s)
+    return updates.see(Interval(min(earliest, reading.after_s), reading.after_s))
 
 
-class Listener:
+class UpdateProbe:
     """Hears one channel's publications.
 
     Args:
-        stairs: The channel's publications.
+        updates: The channel's publications.
         response: Is told of them.
         period_s: Time between them, as documented.
     """
 
-    def __init__(self, stairs: Staircase, response: Response, period_s: float) -> None:
-        self._stairs, self._response, self._period_s = stairs, response, period_s
+    def __init__(self, updates: UpdateTimes, response: Response, period_s: float) -> None:
+        self._updates, self._response, self._period_s = updates, response, period_s
         self._last: Reading | None = None
         self._readings = 0
         self._integrated_s = math.nan
@@ -69,9 +69,9 @@ class Listener:
         failed = last is not None and last.outcome is not Outcome.OK
         if failed or self._response.sated or self._readings > _PATIENCE:
             return self._integrate_s
-        if self._stairs.known:
+        if self._updates.known:
             takes_s = 0.0 if last is None else last.after_s - last.before_s
-            look_s = max(self._stairs.next_look_s(last_s, interval_s, takes_s), last_s + _LEAST_PAUSE_S)
+            look_s = max(self._updates.next_look_s(last_s, interval_s, takes_s), last_s + _LEAST_PAUSE_S)
         else:
             look_s = last_s + self._period_s / _LOOKS
         if look_s < self._integrate_s:
@@ -93,6 +93,6 @@ class Listener:
         watts = reading.value
         if reading.outcome is not Outcome.OK or last.outcome is not Outcome.OK or watts is None:
             return
-        published = heard(self._stairs, last, reading)
+        published = heard(self._updates, last, reading)
         if published is not None:
             self._response.publish(Published(published.middle_s, published.half_s, watts, math.nan))

@@ -47,7 +47,7 @@ _LOOKS = 8
 """As long as nothing is known, looks are this part of a period apart."""
 
 
-class When(NamedTuple):
+class Interval(NamedTuple):
     """A time that lies between two others, in seconds."""
 
     earliest_s: float
@@ -64,7 +64,7 @@ class When(NamedTuple):
         return (self.latest_s - self.earliest_s) / 2
 
 
-class Staircase:
+class UpdateTimes:
     """The steps of one channel.
 
     Args:
@@ -83,7 +83,7 @@ class Staircase:
         self._documented_s = period_s
         self._seen: deque[tuple[int, float, float]] = deque(maxlen=_REMEMBERED)
         self._shortest_s, self._longest_s = 0.0, math.inf
-        self._last: When | None = None
+        self._last: Interval | None = None
         self._steps = 0
         self._verified = 0
         self._sure = False
@@ -94,9 +94,9 @@ class Staircase:
         return len(self._seen) > 1 and self._longest_s < math.inf
 
     @property
-    def learned_period(self) -> When | None:
+    def learned_period(self) -> Interval | None:
         """Between which times the period lies, by the steps seen; None until steps can be foretold."""
-        return When(max(self._shortest_s, 0.0), self._longest_s) if self.known else None
+        return Interval(max(self._shortest_s, 0.0), self._longest_s) if self.known else None
 
     def forget(self) -> None:
         """Start anew, keeping the period: after a pause the phase is lost."""
@@ -139,7 +139,7 @@ class Staircase:
         following = self._expect(after)
         return suits if following is None or suits < following.earliest_s else after
 
-    def passed(self, by_s: float) -> When | None:
+    def passed(self, by_s: float) -> Interval | None:
         """Return when the newest step was that has surely come by `by_s`, unseen because nothing changed.
 
         It counts as seen from then on. None if there is none, or if steps cannot be foretold.
@@ -160,7 +160,7 @@ class Staircase:
         self._verified = min(self._verified, _VERIFY_FIRST - 1)
         return step
 
-    def see(self, bracket: When) -> When:
+    def see(self, bracket: Interval) -> Interval:
         """Take note of a step seen within `bracket`, and return when it was, as narrowly as is known."""
         self._steps += 1
         self._sure = not self._silent
@@ -181,11 +181,11 @@ class Staircase:
         ):
             # Whether the newest step had come yet cannot be told.
             self._sure = False
-            return When(max(before.earliest_s, bracket.earliest_s), bracket.latest_s)
+            return Interval(max(before.earliest_s, bracket.earliest_s), bracket.latest_s)
         self._verified += 2 * bracket.half_s < _CLEAR * self.period_s
         return self._take(ahead, bracket, expected)
 
-    def _acquire(self, bracket: When, last: When) -> When:
+    def _acquire(self, bracket: Interval, last: Interval) -> Interval:
         """Find the period: by counting steps that are seen one by one."""
         since = bracket.latest_s - last.earliest_s
         if self._silent and since > 1.5 * self.period_s:
@@ -201,10 +201,10 @@ class Staircase:
             return self._begin(bracket)
         if 2 * max(bracket.half_s, last.half_s) > _CLEAR * self.period_s:
             return self._begin(bracket)
-        return self._take(1, bracket, When(last.latest_s, math.inf))
+        return self._take(1, bracket, Interval(last.latest_s, math.inf))
 
-    def _take(self, ahead: int, bracket: When, expected: When) -> When:
-        narrowed = When(
+    def _take(self, ahead: int, bracket: Interval, expected: Interval) -> Interval:
+        narrowed = Interval(
             max(bracket.earliest_s, expected.earliest_s), min(bracket.latest_s, expected.latest_s)
         )
         number = self._seen[-1][0] + ahead
@@ -227,21 +227,21 @@ class Staircase:
         self.jitter_s = min(4 * self.jitter_s, self.period_s / _LOOKS)
         self.forget()
 
-    def _begin(self, bracket: When) -> When:
+    def _begin(self, bracket: Interval) -> Interval:
         self.forget()
         self._seen.append((0, *bracket))
         self._last = bracket
         return bracket
 
-    def _at(self, ahead: int) -> When:
+    def _at(self, ahead: int) -> Interval:
         """Return when the step so many ahead of the last one seen is."""
-        last = self._last or When(-math.inf, math.inf)
-        return When(
+        last = self._last or Interval(-math.inf, math.inf)
+        return Interval(
             last.earliest_s + ahead * self._shortest_s - self.jitter_s,
             last.latest_s + ahead * self._longest_s + self.jitter_s,
         )
 
-    def _expect(self, after_s: float) -> When | None:
+    def _expect(self, after_s: float) -> Interval | None:
         """Return when the first step not seen by `after_s` will be; None if it cannot be foretold."""
         if not self.known or self._last is None:
             return None
@@ -252,4 +252,4 @@ class Staircase:
             expected = self._at(ahead)
         if 2 * expected.half_s > self.period_s:
             return None
-        return When(max(expected.earliest_s, after_s), expected.latest_s) if ahead == 1 else expected
+        return Interval(max(expected.earliest_s, after_s), expected.latest_s) if ahead == 1 else expected

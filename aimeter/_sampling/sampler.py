@@ -198,8 +198,8 @@ class Sampler:
         for trace in self.traces:
             trace.resume(self.now())
         for source in self.sources:
-            if source.glimpses is not None:
-                source.glimpses.resume()
+            if source.power_windows is not None:
+                source.power_windows.resume()
         self._hurry()
 
     def _hurry(self) -> None:
@@ -331,7 +331,7 @@ class Sampler:
             if self._calm:
                 self._hurry()
         for source in self.sources:
-            if source.glimpses is not None and source.due_s == math.inf:
+            if source.power_windows is not None and source.due_s == math.inf:
                 source.plan(self.now(), self.interval_s)
         self.watch_pace()
 
@@ -497,16 +497,18 @@ class Sampler:
         return {channel: stored.of(channel) for sensor in sensors for channel in sensor.channels}
 
     def _trace_all(self) -> None:
-        from aimeter._curve.power_windows import Glimpses  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
+        from aimeter._curve.power_windows import PowerWindows  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
         from aimeter._curve.trace import Trace  # noqa: PLC0415 - the same
 
         for source in self.sources:
-            if source.traces or source.glimpses is not None:
+            if source.traces or source.power_windows is not None:
                 continue
             if source.counter is not None:
                 trace = source.counter.traces[0]
                 if trace.channel.quantity == "energy":  # it may have fallen back to a power
-                    source.glimpses = Glimpses(source.sensor.channels[0], trace.curve, self.interval_s)
+                    source.power_windows = PowerWindows(
+                        source.sensor.channels[0], trace.curve, self.interval_s
+                    )
                 continue
             source.traces = [
                 Trace(channel, self.interval_s, self._calibrated.get(channel))
@@ -522,8 +524,8 @@ class Sampler:
             trace.interval_s = interval_s
         for source in self.sources:
             source.due_s = -math.inf
-            if source.glimpses is not None:
-                source.glimpses.interval_s = interval_s
+            if source.power_windows is not None:
+                source.power_windows.interval_s = interval_s
 
     def _asking(self, question: Question, patience_s: float = SILENCE_S) -> AbstractContextManager[bool]:
         return (
@@ -542,8 +544,8 @@ class Sampler:
             readings = self._answer(source)
         died = []
         with self.alone(-1):
-            if source.glimpses is not None and readings:
-                source.glimpses.take(readings[0])
+            if source.power_windows is not None and readings:
+                source.power_windows.take(readings[0])
             for trace, reading in zip(source.traces, readings, strict=False):
                 was_alive = trace.alive
                 trace.take(reading)
@@ -618,7 +620,7 @@ class Sampler:
             self._trace_anew(source)
             for other in self.sources:
                 if other.counter is source:
-                    other.glimpses = None
+                    other.power_windows = None
         return True
 
     def _note_silence(self, source: Source) -> None:
@@ -630,8 +632,8 @@ class Sampler:
             silent = [trace for trace in source.traces if trace.alive]
             for trace in silent:
                 trace.fall_silent(reason)
-            if source.glimpses is not None:
-                source.glimpses.resume()
+            if source.power_windows is not None:
+                source.power_windows.resume()
         for trace in silent:
             self._mourn(trace)
 
@@ -781,7 +783,7 @@ class Sampler:
         if not self._found:
             return
         for source in self.sources:
-            source.traces, source.past, source.glimpses = [], {}, None
+            source.traces, source.past, source.power_windows = [], {}, None
         self._trace_all()
         for source in self.sources:
             source.inherited, source.asked_s = True, None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aimeter._support.clocks import time
 
 if TYPE_CHECKING:
-    from aimeter._curve.power_windows import Glimpses
+    from aimeter._curve.power_windows import PowerWindows
     from aimeter._curve.trace import Trace
     from aimeter.sensors.base import Channel, Sensor
 
@@ -48,7 +48,7 @@ class Source(Question):
         sensor: The sensor.
         traces: What is known of its channels; empty if it only tells more of another one's.
         counter: The source whose counter it tells more of.
-        glimpses: What it tells of it.
+        power_windows: What it tells of it.
         inherited: What it holds is of the process that this one was forked from, or was let go of: it is reopened first.
         abandoned: It was to be closed while a thread waited for its answer; that thread closes it.
         due_s: When it is to be asked next.
@@ -59,7 +59,7 @@ class Source(Question):
     sensor: Sensor
     traces: list[Trace] = field(default_factory=list)
     counter: Source | None = None
-    glimpses: Glimpses | None = None
+    power_windows: PowerWindows | None = None
     inherited: bool = False
     abandoned: bool = False
     due_s: float = -math.inf
@@ -82,8 +82,8 @@ class Source(Question):
         if self.gone and not all(trace.barred for trace in self.traces):
             due.append(now_s + self.patience_s)
             self.patience_s = min(2 * self.patience_s, LONGEST_RETRY_S)
-        if self.glimpses is not None and not self.glimpses.gone:
-            due.append(self.glimpses.due_s(now_s))
+        if self.power_windows is not None and not self.power_windows.gone:
+            due.append(self.power_windows.due_s(now_s))
         self.due_s = min(due, default=math.inf)
 
     def close(self) -> None:

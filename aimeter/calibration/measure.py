@@ -22,7 +22,7 @@ from rich.text import Text
 
 from aimeter import settings as settings_module
 from aimeter._curve.calibration import MAX_AGE_S, Calibration, path_of, store, this_machine
-from aimeter._curve.update_times import When
+from aimeter._curve.update_times import Interval
 from aimeter._support.clocks import time
 from aimeter._support.units import printable, quantity
 from aimeter.calibration.load import Load, load_named, not_learned, run_calls
@@ -162,7 +162,7 @@ def measure_at_rest(
         load: A function that loads the devices.
         keep: Keeps what was seen while nothing ran, before the load is called: that may be the end of the process.
     """
-    changes: dict[Channel, list[When]] = {}
+    changes: dict[Channel, list[Interval]] = {}
     for sensor in sensors:
         changes |= watch_changes(sensor, clock, sleep)
     quiet = {"enabled": True, "memory_rows": 0, "calibration": "off"}
@@ -229,14 +229,14 @@ def _calibration(channel: Channel, rest: Rest, steps: Steps | None) -> Calibrati
 
 def watch_changes(
     sensor: Sensor, clock: Clock, sleep: Callable[[float], object]
-) -> dict[Channel, list[When]]:
+) -> dict[Channel, list[Interval]]:
     """Read a sensor quickly, and return when each channel's value was seen to change."""
     periods_s = [channel.period_s for channel in sensor.channels]
     if not periods_s:
         return {}
     until_s = clock() + min(max(_STEPS * max(periods_s), _LEAST_LOOK_S), _MOST_LOOK_S)
     pause_s = max(min(periods_s) / _LOOKS, _LEAST_PAUSE_S)
-    changes: dict[Channel, list[When]] = {channel: [] for channel in sensor.channels}
+    changes: dict[Channel, list[Interval]] = {channel: [] for channel in sensor.channels}
     last: dict[Channel, Reading] = {}
     while clock() < until_s:
         for channel, reading in zip(sensor.channels, sensor.read(), strict=False):
@@ -244,7 +244,7 @@ def watch_changes(
                 continue
             before = last.get(channel)
             if before is not None and before.value != reading.value:
-                changes[channel].append(When(before.before_s, reading.after_s))
+                changes[channel].append(Interval(before.before_s, reading.after_s))
             last[channel] = reading
         sleep(pause_s)
     return changes

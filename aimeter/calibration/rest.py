@@ -13,7 +13,7 @@ from aimeter.sensors.base import Channel
 
 if TYPE_CHECKING:
     from aimeter._curve.activity import Array
-    from aimeter._curve.update_times import When
+    from aimeter._curve.update_times import Interval
 
 _FEWEST_CHANGES = 6
 _CLEAR = 1.5
@@ -46,7 +46,7 @@ class Steps(NamedTuple):
     jitter_s: float
 
 
-def steps_of(changes: Sequence[When]) -> Steps | None:
+def steps_of(changes: Sequence[Interval]) -> Steps | None:
     """Fit a straight line to the times of changes; None if they are too few, or too close to be told apart.
 
     Changes are counted by the median of the times between them, so some may have been missed, and then by what the line

@@ -155,7 +155,9 @@ def _watch(meter: Meter, sensors: Sequence[Watched], progress: Progress) -> tupl
     with meter.track("doctor"):
         began_s, cpu_s = sampler.now(), sampler.cpu_s
         _sleep(WATCH_S, progress)
-        if any(trace.curve.finer is not None and not trace.curve.finer.compared for trace in sampler.traces):
+        if any(
+            trace.curve.refiner is not None and not trace.curve.refiner.compared for trace in sampler.traces
+        ):
             _sleep(_TO_COMPARE_S, progress)
         share = (sampler.cpu_s - cpu_s) / (sampler.now() - began_s)
         if any(report.fault for sensor in sensors for report in sensor.reports()):

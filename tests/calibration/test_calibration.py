@@ -34,7 +34,7 @@ from aimeter._curve.calibration import (
     this_machine,
 )
 from aimeter._curve.response_fit import Estimate
-from aimeter._curve.update_times import When
+from aimeter._curve.update_times import Interval
 from aimeter._support.system import cache_folder
 from aimeter.calibration import measure as calibrating
 from aimeter.calibration.load import load_named
@@ -88,7 +88,7 @@ def test_the_period_of_a_staircase_is_found(period_s, phase_s, gaps, looseness, 
     for number in [0, *itertools.accumulate(gaps)]:
         early_s = random.uniform(0, 2 * half_s)
         when_s = phase_s + number * period_s
-        changes.append(When(when_s - early_s, when_s - early_s + 2 * half_s))
+        changes.append(Interval(when_s - early_s, when_s - early_s + 2 * half_s))
     found = steps_of(changes)
     assert found.period_s == pytest.approx(period_s, abs=2 * half_s / sum(gaps) * 1.5)
     assert found.jitter_s <= half_s * (1 + 1e-9)
@@ -96,8 +96,8 @@ def test_the_period_of_a_staircase_is_found(period_s, phase_s, gaps, looseness, 
 
 def test_changes_too_close_to_be_told_apart_show_no_period():
     """A value that is new at every reading has no known period; nor have a few changes."""
-    assert steps_of([When(0.1 * k, 0.1 * k + 0.1) for k in range(30)]) is None
-    assert steps_of([When(k, k + 0.1) for k in range(5)]) is None
+    assert steps_of([Interval(0.1 * k, 0.1 * k + 0.1) for k in range(30)]) is None
+    assert steps_of([Interval(k, k + 0.1) for k in range(5)]) is None
     assert steps_of([]) is None
 
 

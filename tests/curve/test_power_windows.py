@@ -108,8 +108,10 @@ def test_the_scale_of_the_power_is_learned(nvml):
     """A counter that says 10 % less than the power beside it keeps its own scale, and calls lie inside their bars."""
     bench = Bench(nvml, counter_gain=0.9)
     errors, half = bench.pairs(60)
-    (glimpses,) = [source.glimpses for source in bench.meter.sampler.sources if source.glimpses is not None]
-    gain, error = glimpses.gain
+    (windows,) = [
+        source.power_windows for source in bench.meter.sampler.sources if source.power_windows is not None
+    ]
+    gain, error = windows.gain
     assert abs(gain - 0.9) <= error
     assert np.mean(np.abs(errors) <= half) >= 0.95
 

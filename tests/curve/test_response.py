@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from aimeter._curve.response import Published, Response, points_of
 from aimeter._curve.response_fit import Estimate, fit
 from aimeter._curve.trace import Trace
-from aimeter._curve.update_probe import Listener
-from aimeter._curve.update_times import Staircase
+from aimeter._curve.update_probe import UpdateProbe
+from aimeter._curve.update_times import UpdateTimes
 from aimeter.sensors import nvml as nvml_sensor
 from aimeter.sensors.base import Channel, Outcome, Reading
 from tests.emulator.clock import EmulatedClock
@@ -197,13 +197,13 @@ def test_the_quiet_power_is_fitted_to_what_is_surely_quiet():
 
 def test_listening_leaves_the_pace_of_integration_alone():
     """Readings in between find publications to a millisecond; those that are integrated stay an interval apart."""
-    response, stairs = Response(), Staircase(0.1, silent=True)
-    listener, now_s, integrated = Listener(stairs, response, 0.1), 0.0, []
+    response, updates = Response(), UpdateTimes(0.1, silent=True)
+    probe, now_s, integrated = UpdateProbe(updates, response, 0.1), 0.0, []
     for _ in range(400):
         value = 100.0 + 7919 * math.floor((now_s - 0.037) / 0.1) % 101
-        if listener.take(Reading(now_s, now_s + 3e-4, Outcome.OK, value)):
+        if probe.take(Reading(now_s, now_s + 3e-4, Outcome.OK, value)):
             integrated.append(now_s)
-        now_s = max(listener.due_s(now_s + 3e-4, 0.05), now_s + 4e-4)
+        now_s = max(probe.due_s(now_s + 3e-4, 0.05), now_s + 4e-4)
     assert np.diff(integrated) == pytest.approx(0.05, abs=0.001)
     found = list(response._recent)[20:]
     assert len(found) > 60
@@ -215,15 +215,15 @@ def test_listening_leaves_the_pace_of_integration_alone():
 def test_a_sensor_that_fails_is_not_asked_more_often():
     """Failing readings come at the interval, and enough listening is enough."""
     response = Response()
-    listener = Listener(Staircase(0.1, silent=True), response, 0.1)
+    probe = UpdateProbe(UpdateTimes(0.1, silent=True), response, 0.1)
     now_s = 0.0
     for _ in range(20):
-        listener.take(Reading(now_s, now_s + 3e-4, Outcome.AGAIN, None))
-        due_s = listener.due_s(now_s + 3e-4, 0.05)
+        probe.take(Reading(now_s, now_s + 3e-4, Outcome.AGAIN, None))
+        due_s = probe.due_s(now_s + 3e-4, 0.05)
         assert due_s >= now_s + 0.01
         now_s = due_s
     response.sated = True
-    assert listener.due_s(now_s, 0.05) == pytest.approx(now_s + 0.05, abs=0.06)
+    assert probe.due_s(now_s, 0.05) == pytest.approx(now_s + 0.05, abs=0.06)
 
 
 # On emulated hardware
