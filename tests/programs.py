@@ -46,11 +46,19 @@ def of_aimeter():
 """
 """What every program begins with; the log is its first argument."""
 
+FORKING = "ignore:This process:DeprecationWarning"
+"""From 3.12 on, Python warns whoever forks while threads run, aimeter's among them: see the page on life cycles."""
+
 
 def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return an environment in which programs find aimeter, and no settings but those given."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("AIMETER_")}
-    ours = {"AIMETER_CALIBRATION": "off", "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+    ours = {
+        "AIMETER_CALIBRATION": "off",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONWARNINGS": FORKING,
+    }
     return {**inherited, **ours, **(given or {})}
 
 

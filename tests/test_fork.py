@@ -146,6 +146,26 @@ def test_a_child_without_calls_touches_no_sensor(tmp_path):
     assert names(log) == ["parent"]
 
 
+def test_a_fork_that_python_warns_of_as_an_error(tmp_path):
+    """Python's warning that threads run (from 3.12 on) harms neither process, not even where warnings are errors."""
+    log = tmp_path / "calls.csv"
+    source = """
+    meter = new_meter()
+    with meter.track("parent"):
+        try:
+            child = os.fork()
+        except DeprecationWarning:
+            child = -1  # there is one all the same
+    with meter.track("after") as after:
+        sleep(0.05)
+    assert abs(after.energy_j - 100 * after.duration_s) <= after.error_j
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    run(source, log, environ={"PYTHONWARNINGS": "error"})
+    assert names(log) == ["after", "after", "parent"]
+
+
 def test_identifiers_are_unique_in_every_process(tmp_path):
     """Children of children, and meters closed before the fork, give each call an identifier of its own."""
     log = tmp_path / "calls.csv"

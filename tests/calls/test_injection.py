@@ -30,6 +30,7 @@ class Injector:
 
     def __enter__(self):
         self.before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # 3.12 asks for it when tracing begins, in whatever frame
         sys.settrace(self.trace)
         return self
 

@@ -141,6 +141,7 @@ class _Interrupting:
 
     def __enter__(self):
         self.before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # 3.12 asks for it when tracing begins, in whatever frame
         sys.settrace(self.trace)
 
     def __exit__(self, *_):
