@@ -17,7 +17,7 @@ from aimeter._support.public import public
 from aimeter._support.shield import shielded
 from aimeter.errors import ConfigurationError
 from aimeter.meter import Meter
-from aimeter.report.summary import Tally
+from aimeter.report.tally import Tally
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from aimeter._attribution.shares import Figures
     from aimeter._sampling.protocols import SteppedClock
 
-    from .report.summary import Summary, Tally
+    from .report.summary import Summary
+    from .report.tally import Tally
     from .sensors.base import Clock, Finding, Sensor
     from .sinks.base import Sink
 
@@ -495,7 +496,7 @@ def _of(token: str, arguments: dict[str, Any]) -> Meter:
 
 
 def _new_tally() -> Tally:
-    from .report.summary import Tally  # noqa: PLC0415 - keeps the import light
+    from .report.tally import Tally  # noqa: PLC0415 - keeps the import light
 
     return Tally(most_names=_MOST_NAMES)
 

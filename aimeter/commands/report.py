@@ -12,7 +12,7 @@ from aimeter import settings
 from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.logs.read import Log
 from aimeter.report import read, summarise
-from aimeter.report.summary import By
+from aimeter.report.tally import By
 
 if TYPE_CHECKING:
     from aimeter.report import Summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aimeter.report.summary import summarise
+from aimeter.report.tally import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ def trust_sentence(records: Iterable[Record]) -> str:
     """Say what the figures of these calls mean and how far they can be trusted.
 
     Where one kind of device was measured in several ways the worst counts. The error is that of all calls
-    together, added up as in `aimeter.report.summary`.
+    together, added up as in `aimeter.report.tally`.
     """
     rows = list(records)
     known = [row for row in rows if row.energy_j is not None]

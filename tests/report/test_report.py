@@ -27,8 +27,8 @@ from aimeter.logs.encode import CSV_HEADER, csv_fields, csv_line, csv_text, json
 from aimeter.logs.export import export_log
 from aimeter.record import COLUMNS, FIRST_COLUMNS, SCHEMA, Record
 from aimeter.report import Summary, Tally, export_csv, read, summarise
-from aimeter.report.summary import OTHER_NAMES
 from aimeter.report.table import folded
+from aimeter.report.tally import OTHER_NAMES
 from aimeter.sinks import open_log
 from aimeter.testing import FakeClock, FakeSensor
 from tests.records import make_record
