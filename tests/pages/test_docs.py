@@ -35,7 +35,7 @@ def test_links_between_pages_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize(("page", "at_least"), [("situations", 39), ("attacks", 15)])
+@pytest.mark.parametrize(("page", "at_least"), [("situations", 39), ("attacks", 15), ("architecture", 40)])
 def test_pages_name_tests_that_exist(page, at_least):
     """What is said to be tried is tried: each name is of a test of this suite, or of a file of tests."""
     text = (ROOT / "docs" / "explanation" / f"{page}.md").read_text("utf-8")
