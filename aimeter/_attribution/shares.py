@@ -596,7 +596,8 @@ class Shares:
             window = max(energy - float(trace.curve.at(time, activity).energy_j[0]), 0.0)
             if entry.accounts is not None and entry.at_open is not None and k < entry.accounts.shape[1] - 1:
                 kept = entry.at_open[:-1].reshape(_POINTS, -1)
-                window = max(energy - float(kept[_ENERGY, k]), 0.0)
+                # A trace that was added since had drawn nothing by then.
+                window = max(energy - (float(kept[_ENERGY, k]) if k < kept.shape[1] else 0.0), 0.0)
                 settled = float(entry.accounts[1, k] + entry.leaves / UNIT * self._earned[k])
                 share = settled + part * max(energy - float(self._edge_energy[k]), 0.0)
             else:

@@ -274,6 +274,27 @@ def test_a_channel_that_appears_later_disturbs_nobody():
     assert after.cpu_j == pytest.approx(10, rel=1e-3)
 
 
+def test_figures_so_far_of_a_call_that_began_before_its_device():
+    """A device that appears while a call is open has its part in what is read of the call."""
+    clock = FakeClock()
+    meter = aimeter.Meter(sensors=[FakeSensor(clock, 100.0)], clock=clock, region="FR", calibration="off")
+    from aimeter._curve.trace import Trace
+    from aimeter._sampling.source import Source
+
+    with meter.track("outer") as outer:
+        clock.sleep(1.0)
+        late = FakeSensor(clock, 50.0, id="cpu:0")
+        trace = Trace(late.channels[0], 0.05)
+        meter.sampler.sources.append(Source(sensor=late, traces=[trace]))
+        meter.sampler.traces.append(trace)
+        with meter.track("inner"):
+            clock.sleep(1.0)
+        clock.sleep(1.0)
+        assert outer.gpu_j == pytest.approx(300, rel=1e-3)
+        assert outer.cpu_j == pytest.approx(100, rel=1e-3)
+    assert outer.cpu_j == pytest.approx(100, rel=1e-3)
+
+
 def test_a_suspended_child_of_a_closed_parent_goes_on_for_itself():
     """A generator that is suspended when the call around it ends earns nothing more for that call."""
     clock = FakeClock()
