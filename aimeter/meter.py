@@ -31,8 +31,8 @@ from .sinks.memory import MemorySink
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
+    from aimeter._attribution.figures import Figures
     from aimeter._attribution.rows import Context
-    from aimeter._attribution.shares import Figures
     from aimeter._sampling.protocols import SteppedClock
 
     from .report.summary import Summary

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from aimeter._attribution.shares import MOST_EDGES, UNIT, Figures, Shares
+from aimeter._attribution.edges import UNIT
+from aimeter._attribution.figures import Figures, together
+from aimeter._attribution.shares import MOST_EDGES, Shares
 
 if TYPE_CHECKING:
     from aimeter._calls.call import Call, Pause
@@ -149,12 +149,13 @@ class Ledger:
         until = manageable
         # With devices shared apart, a gap between the calls of some is no time in which nothing runs.
         teaches = len(groups) == 1
-        figures = self._together([(group, group.shares.settle(until, teaches=teaches)) for group in groups])
+        settled = [(group.places, group.shares.settle(until, teaches=teaches)) for group in groups]
+        some = [(places, figures) for places, figures in settled if figures is not None]
         quiet_since_s = self._quiet_since_s(groups)
         for group in groups:
             group.shares.learn_idle(until, quiet_since_s)
         self.settled_s = max(self.settled_s, min(until, self._horizon_s))
-        return figures
+        return together(some, len(self.traces)) if some else None
 
     @staticmethod
     def _quiet_since_s(groups: Sequence[_Group]) -> float | None:
@@ -327,38 +328,6 @@ class Ledger:
             group.places.append(place)
             group.shares.traces.append(trace)
         self._placed = len(self.traces)
-
-    def _together(self, found: Sequence[tuple[_Group, Figures | None]]) -> Figures | None:
-        """Put together what calls used of each group."""
-        some = [(group.places, figures) for group, figures in found if figures is not None]
-        if not some:
-            return None
-        if len(self._groups) == 1 and len(some) == 1 and len(some[0][0]) == len(self.traces):
-            whole = some[0][1]
-            return whole._replace(coverage=np.nan_to_num(whole.coverage))
-        # In the order in which they ended, each once.
-        ended = {id(call): call for _, figures in some for call in figures.calls}
-        calls = sorted(ended.values(), key=lambda call: call.end_s)
-        column = {id(call): number for number, call in enumerate(calls)}
-        cells_of = (len(self.traces), len(calls))
-        energy, own, window, resolution, idle_s = (np.zeros(cells_of) for _ in range(5))
-        metered = np.zeros(cells_of, dtype=bool)
-        coverage = np.full(len(calls), np.nan)
-        concurrency, suspended = np.ones(len(calls)), np.zeros(len(calls))
-        whole = Figures(
-            calls, energy, own, window, resolution, metered, idle_s, coverage, concurrency, suspended
-        )
-        for places, figures in some:
-            columns = [column[id(call)] for call in figures.calls]
-            cells = np.ix_(places, columns)
-            for name in ("energy_j", "self_j", "window_j", "resolution_j", "metered", "idle_s"):
-                getattr(whole, name)[cells] = getattr(figures, name)
-            # What is dead throughout a group says nothing of the calls that have a part in others as well.
-            whole.coverage[columns] = np.fmin(whole.coverage[columns], figures.coverage)
-            for name in ("concurrency", "suspended_s"):
-                values = getattr(whole, name)
-                values[columns] = np.maximum(values[columns], getattr(figures, name))
-        return whole._replace(coverage=np.nan_to_num(whole.coverage))
 
 
 def _is_held_by_a_context(call: Call) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aimeter._attribution.shares import Figures
+from aimeter._attribution.figures import Figures
 from aimeter._support.clocks import time
 from aimeter._support.machine import machine
 from aimeter.carbon.accounting import Accounting, Accounts, Calls

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aimeter._attribution.attribution import Ledger
-    from aimeter._attribution.shares import Figures
+    from aimeter._attribution.figures import Figures
     from aimeter._calls.call import Call, Pause
     from aimeter._curve.calibration import Calibration
     from aimeter._curve.trace import Trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aimeter
-from aimeter._attribution import shares
+from aimeter._attribution import closing, energy
 from aimeter._attribution.rows import together
+from aimeter._curve.curve import Points
 from aimeter.testing import FakeClock, FakeSensor
 
 
@@ -320,8 +322,39 @@ def test_a_suspended_child_of_a_closed_parent_goes_on_for_itself():
     assert sum(row.self_j for row in by_name.values()) == pytest.approx(5.0, rel=1e-3)
 
 
+def test_what_curves_say_is_found_by_name(monkeypatch):
+    """One more thing that curves say, wherever it stands, leaves all others in their places."""
+    wider = NamedTuple("Wider", [("something_else", object), *Points.__annotations__.items()])
+
+    def figures():
+        clock, choose = FakeClock(), random.Random(1)
+        sensor = FakeSensor(clock, lambda t: 100.0 + 50.0 * (t % 0.7), period_s=0.1)
+        meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR", calibration="off")
+        for _ in range(5):
+            with meter.track("outer") as outer:
+                clock.sleep(choose.random())
+                with meter.track("inner", weight=2.0):
+                    clock.sleep(choose.random())
+                before = outer.energy_j, outer.window_j
+            clock.sleep(choose.random())
+            yield before
+        clock.sleep(2.0)
+        yield from ((row.energy_j, row.window_j, row.error_j, row.coverage) for row in meter.records())
+
+    plain = list(figures())
+    whole = energy.read
+    monkeypatch.setattr(
+        energy,
+        "read",
+        lambda *given: [wider(np.full_like(one.energy_j, np.nan), *one) for one in whole(*given)],
+    )
+    for module in (energy, closing):
+        monkeypatch.setattr(module, "Points", wider)
+    assert list(figures()) == plain
+
+
 def test_depth_costs_no_more_than_width():
-    """Calls nested in one another book as many changes each as calls beside one another, not as many as the depth."""
+    """Calls nested in one another make as many changes each as calls beside one another, not as many as the depth."""
     clock = FakeClock()
     meter = aimeter.Meter(sensors=[FakeSensor(clock, 1.0)], clock=clock, region="FR")
     calls = [meter.track("deep") for _ in range(500)]
@@ -331,7 +364,7 @@ def test_depth_costs_no_more_than_width():
         call.finish("ok", None)
     ledger = meter.sampler._books()
     ledger._read_queue(clock())
-    assert len(ledger._groups[0].shares._books.edge) <= 4 * len(calls)
+    assert len(ledger._groups[0].shares._edges.edge) <= 4 * len(calls)
 
 
 def test_a_clock_that_stands_still_for_thousands_of_calls_is_no_trap():
@@ -407,16 +440,16 @@ def test_a_failure_while_settling_is_not_for_ever(monkeypatch, caplog):
     """Should settling fail once while a call is open, what comes after is settled."""
     clock = FakeClock()
     meter = aimeter.Meter(sensors=[FakeSensor(clock, 100.0)], clock=clock, region="FR", calibration="off")
-    whole = shares.resolution
+    whole = closing.resolution
 
     def fail_once(*arguments):
-        monkeypatch.setattr(shares, "resolution", whole)
+        monkeypatch.setattr(closing, "resolution", whole)
         raise ZeroDivisionError
 
     with meter.track("outer"):
         for k in range(6):
             if k == 2:
-                monkeypatch.setattr(shares, "resolution", fail_once)
+                monkeypatch.setattr(closing, "resolution", fail_once)
             with meter.track("inner") as inner:
                 clock.sleep(0.5)
             clock.sleep(0.5)
