@@ -362,7 +362,7 @@ class _Series:
         slowest = [sampler.interval_s * _PERIODS, _SHORTEST_BATCH_S]
         for trace in sampler.traces:
             if trace.alive:
-                slowest += [_PERIODS * trace.period_s, _WINDOWS * trace.channel.window_s]
+                slowest += [_PERIODS * trace.learned.period_s, _WINDOWS * trace.channel.window_s]
         return max(slowest)
 
 

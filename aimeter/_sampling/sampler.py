@@ -521,7 +521,7 @@ class Sampler:
         """Read at this interval from now on."""
         self.interval_s = interval_s
         for trace in self.traces:
-            trace.interval_s = interval_s
+            trace.readings.interval_s = interval_s
         for source in self.sources:
             source.due_s = -math.inf
             if source.power_windows is not None:
@@ -583,7 +583,7 @@ class Sampler:
         if sensor.channels:
             self._trace_anew(source)
         for trace in source.traces:
-            trace.gone = trace.barred
+            trace.health.gone = trace.health.barred
 
     def _trace_anew(self, source: Source) -> None:
         """Follow the channels that a sensor has now; what is known of one that it had before is used again."""
@@ -616,7 +616,7 @@ class Sampler:
             f"{channel.method}. {trace.reason}",
         )
         with self.alone(-1):
-            trace.gone = True
+            trace.health.gone = True
             self._trace_anew(source)
             for other in self.sources:
                 if other.counter is source:

@@ -79,7 +79,7 @@ class Source(Question):
             pace_s: How often to look at counters, if that is less often than the interval.
         """
         due = [trace.due_s(now_s, pace_s) for trace in self.traces if not trace.gone]
-        if self.gone and not all(trace.barred for trace in self.traces):
+        if self.gone and not all(trace.health.barred for trace in self.traces):
             due.append(now_s + self.patience_s)
             self.patience_s = min(2 * self.patience_s, LONGEST_RETRY_S)
         if self.power_windows is not None and not self.power_windows.gone:

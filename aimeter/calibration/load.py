@@ -159,7 +159,7 @@ def _calls(
 ) -> bool:
     """Make a turn of calls; return whether there was time for all of them."""
     period_s = max(
-        trace.channel.period_s if trace.learned_period is None else trace.learned_period.middle_s
+        trace.channel.period_s if trace.learned.period is None else trace.learned.period.middle_s
         for trace in meter.sampler.traces
     )
     cycle_s = (math.ceil((_BUSY_S + _QUIET_S) / period_s) + _GOLDEN) * period_s

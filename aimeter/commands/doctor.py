@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from aimeter import settings as settings_module
 from aimeter._curve.calibration import Calibrations, path_of
-from aimeter._curve.trace import DEAD_AFTER_S
+from aimeter._curve.health import DEAD_AFTER_S
 from aimeter._support.clocks import time
 from aimeter._support.system import read_text
 from aimeter._version import __version__
@@ -130,9 +130,9 @@ def _as_learned(report: MeterReport, trace: Trace | None, began_s: float) -> Met
     if trace is not None and trace.contradiction:
         remark = f"{trace.contradiction[0].upper()}{trace.contradiction[1:]}."
         report = replace(report, notes=(*report.notes, remark))
-    if trace is not None and trace.response is not None:
-        report = _responding(report, *trace.response.ramp, age_s=0.0)
-    period = None if trace is None else trace.learned_period
+    if trace is not None and trace.learned.response is not None:
+        report = _responding(report, *trace.learned.response.ramp, age_s=0.0)
+    period = None if trace is None else trace.learned.period
     if trace is None or period is None:
         return report
     report = replace(report, observed_period_s=period.middle_s, observed_period_error_s=period.half_s)

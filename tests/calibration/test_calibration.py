@@ -710,7 +710,7 @@ def test_calibrated_latency_and_window_are_used_from_the_first_reading_on(nvml, 
         sensors, _ = nvml_sensor.probe({}, clock)
         meter = aimeter.Meter(sensors=sensors, clock=clock, region="FR", calibration=file)
         (trace,) = meter.sampler.traces
-        assert (trace.latency, trace.window) == used
+        assert (trace.learned.latency, trace.learned.window) == used
 
 
 def test_the_doctor_tells_what_is_learned(nvml, file):

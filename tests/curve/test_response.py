@@ -267,13 +267,13 @@ def serve(nvml, preset, *, counter=True, calls=60, interval_s=0.05, **sensor):
 def test_a_late_counter_is_put_right(nvml, period_s, latency_s):
     """Once its latency is learned, a counter's curve is where the energy was drawn, and no joule is lost."""
     trace, gpu, spans = serve(nvml, "h100", counter_period_s=period_s, counter_latency_s=latency_s)
-    assert abs(trace.latency.value_s - latency_s) <= trace.latency.error_s
-    assert trace.latency.error_s > 0
+    assert abs(trace.learned.latency.value_s - latency_s) <= trace.learned.latency.error_s
+    assert trace.learned.latency.error_s > 0
     times, joules, _ = trace.curve.knots
     assert (np.diff(times) > 0).all()
     truth = np.array([gpu.true_energy_j(times[-60], time) for time in times[-60:]])
     off_j = np.diff(joules[-60:]) - np.diff(truth)
-    assert np.abs(off_j).max() < 500 * (trace.latency.error_s + 0.002)
+    assert np.abs(off_j).max() < 500 * (trace.learned.latency.error_s + 0.002)
     whole_j = gpu.true_energy_j(times[0] - latency_s, times[-1])
     assert joules[-1] - joules[0] == pytest.approx(whole_j, abs=500 * 0.02)
     begin_s, end_s = (np.array(one) for one in zip(*spans[-10:], strict=True))
@@ -285,8 +285,8 @@ def test_a_late_counter_is_put_right(nvml, period_s, latency_s):
 def test_a_counter_as_late_as_expected_is_left_so(nvml):
     """What is found is not told from what is expected of the kind, and nothing is changed."""
     trace, _, _ = serve(nvml, "h100")
-    assert trace.latency == Estimate(0.004, 0.003)
-    found = trace.response.ramp.latency
+    assert trace.learned.latency == Estimate(0.004, 0.003)
+    found = trace.learned.response.ramp.latency
     assert abs(found.value_s - 0.004) <= found.error_s < 0.005
 
 
@@ -296,9 +296,11 @@ def test_a_counter_as_late_as_expected_is_left_so(nvml):
 def test_a_window_that_is_not_as_documented_is_learned(nvml, preset, window_s):
     """A100 of 18 ms (25 documented), Turing of 20 ms (100): the true window is found and used; joules are conserved."""
     trace, gpu, _ = serve(nvml, preset, counter=False, calls=120, instant_window_s=window_s)
-    assert abs(trace.window.value_s - window_s) <= trace.window.error_s
-    assert trace.curve.seen == pytest.approx(10 * trace.window.value_s)
-    assert trace.curve.reach_s == pytest.approx(0.1 + trace.window.value_s + trace.latency.error_s)
+    assert abs(trace.learned.window.value_s - window_s) <= trace.learned.window.error_s
+    assert trace.curve.seen == pytest.approx(10 * trace.learned.window.value_s)
+    assert trace.curve.reach_s == pytest.approx(
+        0.1 + trace.learned.window.value_s + trace.learned.latency.error_s
+    )
     assert not trace.curve.counted
     times, joules, _ = trace.curve.knots
     assert (np.diff(times) > 0).all()
@@ -309,15 +311,15 @@ def test_a_window_that_is_not_as_documented_is_learned(nvml, preset, window_s):
 def test_a_window_as_documented_stays_so(nvml):
     """25 ms are found to be about 25 ms, and are used as documented, without error."""
     trace, _, _ = serve(nvml, "a100", counter=False, calls=120)
-    assert trace.window == Estimate(0.025, 0.0)
-    assert trace.response.ramp.window.value_s == pytest.approx(0.025, abs=0.004)
+    assert trace.learned.window == Estimate(0.025, 0.0)
+    assert trace.learned.response.ramp.window.value_s == pytest.approx(0.025, abs=0.004)
 
 
 def test_an_average_of_a_whole_period_that_is_late_is_put_right(nvml):
     """A power that sees all of the time is a counter in disguise, and its latency is learned like one's."""
     trace, gpu, _ = serve(nvml, "rtx3090", counter=False, instant_latency_s=0.012)
-    assert abs(trace.latency.value_s - 0.012) <= trace.latency.error_s
-    assert trace.latency.error_s > 0
+    assert abs(trace.learned.latency.value_s - 0.012) <= trace.learned.latency.error_s
+    assert trace.learned.latency.error_s > 0
     assert trace.curve.counted
     times, joules, _ = trace.curve.knots
     assert joules[-1] - joules[-200] == pytest.approx(gpu.true_energy_j(times[-200], times[-1]), rel=0.01)
@@ -331,5 +333,5 @@ def test_where_nothing_can_be_learned_nothing_is_tried(changes):
         "period_s": 0.1, **changes,
     }  # fmt: skip
     trace = Trace(Channel(**fields), 0.05)
-    assert trace.response is None
+    assert trace.learned.response is None
     assert trace.conclude() is None

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimeter._curve.activity import Activity
+from aimeter._curve.counter import Difference, Step, difference
+from aimeter._curve.health import DEAD_AFTER_S
 from aimeter._curve.idle_fit import Power, quiet_power
 from aimeter._curve.response_fit import Estimate
-from aimeter._curve.trace import DEAD_AFTER_S, Difference, Step, Trace, difference
+from aimeter._curve.trace import Trace
 from aimeter.sensors.base import Channel, Outcome, Reading
 from tests.energies import energy_between
 
@@ -110,7 +112,7 @@ def test_a_period_other_than_documented_is_learned(true_period_s):
     play(trace, 300.0, seconds=10.0, period_s=true_period_s)
     assert trace.alive
     time, joules, _ = trace.curve.knots[:, -5:]
-    assert trace.period_s > 0
+    assert trace.learned.period_s > 0
     assert joules == pytest.approx(300.0 * time, abs=300.0 * max(true_period_s / 2, 0.03))
 
 
@@ -130,7 +132,7 @@ def test_a_reset_is_a_gap_and_not_an_energy():
     before = trace.curve.energy_j
     for now in np.arange(1.0, 2.0, 0.05):
         read(trace, now, 100.0 * int((now - 1.0) / 0.1 + 1e-9) * 0.1 + 1.0)
-    assert trace.resets == 1
+    assert trace.health.resets == 1
     assert trace.curve.energy_j - before == pytest.approx(90.0, abs=20.0)
     covered = trace.curve.at(np.array([0.05, 1.9])).covered_s
     assert covered[1] - covered[0] == pytest.approx(1.85, abs=0.25)
@@ -143,13 +145,13 @@ def test_a_latency_put_to_use_loses_no_joule(latency_s, when_s, watts):
     energy = np.concatenate([[0.0], np.cumsum(watts)]) * 0.1
     for step in range(1, 51):
         if (step - 1) * 0.1 <= when_s < step * 0.1:
-            trace._adopt(Estimate(latency_s, latency_s / 2), None)
+            trace.adopt(Estimate(latency_s, latency_s / 2), None)
         for offset in (0.0005, 0.05, 0.0995):
             read(trace, 0.1 * step + offset, energy[step])
     times, joules, _ = trace.curve.knots
     assert (np.diff(times) > 0).all()
     assert joules[-1] - joules[0] == pytest.approx(energy[-1] - energy[1])
-    assert times[-1] == pytest.approx(5.0 - trace.latency.value_s, abs=0.003)
+    assert times[-1] == pytest.approx(5.0 - trace.learned.latency.value_s, abs=0.003)
     assert np.diff(times)[-5:] == pytest.approx(0.1, abs=0.003)
 
 
@@ -157,13 +159,13 @@ def test_what_is_learned_is_put_to_use_a_few_times_at_most():
     """A latency that seems to be another every time does not make the curve waver for ever."""
     trace, used = Trace(channel(), 0.05), set()
     for k in range(20):
-        trace._adopt(Estimate(0.005 + 0.02 * (k % 2), 0.001), None)
-        used.add(trace.latency)
-        changes = trace._adoptions
+        trace.adopt(Estimate(0.005 + 0.02 * (k % 2), 0.001), None)
+        used.add(trace.learned.latency)
+        changes = trace.learned.adoptions
     assert changes == 4
-    before = trace.latency
-    trace._adopt(Estimate(before.value_s + 0.0005, before.error_s), None)
-    assert trace.latency == before
+    before = trace.learned.latency
+    trace.adopt(Estimate(before.value_s + 0.0005, before.error_s), None)
+    assert trace.learned.latency == before
 
 
 # Power
@@ -390,5 +392,5 @@ def test_a_power_that_cannot_be_is_not_believed(value):
     _, joules, _ = trace.curve.knots
     assert np.all(np.diff(joules) >= 0)
     assert joules[-1] < 1000
-    assert trace.faults == 5
+    assert trace.health.faults == 5
     assert "cannot be" in trace.reason

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from aimeter._curve.trace import _LIKELY
+from aimeter._curve.integrate.knots import _LIKELY
 from aimeter._curve.update_times import Interval, UpdateTimes
 
 
