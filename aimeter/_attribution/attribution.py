@@ -151,15 +151,15 @@ class Ledger:
         teaches = len(groups) == 1
         settled = [(group.places, group.shares.settle(until, teaches=teaches)) for group in groups]
         some = [(places, figures) for places, figures in settled if figures is not None]
-        quiet_since_s = self._quiet_since_s(groups)
+        idle_since_s = self._idle_since_s(groups)
         for group in groups:
-            group.shares.learn_idle(until, quiet_since_s)
+            group.shares.learn_idle(until, idle_since_s)
         self.settled_s = max(self.settled_s, min(until, self._horizon_s))
         return together(some, len(self.traces)) if some else None
 
     @staticmethod
-    def _quiet_since_s(groups: Sequence[_Group]) -> float | None:
-        since = [group.shares.quiet_since_s for group in groups if not math.isnan(group.shares.newest_s)]
+    def _idle_since_s(groups: Sequence[_Group]) -> float | None:
+        since = [group.shares.idle_since_s for group in groups if not math.isnan(group.shares.newest_s)]
         return None if not since or None in since else max(one for one in since if one is not None)
 
     def so_far(self, call: Call, now_s: float) -> tuple[list[float | None], list[float | None]] | None:

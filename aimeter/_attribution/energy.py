@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aimeter._curve.activity import Activity, Array
     from aimeter._curve.trace import Trace
 
-_QUIET_GAP_S = 0.05
+_IDLE_GAP_S = 0.05
 """Gaps between calls shorter than this teach nothing."""
 
 
@@ -79,9 +79,9 @@ class Energy:
         before = np.concatenate([[self.edge_leaves / UNIT], after[:-1]])
         first = math.isnan(self.edge_s)
         lapse = np.diff(time, prepend=time[0] if first else self.edge_s)
-        for gap in np.flatnonzero((before == 0) & (lapse >= _QUIET_GAP_S) & teaches):
+        for gap in np.flatnonzero((before == 0) & (lapse >= _IDLE_GAP_S) & teaches):
             for trace in self.traces:
-                trace.note_quiet(
+                trace.note_idle(
                     float(time[gap] - lapse[gap]), float(time[gap]), float(time[gap] - lapse[gap])
                 )
         for trace in self.traces:

@@ -30,7 +30,7 @@ MOST_EDGES = 4096
 """Edges taken in one go, so that a backlog takes bounded memory and never keeps the sampler from its readings for
 long."""
 
-_QUIET_STRETCH_S = 0.25
+_IDLE_STRETCH_S = 0.25
 """Time without a call is looked at in stretches of at least this length to learn the idle power."""
 
 
@@ -50,7 +50,7 @@ class Shares:
         self._leaves = 0
         self._open_times = OpenTimes()
         self._energy = Energy(traces)
-        self._quiet_s = -math.inf
+        self._idle_s = -math.inf
 
     @property
     def unattributed_j(self) -> Array:
@@ -68,7 +68,7 @@ class Shares:
         return self._edges.time_s[-1] if self._edges.time_s else self._energy.edge_s
 
     @property
-    def quiet_since_s(self) -> float | None:
+    def idle_since_s(self) -> float | None:
         """Since when, as far as is settled, no call is open; None if one is, or none ever was."""
         settled = self._energy
         return None if settled.edge_leaves or math.isnan(settled.edge_s) else settled.edge_s
@@ -105,16 +105,16 @@ class Shares:
             return None
         return self._energy.so_far(entry, now_s, self._leaves, self._open_times.activity())
 
-    def learn_idle(self, until_s: float, quiet_since_s: float | None) -> None:
+    def learn_idle(self, until_s: float, idle_since_s: float | None) -> None:
         """Tell each trace about the time since no call is open anywhere, if so, and forget old activity."""
         if not math.isfinite(until_s):
             return
-        if quiet_since_s is not None and not self._energy.edge_leaves:
-            start = max(self._quiet_s, quiet_since_s)
-            if until_s - start >= _QUIET_STRETCH_S:
+        if idle_since_s is not None and not self._energy.edge_leaves:
+            start = max(self._idle_s, idle_since_s)
+            if until_s - start >= _IDLE_STRETCH_S:
                 for trace in self.traces:
-                    trace.note_quiet(start, until_s, quiet_since_s)
-                self._quiet_s = until_s
+                    trace.note_idle(start, until_s, idle_since_s)
+                self._idle_s = until_s
         known = [
             trace.curve.certain_until(until_s) for trace in self.traces if trace.alive and len(trace.curve)
         ]
@@ -126,7 +126,7 @@ class Shares:
         """Return the same for some of the traces only; it shares no state with this one."""
         part = Shares([self.traces[place] for place in places])
         part._energy = self._energy.part(part.traces, places)
-        part._leaves, part._quiet_s = self._leaves, self._quiet_s
+        part._leaves, part._idle_s = self._leaves, self._idle_s
         part._open_times = self._open_times.copy()
         copies = {id(old): old.part(places, len(self.traces)) for old in self._all_entries()}
         for twin in copies.values():

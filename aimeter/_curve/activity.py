@@ -1,7 +1,6 @@
 """When calls were open, and what a device draws while none is.
 
-Outside every call a device draws a power that can be measured: its idle power, and an afterglow that fades after a
-call.
+Outside every call a device draws a power that can be measured: its idle power, and what decays after a call.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 
-class Quiet(NamedTuple):
-    """What a device draws while no call is open: ``idle_w + glow_w * exp(-s / tau_s)``, s after the last call.
+class IdlePower(NamedTuple):
+    """What a device draws while no call is open: ``idle_w + decay_w * exp(-s / tau_s)``, s after the last call.
 
     After work a device does not fall to idle at once: clocks and fans take their time, tenths of a second to
     seconds. NaN for `idle_w` means that nothing is known.
     """
 
     idle_w: float
-    glow_w: float
+    decay_w: float
     tau_s: float
     spread_w: float = 0.0
-    """Standard deviation of the mean power of quiet stretches around that."""
+    """Standard deviation of the mean power of idle stretches around that."""
 
 
-UNKNOWN = Quiet(np.nan, 0.0, 1.0)
+UNKNOWN = IdlePower(np.nan, 0.0, 1.0)
 
 
 class Activity(NamedTuple):
@@ -70,14 +69,14 @@ class Activity(NamedTuple):
         first = self.time_s.searchsorted(times_s - within_s)
         return np.asarray(self.time_s.searchsorted(times_s + within_s, side="right") > first)
 
-    def glow_s(self, times_s: Array, tau_s: float) -> Array:
-        """Return the integral of ``exp(-s / tau_s)`` over the quiet time up to each of `times_s`.
+    def decay_s(self, times_s: Array, tau_s: float) -> Array:
+        """Return the integral of ``exp(-s / tau_s)`` over the idle time up to each of `times_s`.
 
-        s is the time since a call was last open. Before the first of `time_s` there is no glow.
+        s is the time since a call was last open. Before the first of `time_s` there is no decay.
         """
         if not self.time_s.size:
             return np.zeros_like(times_s)
-        # Quiet stretches follow one another (a generator may be suspended in one): the last open edge counts.
+        # Idle stretches follow one another (a generator may be suspended in one): the last open edge counts.
         ends = np.concatenate([[False], self.open[:-1] & ~self.open[1:]])
         index = np.maximum.accumulate(np.where(ends, np.arange(ends.size), -1))
         last = np.where(index >= 0, self.time_s[np.maximum(index, 0)], -np.inf)

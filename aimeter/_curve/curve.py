@@ -7,7 +7,7 @@ stretch between two knots:
 * the counter gives the amount: whatever happened in between, the energy of the stretch is the difference of
   its knots, which bounds the true curve from both sides because energy never falls;
 * the calls give the shape: outside every call the device draws a power that has been measured, its idle
-  power and an afterglow that fades after a call; what a stretch holds above that belongs to the time in which
+  power and what decays after a call; what a stretch holds above that belongs to the time in which
   a call was open.
 
 A channel that reports power has no such bounds: its knots are sums of sampled power, and their uncertainty
@@ -22,10 +22,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aimeter._curve.activity import NO_ACTIVITY, UNKNOWN, Activity, Array, Quiet
+from aimeter._curve.activity import NO_ACTIVITY, UNKNOWN, Activity, Array, IdlePower
 from aimeter._curve.step_shape import (
     COVERED,
-    GLOW,
+    DECAY,
     HALF,
     IDLE,
     JOULES,
@@ -164,7 +164,7 @@ class Curve:
         rounding_j: float = 0.0,
         phase_s: float = 0.0,
         shift_s: float = 0.0,
-        quiet: Quiet = UNKNOWN,
+        idle: IdlePower = UNKNOWN,
         variance_j2: float = 0.0,
         seen: bool = True,
     ) -> None:
@@ -178,7 +178,7 @@ class Curve:
             rounding_j: 95 % half-width of `energy_j` if its time were exact.
             phase_s: 95 % half-width of what the times of this knot and those near it are off by, in addition.
             shift_s: 95 % half-width of what the times of all knots are off by, in addition.
-            quiet: What the device draws while no call is open; shapes the stretch.
+            idle: What the device draws while no call is open; shapes the stretch.
             variance_j2: Variance that sampling adds over the stretch.
             seen: Whether the stretch was metered; if not, its energy is a guess and it is not covered.
         """
@@ -186,7 +186,7 @@ class Curve:
         if span_s and seen and not self._limit_known:
             self._limit_w = max(self._limit_w, _HEADROOM * (energy_j - self.energy_j) / span_s)
         self._put(
-            (time_s, energy_j, uncertainty_j, half_s, rounding_j, phase_s, shift_s, *quiet),
+            (time_s, energy_j, uncertainty_j, half_s, rounding_j, phase_s, shift_s, *idle),
             self._covered_s + (span_s if seen else 0.0),
             self._variance_j2 + variance_j2,
         )
@@ -362,9 +362,9 @@ def _refine(
     for number in np.unique(right[doubtful]):
         at = first + np.flatnonzero((right == number) & doubtful)
         (begin_s, begin_j), (end_s, end_j, *_) = before[:2, at[0]], after[:, at[0]]
-        quiet = Quiet(*after[[IDLE, GLOW, TAU, SPREAD], at[0]].tolist())
+        idle = IdlePower(*after[[IDLE, DECAY, TAU, SPREAD], at[0]].tolist())
         excess_j, mixed = float(shape.excess_j[at[0]]), bool(shape.mixed[at[0]])
-        step = Step(begin_s, end_s, begin_j, end_j, excess_j, quiet, mixed, activity)
+        step = Step(begin_s, end_s, begin_j, end_j, excess_j, idle, mixed, activity)
         found = refiner.refine(time[at], step)
         if found is not None:
             shape.worked_j[at], shape.unlike_j[at] = found

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aimeter._curve.activity import UNKNOWN, Quiet
-from aimeter._curve.idle_fit import TAUS_S, UNSEEN_GLOW, Power, quiet_power
+from aimeter._curve.activity import UNKNOWN, IdlePower
+from aimeter._curve.idle_fit import TAUS_S, UNSEEN_DECAY, Power, fit_idle
 
 if TYPE_CHECKING:
     from aimeter._curve.activity import Array
     from aimeter._curve.calibration import Calibration
 
 _STRETCHES = 64
-"""Quiet stretches remembered for the afterglow."""
+"""Idle stretches remembered for the decay after a call."""
 
 _MEMORY_S = 600.0
 """The idle power is the lowest seen in this time, and beyond it until the device has rested again: it must outlast
@@ -32,29 +32,29 @@ _BELOW = 0.9
 """A short gap in which less than this part of the calibrated idle power was drawn contradicts it."""
 
 _STRETCH_S = 0.1
-"""A quiet stretch teaches the idle power if its knots are this far apart, or a period of the sensor."""
+"""An idle stretch teaches the idle power if its knots are this far apart, or a period of the sensor."""
 
 
 class Idle:
     """What is known of one device's idle power.
 
     Attributes:
-        power_w: Lowest power seen over a quiet stretch, as far as they are certain; until one was seen, that of the
+        power_w: Lowest power seen over an idle stretch, as far as they are certain; until one was seen, that of the
             calibration. None if nothing is known.
         error_w: 95 % half-width of that.
         calibration: Where `power_w` comes from; None if it was seen, or nothing is known.
-        quiet: What the device draws while no call is open, for the shape of the curve.
+        fitted: What the device draws while no call is open, for the shape of the curve.
     """
 
     def __init__(self, calibration: Calibration | None) -> None:
         self.power_w: float | None = None
         self.error_w = 0.0
         self.calibration = calibration
-        self.quiet = UNKNOWN
+        self.fitted = UNKNOWN
         if calibration is not None:
             self.power_w, self.error_w = calibration.idle_w, calibration.spread_w
-            spread_w = max(calibration.spread_w, UNSEEN_GLOW * calibration.idle_w)
-            self.quiet = Quiet(calibration.idle_w, 0.0, TAUS_S[0], spread_w)
+            spread_w = max(calibration.spread_w, UNSEEN_DECAY * calibration.idle_w)
+            self.fitted = IdlePower(calibration.idle_w, 0.0, TAUS_S[0], spread_w)
         self._rested: dict[int, Power] = {}
         self._lowest: Power | None = None
         self._stretches: list[tuple[float, float, float, float]] = []
@@ -105,8 +105,8 @@ class Idle:
                 power = Power(watts_w, error_j / span_s)
                 self._note(end_s, power, rested=start_s - since_s >= _REST_S)
         if self.power_w is not None:
-            quiet = quiet_power(np.array(self._stretches), self.power_w)
-            self.quiet = quiet._replace(spread_w=max(quiet.spread_w, self.error_w / 1.96))
+            idle = fit_idle(np.array(self._stretches), self.power_w)
+            self.fitted = idle._replace(spread_w=max(idle.spread_w, self.error_w / 1.96))
 
     def _note(self, time_s: float, power: Power, *, rested: bool) -> None:
         """Keep the lowest power of a device at rest; a short gap between calls only bounds it from above."""

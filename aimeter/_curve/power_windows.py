@@ -286,8 +286,8 @@ class PowerWindows:
             part = np.clip(window_s[1] - begins, 0, lengths) - np.clip(window_s[0] - begins, 0, lengths)
             if not part.any():
                 continue
-            quiet_j = np.diff(step.quiet_j(window_s))[0]
-            amount = gain[0] * one.energy_j - quiet_j
+            idle_j = np.diff(step.idle_j(window_s))[0]
+            amount = gain[0] * one.energy_j - idle_j
             variance = (gain[1] * one.energy_j / 1.96) ** 2
             if one.begin_s < step.begin_s:
                 amount -= step.begin_j - one.begin_j

@@ -27,7 +27,7 @@ _FALL = 0.3
 """What does not fall by this part of the level before says little."""
 
 _CLEAR = 0.25
-"""A mean is of quiet time if it begins this part of a period after the latency that is known until now."""
+"""A mean is of idle time if it begins this part of a period after the latency that is known until now."""
 
 _TAUS_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Time constants tried for the power after a call."""
@@ -68,9 +68,9 @@ class Fall(NamedTuple):
 
 
 def points_of(falls: Array, *, latency_s: float, window_s: float, period_s: float) -> Array | None:
-    """Return the points of the ramp that publications make; None if too few of them show the quiet power.
+    """Return the points of the ramp that publications make; None if too few of them show the idle power.
 
-    The quiet power is fitted to those that are wholly of quiet time as ``idle + glow * exp(-s / tau)``.
+    The idle power is fitted to those that are wholly of idle time as ``idle + decay * exp(-s / tau)``.
 
     Args:
         falls: One `Fall` a row, shape (n, 5).
@@ -87,15 +87,15 @@ def points_of(falls: Array, *, latency_s: float, window_s: float, period_s: floa
     best: tuple[float, Array] = (math.inf, watts)
     for tau in _TAUS_S:
         shape = tau * (np.exp(-begin / tau) - np.exp(-after / tau)) / np.maximum(after - begin, 1e-9)
-        quiet, spread = _robust_line(shape[whole], watts[whole])
+        idle, spread = _robust_line(shape[whole], watts[whole])
         if spread < best[0]:
-            best = spread, quiet[0] + quiet[1] * shape
-    spread, quiet_w = best
-    fall = level - quiet_w
+            best = spread, idle[0] + idle[1] * shape
+    spread, idle_w = best
+    fall = level - idle_w
     clear = fall >= _FALL * level
     fall = np.where(clear, fall, 1.0)
     # How a device comes to rest is known where it was seen, and half as well where it is extrapolated to.
-    doubt = (spread + np.abs(quiet_w - np.median(quiet_w[whole])) / 2) / fall
+    doubt = (spread + np.abs(idle_w - np.median(idle_w[whole])) / 2) / fall
     points: Array = np.stack([after, half, (level - watts) / fall, span, doubt], axis=1)
     return np.asarray(points[clear])
 
@@ -148,7 +148,7 @@ class Response:
             period_s: Time between publications.
         """
         if since_s != self._since_s:
-            # The call before this end began, at the earliest, when the last quiet time was over.
+            # The call before this end began, at the earliest, when the last idle time was over.
             self._busy_s, self._since_s = self._until_s, since_s
         self._until_s = until_s
         heard_s, self._heard_s = self._heard_s, until_s

@@ -1,12 +1,12 @@
 """The ramp on which a published power comes down after a call: how late its sensor is, and how far back it looks.
 
 What is published at p is the mean power over [p - L - W, p - L]: L is the latency, W the window. When a call has ended
-at e and the device rests, what is published after e goes from the level before down to the quiet level, and with
+at e and the device rests, what is published after e goes from the level before down to the idle level, and with
 x = p - e the part of the way that it has come is a ramp,
 
-    f(x) = (P_before - P(x)) / (P_before - P_quiet) = clip((x - L) / W, 0, 1),
+    f(x) = (P_before - P(x)) / (P_before - P_idle) = clip((x - L) / W, 0, 1),
 
-exactly, whatever the quiet power does, if P_quiet is its mean over the quiet part of the window; that is fitted to
+exactly, whatever the idle power does, if P_idle is its mean over the idle part of the window; that is fitted to
 what is published once the window is wholly past the end. Sensors and calls do not keep step, so many ends show all of
 the ramp, and W and L are where it lies best. A counter's step is such a mean too, with the time between two steps for
 its window, so it teaches the latency only. Ends are used because calls begin with spikes, while what follows an end is
@@ -89,14 +89,14 @@ class Ramp(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A publication after the end of a call, on the way from the level before to the quiet level.
+    """A publication after the end of a call, on the way from the level before to the idle level.
 
     Attributes:
         after_s: How long after the end.
         half_s: How far off that may be.
         fallen: Which part of the way it has come.
         span_s: Time that it is the mean of, where that is known, as for a counter; otherwise NaN.
-        doubt: By how much `fallen` may be off because the quiet power is not known better, where it is 1.
+        doubt: By how much `fallen` may be off because the idle power is not known better, where it is 1.
     """
 
     after_s: float
@@ -154,7 +154,7 @@ def _told(
     """Return what a box of possible values says."""
     earliest, latest, narrow, wide, step, width_step, count = box
     width = (narrow + wide) / 2 if widest_s else float(np.mean(points[:, 3]))
-    # Where the quiet power is misjudged, the whole ramp is too steep or not steep enough.
+    # Where the idle power is misjudged, the whole ramp is too steep or not steep enough.
     early = points[points[:, 0] < width]
     shift = width * float(np.median(early[:, 4])) / 2 if len(early) else 0.0
     error = (latest - earliest + step + width_step / 2) / 2 + shift + _TOUCH_S

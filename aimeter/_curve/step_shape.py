@@ -1,6 +1,6 @@
 """The shape of a step: how the energy between two knots of a counter lies in it.
 
-The counter gives the amount, something else gives the shape: outside every call the device draws its quiet power, and
+The counter gives the amount, something else gives the shape: outside every call the device draws its idle power, and
 what a step holds above that belongs to the time in which a call was open.
 """
 
@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from aimeter._curve.activity import Activity, Array, Quiet
+from aimeter._curve.activity import Activity, Array, IdlePower
 
 LINES = 13
-TIME, JOULES, UNCERTAINTY, HALF, ROUND, PHASE, SHIFT, IDLE, GLOW, TAU, SPREAD, COVERED, VARIANCE = range(
+TIME, JOULES, UNCERTAINTY, HALF, ROUND, PHASE, SHIFT, IDLE, DECAY, TAU, SPREAD, COVERED, VARIANCE = range(
     LINES
 )
 """The lines of knots in a table: see `aimeter._curve.curve.Curve.append`; the last two are running sums."""
@@ -28,7 +28,7 @@ mean, in 95 % of cases: the spike that begins one call meets the plateau that en
 published traces of prefill spikes of 385 to 508 W over plateaus of 295 W and below."""
 
 _SIGMAS = 3.0
-"""Half-width of the quiet power in standard deviations: 1.96, and half as much again because the two ends of a
+"""Half-width of the idle power in standard deviations: 1.96, and half as much again because the two ends of a
 short call lie in one step and share its deviation."""
 
 
@@ -40,8 +40,8 @@ class Step(NamedTuple):
         end_s: Time of the second.
         begin_j: Joules at the first.
         end_j: Joules at the second.
-        excess_j: What was drawn above the quiet power.
-        quiet: The quiet power.
+        excess_j: What was drawn above the idle power.
+        idle: The idle power.
         mixed: Whether calls began or ended while others were open.
         activity: When calls were open.
     """
@@ -51,7 +51,7 @@ class Step(NamedTuple):
     begin_j: float
     end_j: float
     excess_j: float
-    quiet: Quiet
+    idle: IdlePower
     mixed: bool
     activity: Activity
 
@@ -61,11 +61,11 @@ class Step(NamedTuple):
         inside = np.unique(edges[(edges > self.begin_s) & (edges < self.end_s)])
         return np.concatenate([[self.begin_s], inside, [self.end_s]])
 
-    def quiet_j(self, times_s: Array) -> Array:
-        """Return the energy of the quiet power up to each time, from some time on."""
+    def idle_j(self, times_s: Array) -> Array:
+        """Return the energy of the idle power up to each time, from some time on."""
         rested_s = times_s - self.activity.open_s(times_s)
-        return self.quiet.idle_w * rested_s + self.quiet.glow_w * self.activity.glow_s(
-            times_s, self.quiet.tau_s
+        return self.idle.idle_w * rested_s + self.idle.decay_w * self.activity.decay_s(
+            times_s, self.idle.tau_s
         )
 
 
@@ -105,22 +105,22 @@ class Shape(NamedTuple):
 
     Attributes:
         step_j: Energy of the whole stretch.
-        quiet_j: What of it the quiet power drew up to each time; times `scale`, if no call was open.
-        scale: Makes the quiet power of the whole stretch its energy.
-        excess_j: What the whole stretch holds above the quiet power.
+        idle_j: What of it the idle power drew up to each time; times `scale`, if no call was open.
+        scale: Makes the idle power of the whole stretch its energy.
+        excess_j: What the whole stretch holds above the idle power.
         worked_j: What of that lies before each time.
         unlike_j: 95 % half-width of that.
         other_j: 95 % half-width of everything else.
         phase_j: 95 % half-width of what an error of the knots' times makes of it that neighbours have in common.
         shift_j: 95 % half-width of what one makes of it that all have in common.
-        fits: Calls were open, and the stretch holds more than the quiet power.
+        fits: Calls were open, and the stretch holds more than the idle power.
         busy: Calls were open.
-        known: The quiet power is known.
+        known: The idle power is known.
         mixed: Calls began or ended while others were open.
     """
 
     step_j: Array
-    quiet_j: Array
+    idle_j: Array
     scale: Array
     excess_j: Array
     worked_j: Array
@@ -135,7 +135,7 @@ class Shape(NamedTuple):
 
     def read(self, begin_j: Array, part: Array) -> tuple[Array, Array, Array, Array]:
         """Return the energy at each time, its 95 % half-width, and those of what shifts neighbours and all alike."""
-        shaped = np.where(self.fits, self.quiet_j + self.worked_j, self.quiet_j * self.scale)
+        shaped = np.where(self.fits, self.idle_j + self.worked_j, self.idle_j * self.scale)
         usable = self.known & (self.fits | (self.scale > 0))
         shaped = np.where(usable, np.clip(shaped, 0.0, self.step_j), part * self.step_j)
         well = self.known & (self.fits | ~self.busy)
@@ -144,16 +144,16 @@ class Shape(NamedTuple):
 
 
 def shape_of(time: Array, part: Array, before: Array, after: Array, activity: Activity) -> Shape | None:
-    """Return how the energy of stretches lies in them, and how wrong that may be; None if no quiet power is known.
+    """Return how the energy of stretches lies in them, and how wrong that may be; None if no idle power is known.
 
-    Outside calls the device draws its quiet power; the rest of the stretch is spread evenly over the time in
+    Outside calls the device draws its idle power; the rest of the stretch is spread evenly over the time in
     which a call was open. If nothing is left for that, or no call was open, the stretch has the shape of the
-    quiet power. If that is unknown it is spread evenly, and only the knots bound the error.
+    idle power. If that is unknown it is spread evenly, and only the knots bound the error.
 
     The 95 % half-width has independent terms, for a time before which lie a part f of the stretch's open
-    time and t of its quiet time T, with an excess X above the quiet power q:
+    time and t of its idle time T, with an excess X above the idle power q:
 
-    * the quiet power is off by d: the error is d * (t - f T), because the knots hold the sum;
+    * the idle power is off by d: the error is d * (t - f T), because the knots hold the sum;
     * the open time before and after differs in power by a part u of its mean: u f (1 - f) X, or, if calls began or
       ended inside it while others were open, as children do, by all of it: max(f, 1 - f) X;
     * the knots are off in time by h and h', each by itself, together with its neighbours, or together with all: with p
@@ -168,19 +168,19 @@ def shape_of(time: Array, part: Array, before: Array, after: Array, activity: Ac
     open_before, open_now, open_all = activity.open_s(moments).reshape(3, -1)
     open_now, open_all = open_now - open_before, open_all - open_before
     rest_now, rest_all = time - begin - open_now, end - begin - open_all
-    quiet_now, quiet_all = after[IDLE] * rest_now, after[IDLE] * rest_all
+    idle_now, idle_all = after[IDLE] * rest_now, after[IDLE] * rest_all
     for tau in np.unique(after[TAU][known]):
-        glow = np.where(after[TAU] == tau, after[GLOW], 0.0)
-        if not glow.any():
+        decay = np.where(after[TAU] == tau, after[DECAY], 0.0)
+        if not decay.any():
             continue
-        glow_before, glow_now, glow_all = activity.glow_s(moments, tau).reshape(3, -1)
-        quiet_now += glow * (glow_now - glow_before)
-        quiet_all += glow * (glow_all - glow_before)
+        decay_before, decay_now, decay_all = activity.decay_s(moments, tau).reshape(3, -1)
+        idle_now += decay * (decay_now - decay_before)
+        idle_all += decay * (decay_all - decay_before)
     busy = open_all > 0
-    fits = busy & (quiet_all <= step)
-    scale = np.divide(step, quiet_all, out=np.zeros_like(step), where=quiet_all > NOTHING_J)
+    fits = busy & (idle_all <= step)
+    scale = np.divide(step, idle_all, out=np.zeros_like(step), where=idle_all > NOTHING_J)
     open_part = np.divide(open_now, open_all, out=np.zeros_like(step), where=busy)
-    excess = np.maximum(step - quiet_all, 0.0)
+    excess = np.maximum(step - idle_all, 0.0)
     held = np.where(busy, open_part, part)
     deviation = _SIGMAS * after[SPREAD] * np.abs(rest_now - held * rest_all)
     # Without open time the deviation is not of the whole stretch, which the knots hold, but within it.
@@ -191,7 +191,7 @@ def shape_of(time: Array, part: Array, before: Array, after: Array, activity: Ac
     mixed = shifts.searchsorted(end) > shifts.searchsorted(begin, side="right")
     unlike = np.where(busy & mixed, excess * np.maximum(held, 1 - held), unlike)
     # A knot that is off in time moves the power around it, as far as the other knot does not hold it back.
-    resting = np.divide(quiet_all, rest_all, out=step / np.maximum(end - begin, 1e-12), where=rest_all > 0)
+    resting = np.divide(idle_all, rest_all, out=step / np.maximum(end - begin, 1e-12), where=rest_all > 0)
     working = np.divide(excess, open_all, out=resting.copy(), where=busy)
     knots, lever = np.concatenate([begin, end]), np.concatenate([1 - held, held])
     half, phase, common = (np.concatenate([before[line], after[line]]) for line in (HALF, PHASE, SHIFT))
@@ -206,6 +206,4 @@ def shape_of(time: Array, part: Array, before: Array, after: Array, activity: Ac
     rounding = np.maximum(before[ROUND], after[ROUND])
     other = np.sqrt(deviation**2 + timing**2 + rounding**2)
     worked = excess * open_part
-    return Shape(
-        step, quiet_now, scale, excess, worked, unlike, other, phase, shift, fits, busy, known, mixed
-    )
+    return Shape(step, idle_now, scale, excess, worked, unlike, other, phase, shift, fits, busy, known, mixed)

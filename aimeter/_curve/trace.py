@@ -194,7 +194,7 @@ class Trace:
         gain = math.hypot(self.channel.relative_error, other.channel.relative_error)
         self.idle.inherit(other.idle, gain)
 
-    def note_quiet(self, start_s: float, end_s: float, since_s: float) -> None:
+    def note_idle(self, start_s: float, end_s: float, since_s: float) -> None:
         """Learn from a stretch in which no call was open.
 
         Args:

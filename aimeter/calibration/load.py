@@ -33,7 +33,7 @@ _MOST_S = 120.0
 _BUSY_S = 0.4
 """A call must outlast three periods of a sensor of 100 ms, so that the level before its end is known."""
 
-_QUIET_S = 0.35
+_IDLE_S = 0.35
 _GOLDEN = 0.382
 """Ends of calls are not to keep step with a sensor: multiples of this part of a period fill it most evenly."""
 
@@ -137,7 +137,7 @@ def run_calls(
         wait_for_devices()
         until_s = clock() + _MOST_S
         for _ in range(_TURNS):
-            sleep(_QUIET_S)
+            sleep(_IDLE_S)
             whole = _calls(meter, load, until_s, clock=clock, sleep=sleep, progress=progress)
             meter.flush()
             with meter.sampler.alone():
@@ -162,10 +162,10 @@ def _calls(
         trace.channel.period_s if trace.learned.period is None else trace.learned.period.middle_s
         for trace in meter.sampler.traces
     )
-    cycle_s = (math.ceil((_BUSY_S + _QUIET_S) / period_s) + _GOLDEN) * period_s
+    cycle_s = (math.ceil((_BUSY_S + _IDLE_S) / period_s) + _GOLDEN) * period_s
     end_s = clock()
     for _ in progress(range(_CALLS)):
-        end_s = max(end_s + cycle_s, clock() + _QUIET_S + _BUSY_S)
+        end_s = max(end_s + cycle_s, clock() + _IDLE_S + _BUSY_S)
         if end_s > until_s:
             break
         sleep(max(end_s - _BUSY_S - clock(), 0.0))
@@ -175,7 +175,7 @@ def _calls(
             while clock() < end_s:
                 load()
                 wait_for_devices()
-    sleep(_QUIET_S)
+    sleep(_IDLE_S)
     return end_s <= until_s
 
 

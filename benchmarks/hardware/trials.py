@@ -376,7 +376,7 @@ def learned(rig: Rig) -> Figures:
         for trace in meter.sampler.traces:
             ramp = trace.conclude()
             figures[f"{trace.channel.id} {trace.channel.method}"] = {
-                "period_s": trace.period_s,
+                "period_s": trace.learned.period_s,
                 "idle_w": trace.idle_w,
                 "latency": None if ramp is None or ramp.latency is None else ramp.latency._asdict(),
                 "window": None if ramp is None or ramp.window is None else ramp.window._asdict(),

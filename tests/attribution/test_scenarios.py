@@ -97,7 +97,7 @@ def test_the_sensors_are_read_before_the_first_call_begins(clock):
 
 
 def test_the_idle_power_comes_from_the_time_it_was_measured_in(clock):
-    """Idle is joules over seconds of real quiet: 30 W stay 30 W, whatever the pause's length."""
+    """Idle is joules over seconds without a call: 30 W stay 30 W, whatever the pause's length."""
     for pause in (0.5, 2.0):
         meter = meter_of(clock, FakeSensor(clock, 30.0))
         with meter.track("warm-up"):

@@ -211,7 +211,7 @@ def test_idle_is_the_floor_and_stays_it():
 
 
 def test_idle_is_empty_until_it_was_seen():
-    """Without a quiet moment there is no idle power, and the column stays empty, not 0."""
+    """Without an idle moment there is no idle power, and the column stays empty, not 0."""
     clock = FakeClock()
     meter = aimeter.Meter(sensors=[FakeSensor(clock, 100.0)], clock=clock, region="FR")
     with meter.track("first") as call:

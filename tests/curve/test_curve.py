@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimeter._curve.activity import Activity, Quiet
+from aimeter._curve.activity import Activity, IdlePower
 from aimeter._curve.curve import Curve
 from aimeter._curve.resolution import moved
 from tests.energies import energy_between
@@ -29,11 +29,11 @@ def staircase(pieces, base_w=np.nan):
     """A counted curve through exact knots, and where it ends."""
     curve = Curve(counted=True)
     time = joules = 0.0
-    quiet = Quiet(base_w, 0.0, 1.0)
+    idle = IdlePower(base_w, 0.0, 1.0)
     curve.append(time, joules, 0.0)
     for seconds, watts in pieces:
         time, joules = time + seconds, joules + seconds * watts
-        curve.append(time, joules, 0.0, quiet=quiet)
+        curve.append(time, joules, 0.0, idle=idle)
     return curve, time
 
 

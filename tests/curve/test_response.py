@@ -28,9 +28,9 @@ def ramp_points(rng, ends, *, latency_s, window_s, period_s, noise=0.03, spans=F
     """Publications after ends of calls at random phases, whose levels before are known to `noise`."""
     rows = []
     for _ in range(ends):
-        level, quiet_s = rng.normal(0, noise), rng.uniform(0.05, 0.35)
+        level, idle_s = rng.normal(0, noise), rng.uniform(0.05, 0.35)
         after_s = rng.uniform(0, period_s)
-        while after_s < min(quiet_s, 2 * period_s + 0.05):
+        while after_s < min(idle_s, 2 * period_s + 0.05):
             fallen = float(np.clip((after_s - latency_s) / window_s, 0, 1))
             fallen += level * (1 - fallen) + rng.normal(0, 0.01)
             if rng.random() < outliers:
@@ -108,8 +108,8 @@ def test_what_is_no_ramp_says_nothing():
     assert fit(late, latest_s=0.15, period_s=0.1, widest_s=0.12) is None
 
 
-def test_a_doubt_about_the_quiet_power_is_in_the_half_width():
-    """Where the quiet power may be off by a tenth of the fall, the ramp's middle may be off by a twentieth of its width."""
+def test_a_doubt_about_the_idle_power_is_in_the_half_width():
+    """Where the idle power may be off by a tenth of the fall, the ramp's middle may be off by a twentieth of its width."""
     points = ramp_points(np.random.default_rng(1), 60, latency_s=0.0, window_s=0.1, period_s=0.1, spans=True)
     sure = fit(points, latest_s=0.15, period_s=0.1).latency
     points[:, 4] = 0.1
@@ -133,10 +133,10 @@ def played(*, latency_s=0.01, calls=40, seed=0, busy_w=300.0, begin_s=0.6, fall=
     response, now_s, edges = Response(), 0.013, []
     time_s, powers = 0.0, []
     for _ in range(calls):
-        quiet_s, busy_s = choose.uniform(0.25, 0.4), choose.uniform(begin_s, begin_s + 0.1)
-        powers += [(time_s, 60.0), (time_s + quiet_s, busy_w)]
-        edges.append((time_s + quiet_s, time_s + quiet_s + busy_s))
-        time_s += quiet_s + busy_s
+        idle_s, busy_s = choose.uniform(0.25, 0.4), choose.uniform(begin_s, begin_s + 0.1)
+        powers += [(time_s, 60.0), (time_s + idle_s, busy_w)]
+        edges.append((time_s + idle_s, time_s + idle_s + busy_s))
+        time_s += idle_s + busy_s
     starts = np.array([start for start, _ in powers])
     watts = np.array([watt for _, watt in powers])
     if not fall:
@@ -176,8 +176,8 @@ def test_ends_that_tell_nothing_are_left_out():
     assert played(fall=False).ramp.latency is None
 
 
-def test_the_quiet_power_is_fitted_to_what_is_surely_quiet():
-    """Publications whose window is past the end give the quiet power, fading, and with it the way that others have come."""
+def test_the_idle_power_is_fitted_to_what_is_surely_idle():
+    """Publications whose window is past the end give the idle power, fading, and with it the way that others have come."""
     rng = np.random.default_rng(5)
     falls = []
     for after in rng.uniform(0, 0.3, 100):
@@ -257,7 +257,7 @@ def serve(nvml, preset, *, counter=True, calls=60, interval_s=0.05, **sensor):
         gpu.set_power(idle_w, at=end_s + 1e-6, tau_s=0.4)
         go_on(end_s + choose.uniform(0.4, 0.6))
         # As settling does: once everything up to then is surely known.
-        trace.note_quiet(end_s, clock() - 0.25, end_s)
+        trace.note_idle(end_s, clock() - 0.25, end_s)
         spans.append((begin_s, end_s))
     go_on(clock() + 1.0)
     return trace, gpu, spans

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aimeter._curve.activity import Activity
 from aimeter._curve.counter import Difference, Step, difference
 from aimeter._curve.health import DEAD_AFTER_S
-from aimeter._curve.idle_fit import Power, quiet_power
+from aimeter._curve.idle_fit import Power, fit_idle
 from aimeter._curve.response_fit import Estimate
 from aimeter._curve.trace import Trace
 from aimeter.sensors.base import Channel, Outcome, Reading
@@ -201,11 +201,11 @@ def test_published_power_is_integrated_within_its_error(levels, phase):
     assert abs(joules[0] - truth) <= resolution[0] + 0.1
 
 
-# Quiet power
+# Idle power
 
 
 def test_the_idle_power_is_not_the_lowest_of_many_uncertain_ones():
-    """Quiet stretches that are uncertain by more than they differ give the idle power as their mean, not their least."""
+    """Idle stretches that are uncertain by more than they differ give the idle power as their mean, not their least."""
     choose = random.Random(3)
     known = None
     for _ in range(500):
@@ -216,16 +216,16 @@ def test_the_idle_power_is_not_the_lowest_of_many_uncertain_ones():
 
 
 def test_what_the_meter_is_off_by_is_no_scatter_of_the_device():
-    """A device whose quiet power is steady is known to be so by stretches that are themselves uncertain."""
+    """A device whose idle power is steady is known to be so by stretches that are themselves uncertain."""
     choose = random.Random(3)
     begins = np.array([0.1, 0.5] * 16)
-    glow = 20.0 * 0.4 * (np.exp(-begins / 0.4) - np.exp(-(begins + 0.1) / 0.4)) / 0.1
-    watts = [35.0 + one + choose.gauss(0, 3.0) for one in glow]
+    decay = 20.0 * 0.4 * (np.exp(-begins / 0.4) - np.exp(-(begins + 0.1) / 0.4)) / 0.1
+    watts = [35.0 + one + choose.gauss(0, 3.0) for one in decay]
     stretches = np.array([begins, begins + 0.1, watts, np.full(32, 9.0)]).T
-    quiet = quiet_power(stretches, 35.0)
-    assert quiet.spread_w < 0.5
+    idle = fit_idle(stretches, 35.0)
+    assert idle.spread_w < 0.5
     stretches[:, 3] = 0.0
-    assert quiet_power(stretches, 35.0).spread_w > 2.0
+    assert fit_idle(stretches, 35.0).spread_w > 2.0
 
 
 def test_a_train_of_calls_in_step_with_a_long_average_is_told_apart():
@@ -250,7 +250,7 @@ def test_a_train_of_calls_in_step_with_a_long_average_is_told_apart():
             (begins[-1] + 0.06, now),
         ]:
             if noted_s < end <= now - 0.5:
-                trace.note_quiet(begin, end, begin)
+                trace.note_idle(begin, end, begin)
                 noted_s = end
         now = max(trace.due_s(now), now + 0.001)
     assert trace.idle_w == pytest.approx(idle_w, rel=0.05)

@@ -139,7 +139,7 @@ class KnotWriter:
             rounding_j=rounding_j,
             phase_s=phase,
             shift_s=shift,
-            quiet=self.idle.quiet,
+            idle=self.idle.fitted,
             seen=seen,
             variance_j2=variance_j2,
         )
@@ -160,7 +160,7 @@ class KnotWriter:
             curve.end_s + elapsed_s,
             curve.energy_j + joules,
             self.channel.quantum_j * elapsed_s,
-            quiet=self.idle.quiet,
+            idle=self.idle.fitted,
             variance_j2=variance_j2,
         )
 
