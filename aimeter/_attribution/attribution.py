@@ -250,20 +250,26 @@ class Ledger:
 
     def _begin(self, call: Call, time_s: float) -> None:
         """Open a call; what it does not say of devices and weight is as in the call around it."""
-        around = None if call.parent is None else self._open.get(id(call.parent))
-        devices, weight = (() if around is None else around.devices), call.weight
-        if call.devices is not None:
-            devices = (*devices, call.devices)
-        if weight is None and around is not None:
-            weight = around.weight / UNIT
-        one = _Open(call, devices, max(round((weight or 1.0) * UNIT), 1), self._groups_of(call, devices))
-        self._open[id(call)] = one
-        for group in one.groups:
-            group.shares.open(call, time_s, one.weight)
-        call.hold(1 + len(one.groups))
-        self._holding[id(call)] = [id(held) for held in call.holds() if id(held) in self._open]
-        for place in self._holding[id(call)]:
-            self._inside[place] = self._inside.get(place, 0) + 1
+        parent = call.parent
+        around = None if parent is None else self._open.get(id(parent))
+        devices, own = (() if around is None else around.devices), call.devices
+        if own is not None:
+            devices = (*devices, own)
+        given = call.weight
+        if given is not None:
+            weight = max(round(given * UNIT), 1)
+        else:
+            weight = UNIT if around is None else around.weight
+        groups = self._groups_of(call, devices) if devices else [*self._groups]
+        self._open[id(call)] = _Open(call, devices, weight, groups)
+        for group in groups:
+            group.shares.open(call, time_s, weight)
+        call.hold(1 + len(groups))
+        holding = [place for held in call.holds() if (place := id(held)) in self._open]
+        if holding:
+            self._holding[id(call)] = holding
+            for place in holding:
+                self._inside[place] = self._inside.get(place, 0) + 1
 
     # The groups
 
@@ -271,6 +277,7 @@ class Ledger:
         return [*self._groups, self._nowhere] if self._selections else self._groups
 
     def _groups_of(self, call: Call, devices: tuple[frozenset[str], ...]) -> list[_Group]:
+        """Return the groups of a call that, with those around it, names devices."""
         for selection in devices:
             if selection not in self._selections:
                 self._divide(selection)
@@ -294,7 +301,7 @@ class Ledger:
                 f"a call named {call.name!r} names devices that are not metered, or not among those of the call "
                 f"around it: {', '.join(absent)}. `aimeter doctor` lists those that are metered.",
             )
-        return groups if not devices else groups or [self._nowhere]
+        return groups or [self._nowhere]
 
     def _divide(self, devices: frozenset[str]) -> None:
         """Divide every group of which only a part is selected, and those who have a part in it."""

@@ -117,10 +117,12 @@ def _constant(context: Context) -> dict[str, Iterable[object]]:
 def _told(calls: Sequence[Call], context: Context) -> dict[str, Iterable[object]]:
     """Return the columns that the calls know by themselves."""
     counts = [call.counts for call in calls]
+    counted = set().union(*counts)
     models = [call.notes.get("model") for call in calls]
+    parents = [call.parent for call in calls]
     return {
         "call_id": [call.call_id for call in calls],
-        "parent_id": [None if call.parent is None else call.parent.call_id for call in calls],
+        "parent_id": [None if parent is None else parent.call_id for parent in parents],
         "name": [call.name for call in calls],
         "status": [call.status for call in calls],
         "error_type": [call.error_type for call in calls],
@@ -128,7 +130,7 @@ def _told(calls: Sequence[Call], context: Context) -> dict[str, Iterable[object]
         "duration_s": [call.duration_s for call in calls],
         "thread": [call.thread for call in calls],
         "model": [None if model is None else str(model) for model in models],
-        **{key: [some.get(key) for some in counts] for key in COUNTS},
+        **{key: [some.get(key) for some in counts] if key in counted else repeat(None) for key in COUNTS},
     }
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from aimeter._support.units import UNKNOWN
-from aimeter.record import COUNTS, MeasuredBy
+from aimeter.record import COLUMNS, COUNTS, MeasuredBy
 from aimeter.report.summary import Summary, SummaryRow
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ MOST_NAMES = 10_000
 """Names that the summary of a log tells apart; who has more has put something else into them."""
 
 _METHODS = frozenset(get_args(MeasuredBy))
+_COUNTS = slice(COLUMNS.index(COUNTS[0]), COLUMNS.index(COUNTS[-1]) + 1)
 
 
 def _method(text: str) -> str:
@@ -69,12 +70,17 @@ class _Sums:
 
     def add(self, record: Record) -> None:
         self.calls += 1
-        self.errors += record.status == "error"
+        if record.status == "error":
+            self.errors += 1
         self.duration_s += record.duration_s
         self.coverage = min(self.coverage, record.coverage)
-        self.gpu.add(_method(record.gpu_method))
-        self.cpu.add(_method(record.cpu_method))
-        self.dram.add(_method(record.dram_method))
+        # There are few ways of measuring, and nearly always they are known.
+        if record.gpu_method not in self.gpu:
+            self.gpu.add(_method(record.gpu_method))
+        if record.cpu_method not in self.cpu:
+            self.cpu.add(_method(record.cpu_method))
+        if record.dram_method not in self.dram:
+            self.dram.add(_method(record.dram_method))
         if record.co2e_g is not None:
             self.co2e_g = (self.co2e_g or 0.0) + record.co2e_g
         if record.energy_j is not None:
@@ -89,8 +95,8 @@ class _Sums:
             resolution_j2 = (record.resolution_j or 0.0) * (record.resolution_j or 0.0)
             self.resolution_j2 += resolution_j2
             self.calibration_j += math.sqrt(max(record.error_j * record.error_j - resolution_j2, 0.0))
-        for unit in COUNTS:
-            count: float | None = getattr(record, unit)
+        counts: tuple[float | None, ...] = record[_COUNTS]  # type: ignore[assignment]  # which are its floats
+        for unit, count in zip(COUNTS, counts, strict=True):
             if count is not None:
                 self.units[unit] = self.units.get(unit, 0.0) + count
                 self.unit_energy_j[unit] = self.unit_energy_j.get(unit, 0.0) + energy_j
