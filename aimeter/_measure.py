@@ -359,11 +359,14 @@ class _Series:
     def _batch_s(self) -> float:
         """Return how long a batch must be for the slowest sensor."""
         sampler = self._meter.sampler
-        slowest = [sampler.interval_s * _PERIODS, _SHORTEST_BATCH_S]
-        for trace in sampler.traces:
-            if trace.alive:
-                slowest += [_PERIODS * trace.learned.period_s, _WINDOWS * trace.channel.window_s]
-        return max(slowest)
+        slowest = sampler.snapshot(
+            lambda traces: [
+                max(_PERIODS * trace.learned.period_s, _WINDOWS * trace.channel.window_s)
+                for trace in traces
+                if trace.alive
+            ]
+        )
+        return max(sampler.pace.interval_s * _PERIODS, _SHORTEST_BATCH_S, *slowest)
 
 
 def _refuse_unfinished(result: object) -> None:

@@ -123,7 +123,7 @@ class Meter:
 
             if sensors is None:
                 from .sensors import discover  # noqa: F401, PLC0415
-            self.sampler.attend()
+            self.sampler.ensure_running()
             if self.carbon.feed is not None:
                 self.carbon.feed.want()
 
@@ -290,19 +290,21 @@ class Meter:
         self._flush()
         drawn = self.sampler.unattributed_j()
         result: dict[str, float] = {}
-        for trace, joules in zip(self.sampler.traces, drawn, strict=False):
+        for trace, joules in zip(self.sampler.readers.traces, drawn, strict=False):
             result[trace.channel.id] = result.get(trace.channel.id, 0.0) + joules
         return result
 
     @property
     def findings(self) -> list[Finding]:
         """What looking for sensors found."""
-        return list(self.sampler.findings)
+        return list(self.sampler.search.findings)
 
     @property
     def lost_rows(self) -> int:
         """Rows that a sink had to give up, and calls that could not be metered."""
-        return self.unbuilt_rows + self.sampler.lost_calls + sum(sink.lost_rows for sink in self._sinks)
+        return (
+            self.unbuilt_rows + self.sampler.intake.lost_calls + sum(sink.lost_rows for sink in self._sinks)
+        )
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Settle and write every call that has ended, waiting for slow sensors up to `timeout_s`."""
@@ -457,7 +459,7 @@ class Meter:
         return Context(
             __version__,
             self.carbon,
-            self.sampler.traces,
+            self.sampler.readers.traces,
             epoch_s(self.sampler.now()),
             self.sampler.cpu_s,
         )
@@ -470,7 +472,7 @@ class Meter:
 
     def warn_once(self, key: str, message: str) -> None:
         """Log a warning, once for each key."""
-        self.sampler.complain(key, message)
+        self.sampler.warn_once(key, message)
 
     def after_fork(self) -> None:
         """In a forked child: rows, files and identifiers of its own."""

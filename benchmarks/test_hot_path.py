@@ -80,7 +80,7 @@ def gpus(request: pytest.FixtureRequest, hardware: Hardware) -> Iterator[int]:
     meter = aimeter.configure(powercap=hardware.powercap, region="FR")
     with meter.track("first"):  # finds the sensors
         pass
-    read = {trace.channel.id for trace in meter.sampler.traces}
+    read = {trace.channel.id for trace in meter.sampler.readers.traces}
     assert len([channel for channel in read if channel.startswith("gpu")]) == request.param
     yield request.param
     meter.close()

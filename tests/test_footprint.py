@@ -72,7 +72,7 @@ def test_calls_grow_neither_threads_nor_memory(tmp_path):
         for thread in threads: thread.start()
         for thread in threads: thread.join()
         meter.flush()
-        assert (meter.lost_rows, len(meter.sampler.queue)) == (0, 0)
+        assert (meter.lost_rows, len(meter.sampler.intake.queue)) == (0, 0)
         gc.collect()
         with open("/proc/self/statm") as statm:
             return len(gc.get_objects()), int(statm.read().split()[1]) * 4096

@@ -140,7 +140,7 @@ def test_a_sensor_that_is_off_is_admitted_apart(nvml):
     clock, gpu, meter = emulated(nvml, counter_gain=1.04)
     found = measure(work_of(clock, gpu, random.Random(1)), meter=meter)
     assert found.energy_j == pytest.approx(0.9 * 1.04, rel=0.01)
-    stated = meter.sampler.traces[0].channel.relative_error
+    stated = meter.sampler.readers.traces[0].channel.relative_error
     assert found.calibration_j == pytest.approx(stated * found.energy_j, rel=0.01)
     assert found.error_j == pytest.approx(math.hypot(found.resolution_j, found.calibration_j))
     low, high = found.interval_j

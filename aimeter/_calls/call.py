@@ -108,7 +108,7 @@ class Call(Figured):
             self._start = sampler.now()
             put(self)
             if not sampler.ready:
-                sampler.attend()
+                sampler.ensure_running()
         except BaseException as interruption:
             self._break_off(interruption)
             raise
@@ -189,7 +189,7 @@ class Call(Figured):
     def _attend(self) -> None:
         sampler = self._meter.sampler
         if not sampler.ready and not self.foreign:
-            sampler.attend()
+            sampler.ensure_running()
 
     def _break_off(self, interruption: BaseException) -> None:
         """End the call now: a signal handler raised in the middle of `__enter__` or `__exit__`.

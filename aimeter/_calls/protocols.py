@@ -43,7 +43,7 @@ class Queue(Protocol):
     put: Callable[[Any], None]
     """Takes a call when it begins and when it ends, and pauses; `enqueue`, unless callers are slowed down."""
     ready: bool
-    """Somebody will notice what is put, so that `attend` need not be called."""
+    """Somebody will notice what is put, so that `ensure_running` need not be called."""
 
     @property
     def now(self) -> Callable[[], float]:
@@ -53,7 +53,7 @@ class Queue(Protocol):
     def enqueue(self) -> Callable[[Any], None]:
         """Puts at once. It is this process's own: a call with another's has come through a fork."""
 
-    def attend(self) -> None:
+    def ensure_running(self) -> None:
         """Make sure that somebody reads the sensors; never raises."""
 
 

@@ -74,7 +74,7 @@ def pace(sampler: Sampler, sharers: Iterable[Sharer]) -> None:
     own = [one for one in list(sharers) if one.sampler is sampler and not one.retired]
     intervals = [one.settings.interval_s for one in own]
     if intervals:
-        sampler.pace(min(intervals))
+        sampler.readers.set_interval(min(intervals))
 
 
 def _after_fork_in_child() -> None:

@@ -81,7 +81,7 @@ class Worker:
                 sampler.be_ready()
             except RuntimeError:
                 self._thread = None
-                sampler.complain("thread", "no thread can be started: calls read the sensors themselves.")
+                sampler.warn_once("thread", "no thread can be started: calls read the sensors themselves.")
                 return False
         return True
 
@@ -161,7 +161,7 @@ class Worker:
             wait_s = _LONGEST_WAIT_S
             for sampler in list(self._serving):
                 wait_s = min(wait_s, self._round(sampler))
-            over = [sampler for sampler in list(self._serving) if sampler.linger_over()]
+            over = [sampler for sampler in list(self._serving) if sampler.try_stop()]
             with self._lock:
                 if not self.is_here():
                     return
@@ -177,7 +177,7 @@ class Worker:
         try:
             return sampler.tick()
         except BaseException:
-            sampler.complain("tick", "the sampler failed and goes on; this is a bug in aimeter.")
+            sampler.warn_once("tick", "the sampler failed and goes on; this is a bug in aimeter.")
             logger.debug("sampler failed", exc_info=True)
             return _LONGEST_WAIT_S
 
@@ -198,7 +198,7 @@ class Worker:
                 if self._thread is not watched:
                     return
                 for sampler in self._serving:
-                    sampler.watch_pace()
+                    sampler.intake.watch()
                 overdue = self._due_s is not None and time.monotonic() >= self._due_s
                 if overdue or not watched.is_alive():
                     self._thread, self._due_s = threading.current_thread(), None

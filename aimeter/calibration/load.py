@@ -140,9 +140,8 @@ def run_calls(
             sleep(_IDLE_S)
             whole = _calls(meter, load, until_s, clock=clock, sleep=sleep, progress=progress)
             meter.flush()
-            with meter.sampler.alone():
-                if not whole or not any(not_learned(trace) for trace in meter.sampler.traces):
-                    break
+            if not whole or not meter.sampler.snapshot(lambda traces: any(map(not_learned, traces))):
+                break
     except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's code; what was measured at rest stands
         return f"the load raised {error!r}"
     return ""
@@ -158,10 +157,7 @@ def _calls(
     progress: Progress,
 ) -> bool:
     """Make a turn of calls; return whether there was time for all of them."""
-    period_s = max(
-        trace.channel.period_s if trace.learned.period is None else trace.learned.period.middle_s
-        for trace in meter.sampler.traces
-    )
+    period_s = meter.sampler.snapshot(lambda traces: max(map(_period_s, traces)))
     cycle_s = (math.ceil((_BUSY_S + _IDLE_S) / period_s) + _GOLDEN) * period_s
     end_s = clock()
     for _ in progress(range(_CALLS)):
@@ -177,6 +173,11 @@ def _calls(
                 wait_for_devices()
     sleep(_IDLE_S)
     return end_s <= until_s
+
+
+def _period_s(trace: Trace) -> float:
+    """Return how often a channel's figure is renewed, as learned or documented."""
+    return trace.channel.period_s if trace.learned.period is None else trace.learned.period.middle_s
 
 
 def not_learned(trace: Trace, fault: str = "") -> str:

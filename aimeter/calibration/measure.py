@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from aimeter._curve.response_fit import Estimate, Ramp
+    from aimeter._curve.trace import Trace
     from aimeter._sampling.protocols import SteppedClock
 
 ALL, SOME, NONE = 0, 1, 2
@@ -176,28 +177,35 @@ def measure_at_rest(
                 sleep(_STEP_S)
             busy = (cpu_s() - used_s) / (clock() - began_s) / (psutil.cpu_count() or 1)
         meter.flush()
-        with meter.sampler.alone():
-            for trace in meter.sampler.traces:
-                channel, times_s = trace.channel, trace.curve.knots[0]
-                points = trace.curve.at(times_s)
-                rest = rest_of(times_s, points.energy_j, points.covered_s)
-                fault = trace.reason if not trace.alive else not_at_rest(channel, rest, busy)
-                if fault or rest is None:
-                    problems.append(f"{channel.id} ({channel.name}) is not calibrated: {fault}.")
-                else:
-                    measured[channel] = _calibration(channel, rest, steps_of(changes.get(channel, [])))
+        seen = meter.sampler.snapshot(lambda traces: [(one.channel, *_rest(one, busy)) for one in traces])
+        for channel, rest, fault in seen:
+            if fault or rest is None:
+                problems.append(f"{channel.id} ({channel.name}) is not calibrated: {fault}.")
+            else:
+                measured[channel] = _calibration(channel, rest, steps_of(changes.get(channel, [])))
         if load is not None and measured:
             keep(measured.values())
             fault = run_calls(meter, load, clock=clock, sleep=sleep, progress=progress)
             meter.flush()
-            with meter.sampler.alone():
-                for trace in meter.sampler.traces:
-                    channel = trace.channel
-                    if channel in measured:  # not one that has taken over from another meanwhile
-                        reason = not_learned(trace, fault)
-                        problems += [reason] if reason else []
-                        measured[channel] = _with_ramp(measured[channel], trace.conclude())
+            learned = meter.sampler.snapshot(
+                lambda traces: [
+                    (one.channel, not_learned(one, fault), one.conclude())
+                    for one in traces
+                    if one.channel in measured  # not one that has taken over from another meanwhile
+                ]
+            )
+            for channel, reason, ramp in learned:
+                problems += [reason] if reason else []
+                measured[channel] = _with_ramp(measured[channel], ramp)
     return list(measured.values()), problems
+
+
+def _rest(trace: Trace, busy: float) -> tuple[Rest | None, str]:
+    """Return what a channel drew at rest, and why that is of no use; empty if it is."""
+    times_s = trace.curve.knots[0]
+    points = trace.curve.at(times_s)
+    rest = rest_of(times_s, points.energy_j, points.covered_s)
+    return rest, trace.reason if not trace.alive else not_at_rest(trace.channel, rest, busy)
 
 
 def _with_ramp(one: Calibration, ramp: Ramp | None) -> Calibration:

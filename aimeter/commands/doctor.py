@@ -81,7 +81,9 @@ def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagn
     with Meter(sensors=sensors, **{**arguments, **quiet}) as meter:  # type: ignore[arg-type]
         began_s, cpu_share = _watch(meter, sensors, progress)
         reports = [report for sensor in sensors for report in sensor.reports(found.findings)]
-        learned = {trace.channel.id: trace for trace in meter.sampler.traces if not trace.gone}
+        learned = meter.sampler.snapshot(
+            lambda traces: {trace.channel.id: trace for trace in traces if not trace.gone}
+        )
         channels = {channel.id: channel for sensor in sensors for channel in sensor.channels}
         carbon = _carbon(meter)
     stored = Calibrations(path_of(settings.calibration))
@@ -155,14 +157,17 @@ def _watch(meter: Meter, sensors: Sequence[Watched], progress: Progress) -> tupl
     with meter.track("doctor"):
         began_s, cpu_s = sampler.now(), sampler.cpu_s
         _sleep(WATCH_S, progress)
-        if any(
-            trace.curve.refiner is not None and not trace.curve.refiner.compared for trace in sampler.traces
-        ):
+        if sampler.snapshot(lambda traces: any(map(_is_to_compare, traces))):
             _sleep(_TO_COMPARE_S, progress)
         share = (sampler.cpu_s - cpu_s) / (sampler.now() - began_s)
         if any(report.fault for sensor in sensors for report in sensor.reports()):
             _sleep(_PATIENCE_S, progress)
     return began_s, share
+
+
+def _is_to_compare(trace: Trace) -> bool:
+    """Return whether a counter and the power beside it have not been compared yet."""
+    return trace.curve.refiner is not None and not trace.curve.refiner.compared
 
 
 def _sleep(seconds: float, progress: Progress) -> None:

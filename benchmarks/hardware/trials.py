@@ -373,7 +373,7 @@ def learned(rig: Rig) -> Figures:
         rig.rest(2.5)
         meter.flush()
         figures = {}
-        for trace in meter.sampler.traces:
+        for trace in meter.sampler.readers.traces:
             ramp = trace.conclude()
             figures[f"{trace.channel.id} {trace.channel.method}"] = {
                 "period_s": trace.learned.period_s,

@@ -122,7 +122,7 @@ class World:
     def _round(self, sampler: Served) -> None:
         self._wake_s[sampler] = math.inf
         wait_s = sampler.tick()
-        if sampler.linger_over():
+        if sampler.try_stop():
             del self._wake_s[sampler]
             self._attend()
         else:

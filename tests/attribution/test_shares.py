@@ -265,8 +265,8 @@ def test_a_channel_that_appears_later_disturbs_nobody():
         clock.sleep(0.5)
         late = FakeSensor(clock, 10.0, id="cpu:0")
         trace = Trace(late.channels[0], 0.05)
-        meter.sampler.sources.append(Source(sensor=late, traces=[trace]))
-        meter.sampler.traces.append(trace)
+        meter.sampler.readers.sources.append(Source(sensor=late, traces=[trace]))
+        meter.sampler.readers.traces.append(trace)
         clock.sleep(0.5)
     with meter.track("after") as after:
         clock.sleep(1.0)
@@ -287,8 +287,8 @@ def test_figures_so_far_of_a_call_that_began_before_its_device():
         clock.sleep(1.0)
         late = FakeSensor(clock, 50.0, id="cpu:0")
         trace = Trace(late.channels[0], 0.05)
-        meter.sampler.sources.append(Source(sensor=late, traces=[trace]))
-        meter.sampler.traces.append(trace)
+        meter.sampler.readers.sources.append(Source(sensor=late, traces=[trace]))
+        meter.sampler.readers.traces.append(trace)
         with meter.track("inner"):
             clock.sleep(1.0)
         clock.sleep(1.0)
@@ -362,7 +362,7 @@ def test_depth_costs_no_more_than_width():
         call.__enter__()
     for call in reversed(calls):
         call.finish("ok", None)
-    ledger = meter.sampler._books()
+    ledger = meter.sampler._settling.books()
     ledger._read_queue(clock())
     assert len(ledger._groups[0].shares._edges.edge) <= 4 * len(calls)
 

@@ -688,7 +688,7 @@ def test_the_calibrated_period_is_where_looking_begins(nvml, file):
     sensors, _ = nvml_sensor.probe({}, clock)
     for setting, period_s in (("off", 0.1), (file, 0.02)):
         meter = aimeter.Meter(sensors=sensors, clock=clock, region="FR", calibration=setting)
-        assert meter.sampler.traces[0].learned.period_s == period_s
+        assert meter.sampler.readers.traces[0].learned.period_s == period_s
 
 
 def test_calibrated_latency_and_window_are_used_from_the_first_reading_on(nvml, file):
@@ -709,7 +709,7 @@ def test_calibrated_latency_and_window_are_used_from_the_first_reading_on(nvml, 
         store(file, this_machine(), [one])
         sensors, _ = nvml_sensor.probe({}, clock)
         meter = aimeter.Meter(sensors=sensors, clock=clock, region="FR", calibration=file)
-        (trace,) = meter.sampler.traces
+        (trace,) = meter.sampler.readers.traces
         assert (trace.learned.latency, trace.learned.window) == used
 
 

@@ -757,7 +757,7 @@ def test_a_shorter_interval_takes_effect_and_ends_with_its_meter():
     slow = aimeter.Meter(region="FR", interval_s=0.05)
     quick = aimeter.Meter(region="FR", interval_s=0.01)
     assert slow.sampler is quick.sampler
-    assert {trace.readings.interval_s for trace in slow.sampler.traces} == {0.01}
+    assert {trace.readings.interval_s for trace in slow.sampler.readers.traces} == {0.01}
     quick.close()
-    assert slow.sampler.interval_s >= 0.05
+    assert slow.sampler.pace.interval_s >= 0.05
     slow.close()

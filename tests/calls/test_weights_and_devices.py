@@ -307,7 +307,7 @@ def test_devices_named_apart_do_not_count_twice_as_backlog(clock, meter):
     for _ in range(3000):
         with meter.track("plain"):
             clock.now_s += 1e-5
-    assert meter.sampler._backlog() <= 6100
+    assert meter.sampler.intake.backlog <= 6100
     assert len(meter.records()) == 3003
 
 

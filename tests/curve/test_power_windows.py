@@ -109,7 +109,9 @@ def test_the_scale_of_the_power_is_learned(nvml):
     bench = Bench(nvml, counter_gain=0.9)
     errors, half = bench.pairs(60)
     (windows,) = [
-        source.power_windows for source in bench.meter.sampler.sources if source.power_windows is not None
+        source.power_windows
+        for source in bench.meter.sampler.readers.sources
+        if source.power_windows is not None
     ]
     gain, error = windows.gain
     assert abs(gain - 0.9) <= error

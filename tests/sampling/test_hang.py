@@ -141,7 +141,7 @@ for meter in meters:
     with meter.track("work"):
         pass
     meter.flush()
-    for source in meter.sampler.sources:
+    for source in meter.sampler.readers.sources:
         source.sensor.hangs = True
 sleep(0.1)
 with meters[0].track("open"):
@@ -213,8 +213,8 @@ def test_search_that_hangs_or_fails(tmp_path):
     source = (
         HANGING
         + """
-import aimeter._sampling.sampler, aimeter.sensors.discover as discover
-aimeter._sampling.sampler.OPEN_TIMEOUT_S = 0.5
+import aimeter._sampling.search, aimeter.sensors.discover as discover
+aimeter._sampling.search.OPEN_TIMEOUT_S = 0.5
 answered = threading.Event()
 found = discover.discover_cpu
 def discover_later(*found_so_far, **options):
@@ -384,7 +384,7 @@ def test_calls_faster_than_they_can_be_settled(tmp_path):
         HANGING
         + """
 import aimeter.meter, aimeter._sampling.sampler
-aimeter._sampling.sampler.MOST_BACKLOG, aimeter._sampling.sampler.MOST_QUEUED = 2000, 10_000
+aimeter._sampling.intake.MOST_BACKLOG, aimeter._sampling.intake.MOST_QUEUED = 2000, 10_000
 class Slow:
     lost_rows, last_fault = 0, ""
     def write(self, records):
@@ -399,7 +399,7 @@ with meter.track("outer") as outer:
             with meter.track("inner") as inner:
                 pass
         sleep(0.3)  # the queue is looked at four times a second
-    assert len(meter.sampler.queue) < 20_000, len(meter.sampler.queue)
+    assert len(meter.sampler.intake.queue) < 20_000, len(meter.sampler.intake.queue)
     aimeter.meter.FLUSH_TIMEOUT_S = aimeter._sampling.sampler.BOOKS_TIMEOUT_S = 0.3
     for ask in (lambda: inner.energy_j, lambda: outer.energy_j, lambda: meter.flush(0.3)):
         began = perf_counter()
@@ -428,8 +428,8 @@ def test_a_loop_of_calls_without_a_pause_is_slowed_to_the_pace_of_settling(tmp_p
     source = (
         HANGING
         + """
-import aimeter._sampling.sampler
-aimeter._sampling.sampler.MOST_BACKLOG, aimeter._sampling.sampler.MOST_QUEUED = 2000, 50_000
+import aimeter._sampling.intake
+aimeter._sampling.intake.MOST_BACKLOG, aimeter._sampling.intake.MOST_QUEUED = 2000, 50_000
 meter = aimeter.Meter(sensors=[sensor(period_s=0.1)], log=LOG, region="FR", memory_rows=10)
 calls = [0, 0, 0]
 end = perf_counter() + 4
@@ -442,13 +442,13 @@ for thread in threads: thread.start()
 waiting = []
 while any(thread.is_alive() for thread in threads):
     sleep(0.05)
-    waiting.append((perf_counter(), meter.sampler._backlog()))
+    waiting.append((perf_counter(), meter.sampler.intake.backlog))
 meter.close()
 assert not said, said
 assert meter.lost_rows == 0
 at_first = max(backlog for at, backlog in waiting if at < end - 2)
 later = max(backlog for at, backlog in waiting if at >= end - 2)
-assert later <= at_first + aimeter._sampling.sampler.MOST_BACKLOG, (at_first, later)
+assert later <= at_first + aimeter._sampling.intake.MOST_BACKLOG, (at_first, later)
 print(sum(calls))
 """
     )

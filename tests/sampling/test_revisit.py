@@ -76,7 +76,7 @@ def test_a_device_that_comes_and_goes_costs_no_memory(nvml):
             for function in EVERY_WAY:
                 gpu.heal(function)
             clock.sleep(1.0)
-    assert len(meter.sampler.traces) <= 4
+    assert len(meter.sampler.readers.traces) <= 4
     meter.close()
 
 

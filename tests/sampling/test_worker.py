@@ -42,7 +42,7 @@ def slow():
 def hang(sensor, meter):
     """Have the sensor keep the thread that asks it."""
     sensor.may_answer.clear()
-    meter.sampler.attend()
+    meter.sampler.ensure_running()
     assert sensor.waiting.wait(30)
 
 
@@ -72,7 +72,7 @@ def test_another_thread_takes_over(slow, caplog):
         assert during.cpu_j == pytest.approx(50 * during.duration_s, abs=during.error_j)
         assert threads().count("aimeter") >= 2
         slow.may_answer.set()
-        until(lambda: meter.sampler.traces[0].alive)
+        until(lambda: meter.sampler.readers.traces[0].alive)
         with meter.track("after") as after:
             time.sleep(0.1)
         assert after.gpu_j == pytest.approx(100 * after.duration_s, abs=after.error_j)
