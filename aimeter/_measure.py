@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aimeter._calls.decorate import name_of
 from aimeter._support.public import public
-from aimeter._support.statistics import Drift, drift, mean_half_width
+from aimeter._support.statistics import Drift, calibration_of, drift, error_j2, mean_half_width
 from aimeter._support.units import quantity
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ class _Series:
         if runs and batches:
             mean = _mean(batches, self.size, _ends_j(runs))
             calibration_j = mean.value_j * _calibration(runs)
-            error_j = math.hypot(mean.half_width_j, calibration_j)
+            error_j = math.sqrt(error_j2(mean.half_width_j**2, [calibration_j]))
             idle_j = [row.idle_j for row in batches if row.idle_j is not None]
             figures = {
                 "energy_j": mean.value_j,
@@ -401,8 +401,8 @@ def _ends_j(runs: Sequence[Record]) -> float:
 def _calibration(runs: Sequence[Record]) -> float:
     """Return the 95 % half-width of the calibration of some calls, as a part of their energy."""
     total_j = math.fsum(row.energy_j or 0.0 for row in runs)
-    squares = ((row.error_j or 0.0) ** 2 - (row.resolution_j or 0.0) ** 2 for row in runs)
-    return math.fsum(math.sqrt(max(square, 0.0)) for square in squares) / total_j if total_j else 0.0
+    each_j = (calibration_of(row.error_j or 0.0, row.resolution_j or 0.0) for row in runs)
+    return math.fsum(each_j) / total_j if total_j else 0.0
 
 
 def _methods(runs: Sequence[Record]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import aimeter
+from aimeter._support.statistics import SIGMAS_95
 from benchmarks.rig import Hardware
 from benchmarks.verdict import Bare, Finding
 
@@ -34,7 +35,7 @@ def compare(work: Callable[[], object], meter: aimeter.Meter, pairs: int) -> tup
             off, on = seconds(work), seconds(metered)
         ratios.append(on / off)
     middle = sorted(ratios)[pairs // 10 : pairs - pairs // 10]
-    return statistics.median(ratios), 1.96 * 1.25 * statistics.stdev(middle) / len(middle) ** 0.5
+    return statistics.median(ratios), SIGMAS_95 * 1.25 * statistics.stdev(middle) / len(middle) ** 0.5
 
 
 def report(what: str, found: tuple[float, float], note: Callable[[Finding], None]) -> None:

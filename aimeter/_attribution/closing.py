@@ -11,6 +11,7 @@ from aimeter._attribution.edges import OWN, TIME, TOTAL, UNIT, Edges, widened
 from aimeter._attribution.figures import Figures
 from aimeter._curve.curve import Points
 from aimeter._curve.resolution import resolution
+from aimeter._support.statistics import SIGMAS_95
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -98,7 +99,7 @@ def close_calls(
     # rounding it may have more than all.
     shared = np.clip(10 * (1 - alone), 0.0, 1.0) * weight**2
     variance = shared * np.maximum(ended.spread_before_j2 - began.spread_j2, 0.0)
-    variance += 1.96**2 * np.maximum(ended.curve.variance_j2 - began.curve.variance_j2, 0.0) * alone**2
+    variance += SIGMAS_95**2 * np.maximum(ended.curve.variance_j2 - began.curve.variance_j2, 0.0) * alone**2
     parts = weight / np.maximum(leaves_then, weight), held / np.maximum(leaves.before[end], weight)
     curves = [trace.curve for trace in traces]
     half_j = resolution(curves, began.curve, ended.curve, parts, variance, duration, total)

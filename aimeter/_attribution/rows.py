@@ -16,6 +16,7 @@ import numpy.typing as npt
 from aimeter._attribution.figures import Figures
 from aimeter._support.clocks import time
 from aimeter._support.machine import machine
+from aimeter._support.statistics import error_j2
 from aimeter.carbon.accounting import Accounting, Accounts, Calls
 from aimeter.record import COLUMNS, COUNTS, SCHEMA, MeasuredBy, Record
 from aimeter.sensors.base import KINDS, Channel
@@ -65,15 +66,6 @@ def together(resolution_j: Array, energy_j: Array) -> Array:
     alike = np.where(resolution_j > _LITTLE * energy_j, resolution_j, 0.0)
     summed: Array = np.sqrt(alike.sum(axis=0) ** 2 + ((resolution_j - alike) ** 2).sum(axis=0))
     return summed
-
-
-def error_j(resolution_j: Array, calibration_j: Mapping[str, Array]) -> Array:
-    """Combine errors into one 95 % half-width.
-
-    Resolution and the calibrations of different kinds of meter are independent and add in quadrature; those
-    of one kind (all RAPL domains, say) share their cause, so `calibration_j` holds their plain sums.
-    """
-    return np.sqrt(resolution_j**2 + sum(half_width**2 for half_width in calibration_j.values()))
 
 
 def device_name(channel: Channel) -> str:
@@ -204,7 +196,7 @@ def _joules(figures: Figures, traces: Sequence[Trace]) -> dict[str, Sequence[flo
     for kind in KINDS:
         own = [place for place, channel in enumerate(channels) if channel.kind == kind]
         parts[f"{kind}_j"] = _where(_any(metered[own]), joules[own].sum(axis=0))
-    calibration: dict[str, Array] = {}
+    calibration: dict[str, Array] = {}  # of all channels of one kind: they share its cause
     for trace, drawn in zip(traces, joules, strict=True):
         cause = f"{trace.channel.source} {trace.channel.kind}"
         calibration[cause] = calibration.get(cause, 0.0) + trace.relative_error * drawn
@@ -215,7 +207,7 @@ def _joules(figures: Figures, traces: Sequence[Trace]) -> dict[str, Sequence[flo
     energy_j = _where(known, energy)
     return {
         "energy_j": energy_j,
-        "error_j": _where(known, error_j(resolution, calibration)),
+        "error_j": _where(known, np.sqrt(error_j2(resolution**2, calibration.values()))),
         "resolution_j": _where(known, resolution),
         "self_j": _where(known, np.where(metered, figures.self_j, 0.0).sum(axis=0)),
         "window_j": _where(known, np.where(metered, figures.window_j, 0.0).sum(axis=0)),

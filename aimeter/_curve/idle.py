@@ -10,6 +10,7 @@ import numpy as np
 
 from aimeter._curve.activity import UNKNOWN, IdlePower
 from aimeter._curve.idle_fit import TAUS_S, UNSEEN_DECAY, Power, fit_idle
+from aimeter._support.statistics import SIGMAS_95
 
 if TYPE_CHECKING:
     from aimeter._curve.activity import Array
@@ -106,7 +107,7 @@ class Idle:
                 self._note(end_s, power, rested=start_s - since_s >= _REST_S)
         if self.power_w is not None:
             idle = fit_idle(np.array(self._stretches), self.power_w)
-            self.fitted = idle._replace(spread_w=max(idle.spread_w, self.error_w / 1.96))
+            self.fitted = idle._replace(spread_w=max(idle.spread_w, self.error_w / SIGMAS_95))
 
     def _note(self, time_s: float, power: Power, *, rested: bool) -> None:
         """Keep the lowest power of a device at rest; a short gap between calls only bounds it from above."""

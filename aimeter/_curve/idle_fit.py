@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aimeter._curve.activity import Array, IdlePower
+from aimeter._support.statistics import SIGMAS_95
 
 _NEAR_S, _NEAR_STRETCHES = 0.25, 8
 """The decay after a call counts as seen once so many idle stretches began within this time of a call."""
@@ -58,7 +59,7 @@ def fit_idle(stretches: Array, idle_w: float) -> IdlePower:
             best, least = IdlePower(idle, decay, tau), squares
     # What the meter may have been off by is not the device's.
     square = (watts - best.idle_w - best.decay_w * _mean_decay(begin, end, best.tau_s)) ** 2
-    mean_square = float(weight @ (square - (error / 1.96) ** 2)) / max(total - 2, 1.0)
+    mean_square = float(weight @ (square - (error / SIGMAS_95) ** 2)) / max(total - 2, 1.0)
     # Other programs load the device now and then: the few stretches far off the fit count as well as the many near it.
     most_square = float(np.max(square - error**2)) / 9
     spread = math.sqrt(max(mean_square, most_square, 0.0))

@@ -22,11 +22,13 @@ from bisect import bisect_left
 from collections import deque
 from typing import NamedTuple
 
+from aimeter._support.statistics import SIGMAS_95
+
 ROUNDING_W = 0.5
 """Half-width of a published power around boxcar average, gain and offset: "Part-time Power Measurements", arXiv
 2312.02741, artifact; 0.5 W rms in re-analysed records of an RTX 3090."""
 
-_SIGMA_W = ROUNDING_W / 1.96
+_SIGMA_W = ROUNDING_W / SIGMAS_95
 """The same as a standard deviation."""
 
 _UNEVEN = 0.08
@@ -116,7 +118,7 @@ class MovingAverage:
             # Over the window the power itself has changed by this: where time is off by h, energy is by h of it.
             swing_w = abs(change_w) * self.window_s / max(lapse_s, 0.5 * self.period_s)
             point = self._link(time_s, watts, half_s, least_w, swing_w)
-            self.error_j = 1.96 * math.sqrt(point.variance_j2)
+            self.error_j = SIGMAS_95 * math.sqrt(point.variance_j2)
         self._points.append(point)
         while len(self._points) > 1 and self._points[1].time_s < time_s - self.window_s:
             self._points.popleft()
@@ -168,7 +170,7 @@ class MovingAverage:
         span_s, step_j = after.time_s - before.time_s, after.joules - before.joules
         part = min(max((time_s - before.time_s) / span_s, 0.0), 1.0)
         variance = before.variance_j2 + part * (after.variance_j2 - before.variance_j2)
-        variance += (half_s * swing_w / 1.96) ** 2
+        variance += (half_s * swing_w / SIGMAS_95) ** 2
         return before.joules + part * step_j, variance + _anywhere_j2(part, step_j - floor_w * span_s)
 
 

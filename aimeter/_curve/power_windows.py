@@ -24,6 +24,7 @@ from aimeter._curve.response_fit import Estimate
 from aimeter._curve.step_shape import UNLIKE, Step
 from aimeter._curve.update_probe import heard
 from aimeter._curve.update_times import UpdateTimes
+from aimeter._support.statistics import SIGMAS_95, SIGMAS_PER_MAD
 from aimeter.sensors.base import Outcome
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ class PowerWindows:
         open_then = step.activity.is_open((bounds[1:] + bounds[:-1]) / 2)
         begins, lengths = bounds[:-1][open_then], np.diff(bounds)[open_then]
         mean_w = step.excess_j / float(lengths.sum())
-        scatter = (_CHILDREN if step.mixed else UNLIKE / 1.96) * mean_w
+        scatter = (_CHILDREN if step.mixed else UNLIKE / SIGMAS_95) * mean_w
         conditions = [lengths]
         amounts, variances = [step.excess_j], [0.0]
         for one in seen:
@@ -288,19 +289,19 @@ class PowerWindows:
                 continue
             idle_j = np.diff(step.idle_j(window_s))[0]
             amount = gain[0] * one.energy_j - idle_j
-            variance = (gain[1] * one.energy_j / 1.96) ** 2
+            variance = (gain[1] * one.energy_j / SIGMAS_95) ** 2
             if one.begin_s < step.begin_s:
                 amount -= step.begin_j - one.begin_j
-                variance += (one.begin_half_j / 1.96) ** 2
+                variance += (one.begin_half_j / SIGMAS_95) ** 2
             if one.end_s > step.end_s:
                 amount -= one.end_j - step.end_j
-                variance += (one.end_half_j / 1.96) ** 2
+                variance += (one.end_half_j / SIGMAS_95) ** 2
             blur_s = self._window.error_s + self._latency.error_s + one.half_s
             if step.mixed and self._response.ramp.latency is None:
                 # A call beside a window may draw many times what is in it.
                 blur_s = max(blur_s, one.end_s - one.begin_s)
             if step.activity.edges(*(window_s[:, None] + [[-blur_s], [blur_s]]))[0]:
-                variance += (mean_w * blur_s / 1.96) ** 2
+                variance += (mean_w * blur_s / SIGMAS_95) ** 2
             variance += float(np.sum((_UNEVEN * mean_w * part * (1 - part / lengths)) ** 2))
             conditions.append(part)
             amounts.append(amount)
@@ -319,16 +320,16 @@ class PowerWindows:
             return None
         kept *= step.excess_j / float(kept @ lengths)
         before = np.clip(times_s[:, None] - begins, 0, lengths)
-        inside = UNLIKE / 1.96 * kept * before * (1 - before / lengths)
+        inside = UNLIKE / SIGMAS_95 * kept * before * (1 - before / lengths)
         variance_j2 = np.einsum("ij,jk,ik->i", before, covariance, before) + np.sum(inside**2, axis=1)
-        return before @ kept, 1.96 * np.sqrt(np.maximum(variance_j2, 0.0))
+        return before @ kept, SIGMAS_95 * np.sqrt(np.maximum(variance_j2, 0.0))
 
 
 def _middle(values: Iterable[float]) -> tuple[float, float]:
     """Return the median, and the 95 % half-width of one value around it, by the median distance from it."""
     known = np.array(values)
     middle = float(np.median(known))
-    return middle, 1.96 * 1.4826 * float(np.median(np.abs(known - middle)))
+    return middle, SIGMAS_95 * SIGMAS_PER_MAD * float(np.median(np.abs(known - middle)))
 
 
 def conditioned(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aimeter._support.statistics import SIGMAS_95
+
 if TYPE_CHECKING:
     from aimeter._curve.activity import Array
     from aimeter._curve.curve import Curve, Points
@@ -54,7 +56,7 @@ def resolution(
     found = np.sqrt(variance_j2 + moved(phases, shifts, lapse_s, steady_s))
     room = ended.shift_j + began.shift_j + ended.phase_j + began.phase_j
     # Between two knots lies what the curve rose by, but for a stretch that nobody saw, whose rise is a guess.
-    room += 1.96 * np.sqrt(np.maximum(ended.variance_j2 - began.variance_j2, 0.0))
+    room += SIGMAS_95 * np.sqrt(np.maximum(ended.variance_j2 - began.variance_j2, 0.0))
     bound = np.maximum(ended.high_j - began.low_j + room, 0.0)
     counted = np.array([curve.counted for curve in curves], dtype=bool)[:, None]
     found = np.where(counted, np.minimum(found, np.maximum(bound - used_j, used_j)), found)

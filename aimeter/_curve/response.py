@@ -10,6 +10,7 @@ import numpy as np
 
 from aimeter._curve.activity import Array
 from aimeter._curve.response_fit import FEWEST, Ramp, fit
+from aimeter._support.statistics import SIGMAS_PER_MAD
 
 LATE_S = 0.05
 """No sensor is taken to be later than its period and this."""
@@ -109,7 +110,7 @@ def _robust_line(x: Array, y: Array) -> tuple[tuple[float, float], float]:
         slope = max(slope, 0.0)
         intercept = float(np.median(y[kept] - slope * x[kept]))
         off = np.abs(y - intercept - slope * x)
-        spread = 1.4826 * float(np.median(off))
+        spread = SIGMAS_PER_MAD * float(np.median(off))
         kept = off <= np.quantile(off, 0.75)
     return (intercept, slope), spread
 

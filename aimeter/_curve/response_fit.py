@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aimeter._curve.activity import Array
+from aimeter._support.statistics import SIGMAS_PER_MAD
 
 CLEARLY = 1.5
 """What is used is given up if what is learned lies so many half-widths away: published values are a prior."""
@@ -191,7 +192,7 @@ def _noise_of(residuals: Array) -> float:
     """Return the standard deviation of the points of the ramp, by the median of their distances from it."""
     if residuals.size < FEWEST / 2:
         return 2 * _NOISE
-    return max(_NOISE, 1.4826 * float(np.median(np.abs(residuals))))
+    return max(_NOISE, SIGMAS_PER_MAD * float(np.median(np.abs(residuals))))
 
 
 def _closer(values: Array, kept: npt.NDArray[np.intp]) -> Array:

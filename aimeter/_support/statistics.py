@@ -1,18 +1,49 @@
-"""Repeated measurements of one thing: how far their mean may be off by chance, and whether they drift."""
+"""What statistics says of errors: how they add up, how far a mean may be off by chance, and whether a series drifts."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from aimeter._support.public import public
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_Joules = TypeVar("_Joules", float, "npt.NDArray[np.float64]")
+
 CONFIDENCE = 0.95
+
+SIGMAS_95 = 1.96
+"""Standard deviations in the 95 % half-width of a normal distribution."""
+
+SIGMAS_PER_MAD = 1.4826
+"""Standard deviation of a normal distribution in median absolute deviations (1 / its quantile at 3/4)."""
 
 _FEWEST_FOR_A_TREND = 4
 """Through fewer points than this, hardly any straight line can be told from chance."""
+
+
+def error_j2(resolution_j2: _Joules, calibrations_j: Iterable[_Joules]) -> _Joules:
+    """Return the square of an error, of numbers or of arrays of one shape; 95 % half-widths throughout.
+
+    Independent parts add in quadrature: what sampling leaves open, and what meters of different kinds are wrong by. What
+    shares its cause adds up linearly, before it comes here: the calibrations of one kind of meter, or of many calls
+    (JCGM 100:2008, 5.1.2 and 5.2.2).
+
+    Args:
+        resolution_j2: The square of the resolution, or the sum of those of independent readings.
+        calibrations_j: The calibration of each kind of meter.
+    """
+    return resolution_j2 + sum(one * one for one in calibrations_j)
+
+
+def calibration_of(error_j: float, resolution_j: float) -> float:
+    """Return what of an error is calibration, the resolution being the rest of it."""
+    return math.sqrt(max(error_j * error_j - resolution_j * resolution_j, 0.0))
 
 
 def student_t(degrees: int, confidence: float = CONFIDENCE) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from aimeter._support.statistics import SIGMAS_PER_MAD
 from aimeter.sensors.base import Channel
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ _FEWEST_STRETCHES = 3
 
 _RESTLESS = 0.25
 """A device whose power varies by more than this part is not at rest."""
-
-_MAD = 1.4826
-"""Standard deviation of a normal distribution in median absolute deviations (1 / its quantile at 3/4)."""
 
 _BUSY = 0.2
 """Nor is a CPU that is busy for more than this part of the time."""
@@ -105,7 +103,7 @@ def rest_of(times_s: Array, joules: Array, covered_s: Array) -> Rest | None:
     if len(watts) < _FEWEST_STRETCHES:
         return None
     idle_w = statistics.median(watts)
-    return Rest(idle_w, _MAD * statistics.median(abs(one - idle_w) for one in watts))
+    return Rest(idle_w, SIGMAS_PER_MAD * statistics.median(abs(one - idle_w) for one in watts))
 
 
 def not_at_rest(channel: Channel, rest: Rest | None, busy: float) -> str:

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
+from aimeter._support.statistics import calibration_of, error_j2
 from aimeter._support.units import UNKNOWN
 from aimeter.record import COLUMNS, COUNTS, MeasuredBy
 from aimeter.report.summary import Summary, SummaryRow
@@ -92,9 +93,9 @@ class _Sums:
         if record.error_j is None:
             self.all_bounded = False
         else:
-            resolution_j2 = (record.resolution_j or 0.0) * (record.resolution_j or 0.0)
-            self.resolution_j2 += resolution_j2
-            self.calibration_j += math.sqrt(max(record.error_j * record.error_j - resolution_j2, 0.0))
+            resolution_j = record.resolution_j or 0.0
+            self.resolution_j2 += resolution_j * resolution_j
+            self.calibration_j += calibration_of(record.error_j, resolution_j)
         counts: tuple[float | None, ...] = record[_COUNTS]  # type: ignore[assignment]  # which are its floats
         for unit, count in zip(COUNTS, counts, strict=True):
             if count is not None:
@@ -133,7 +134,7 @@ class _Sums:
         return not all(map(math.isfinite, sums))
 
     def row(self, name: str, model: str | None = None) -> SummaryRow:
-        error_j = math.sqrt(self.resolution_j2 + self.calibration_j * self.calibration_j)
+        error_j = math.sqrt(error_j2(self.resolution_j2, [self.calibration_j]))
         bounded = self.known > 0 and self.all_bounded
         methods = {"gpu": self.gpu, "cpu": self.cpu, "dram": self.dram}
         return SummaryRow(

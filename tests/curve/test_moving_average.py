@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimeter._curve.moving_average import ROUNDING_W, MovingAverage
+from aimeter._support.statistics import SIGMAS_95
 
 powers = st.lists(st.floats(min_value=0.0, max_value=700.0), min_size=3, max_size=60)
 
@@ -54,7 +55,7 @@ def test_the_truth_lies_within_the_error_of_the_chains():
         average = MovingAverage(1.0, 0.1)
         truth = 0.0
         for k in range(10, len(levels)):
-            power = sum(levels[k - 9 : k + 1]) / 10 + choose.gauss(0, ROUNDING_W / 1.96)
+            power = sum(levels[k - 9 : k + 1]) / 10 + choose.gauss(0, ROUNDING_W / SIGMAS_95)
             joules = average.publish(k * 0.1, power, least_w=40.0)
             truth += 0.1 * levels[k] if k > 10 else 0.0
             inside += abs(joules - truth) <= average.error_j

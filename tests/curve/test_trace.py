@@ -15,6 +15,7 @@ from aimeter._curve.health import DEAD_AFTER_S
 from aimeter._curve.idle_fit import Power, fit_idle
 from aimeter._curve.response_fit import Estimate
 from aimeter._curve.trace import Trace
+from aimeter._support.statistics import SIGMAS_95
 from aimeter.sensors.base import Channel, Outcome, Reading
 from tests.energies import energy_between
 
@@ -209,7 +210,7 @@ def test_the_idle_power_is_not_the_lowest_of_many_uncertain_ones():
     choose = random.Random(3)
     known = None
     for _ in range(500):
-        known = Power(choose.gauss(35.0, 3.0), 1.96 * 3.0).lower(known)
+        known = Power(choose.gauss(35.0, 3.0), SIGMAS_95 * 3.0).lower(known)
     assert known.watts == pytest.approx(35.0, abs=1.0)
     assert Power(30.0, 0.1).lower(known).watts == 30.0
     assert Power(60.0, 0.1).lower(known) == known

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import aimeter
+from aimeter._support.statistics import SIGMAS_95
 from aimeter._support.units import quantity
 from aimeter.errors import ConfigurationError, LogSchemaError
 from aimeter.logs.brief import read_briefs
@@ -221,8 +222,8 @@ def test_the_bar_of_a_mean_holds_the_truth():
     chance = np.random.default_rng(20261122)
     runs, calls, true_j, calibration, resolution_j = 1000, 25, 10.0, 0.05, 2.0
     held = 0
-    for factor in 1 + calibration / 1.96 * chance.standard_normal(runs):
-        read_j = true_j * factor + resolution_j / 1.96 * chance.standard_normal(calls)
+    for factor in 1 + calibration / SIGMAS_95 * chance.standard_normal(runs):
+        read_j = true_j * factor + resolution_j / SIGMAS_95 * chance.standard_normal(calls)
         error_j = math.hypot(resolution_j, calibration * true_j)
         tally = Tally()
         for energy_j in read_j:

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from aimeter._curve.update_times import Interval
+from aimeter._support.statistics import SIGMAS_95
 from aimeter.sensors.base import MOST_POWER_W, Outcome
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class KnotWriter:
         half_j = max(most_w - watts, watts - least_w, 0.0) * span_s
         self._settled_gap_s = None
         curve.append(
-            time_s, curve.energy_j + watts * span_s, 0.0, variance_j2=(half_j / 1.96) ** 2, seen=False
+            time_s, curve.energy_j + watts * span_s, 0.0, variance_j2=(half_j / SIGMAS_95) ** 2, seen=False
         )
 
     def settle_gap(self, time_s: float) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from aimeter._curve.integrate.knots import later
+from aimeter._support.statistics import SIGMAS_95
 
 if TYPE_CHECKING:
     from aimeter._curve.integrate.knots import KnotWriter
@@ -95,5 +96,5 @@ class PowerIntegrator:
         usual_s = max([self._knots.learned.period_s, self._knots.readings.interval_s, *self._unchanged_s])
         if len(self._unchanged_s) < _CHANGES // 4 or still_s < _STUCK * usual_s:
             return 0.0
-        before, self._stuck_j2 = self._stuck_j2, (max(watts - least, most - watts) * still_s / 1.96) ** 2
+        before, self._stuck_j2 = self._stuck_j2, (max(watts - least, most - watts) * still_s / SIGMAS_95) ** 2
         return self._stuck_j2 - before
