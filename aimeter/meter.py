@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 from aimeter._calls.arguments import Counts, checked, noted
 from aimeter._calls.call import Call, UnmeteredCall, UnnamedCall, limited
 from aimeter._sampling.sampler import Sampler, retire_all
-from aimeter._sampling.shared import ledger_id, pace, shared_sampler
+from aimeter._sampling.shared import pace, sampler_id, shared_sampler
 from aimeter._support.clocks import time
 from aimeter._support.public import public
 from aimeter._support.shield import shielded
@@ -140,7 +140,7 @@ class Meter:
 
     def _new_ids(self) -> None:
         # The first part is common to all calls that are divided among each other: by it a log tells processes apart.
-        self._prefix = ledger_id(self.sampler) + uuid.uuid4().hex[:8]
+        self._prefix = sampler_id(self.sampler) + uuid.uuid4().hex[:8]
         self._numbers = itertools.count(1)
 
     def next_id(self) -> str:

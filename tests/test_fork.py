@@ -303,8 +303,8 @@ def test_multiprocessing(tmp_path, gpu, method, pool):
     assert main["pid"] not in {row["pid"] for row in inner}
     assert len({row["machine"] for row in found}) == 1
     # Processes, which are divided among each other, are told apart by the first part of their calls' identifiers.
-    ledgers = {(row["pid"], row["call_id"][:8]) for row in found}
-    assert len(ledgers) == len({pid for pid, _ in ledgers}) == len({ledger for _, ledger in ledgers})
+    samplers = {(row["pid"], row["call_id"][:8]) for row in found}
+    assert len(samplers) == len({pid for pid, _ in samplers}) == len({sampler for _, sampler in samplers})
     assert {row["zone"] for row in found} == {"SE"}
     assert {row["pue"] for row in found} == ({"1.5"} if pool != "Pool" else {"1.0"})
     assert {row["gpu_method"] for row in found} == {"counter"}

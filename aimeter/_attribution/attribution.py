@@ -1,4 +1,4 @@
-"""The books of all calls: from the queue of starts and ends to the figures of those that are settled.
+"""Attribution of energy to calls: from the queue of starts and ends to the figures of those that are settled.
 
 Most calls have a part in every device, so there is one set of `Shares`. As soon as a call names the devices that
 it uses, the devices fall into groups that are shared alike, each with shares of its own; what a call used of each
@@ -60,7 +60,7 @@ class _Group:
         self.shares = shares
 
 
-class Ledger:
+class Attribution:
     """See the module's description.
 
     Not thread-safe: its owner holds a lock. Calls reach it through `queue`, to which any thread may append.
@@ -180,7 +180,7 @@ class Ledger:
         return shares, windows
 
     def _end_forgotten(self, now_s: float) -> None:
-        """End calls whose end was not seen: nobody holds them but the books, and perhaps the context they began in.
+        """End calls whose end was not seen: nobody holds them but aimeter itself, and perhaps the context they began in.
 
         A ``with`` statement holds its call, and so does whoever is to end it. A few calls are looked at in turn.
         """
@@ -231,13 +231,13 @@ class Ledger:
         for time_s, _, call, pause in events:
             one = known.get(id(call))
             if one is None:
-                if pause is None and not call.booked:
+                if pause is None and not call.closed:
                     self._begin(call, time_s)
             elif pause is not None:
                 for group in one.groups:
                     group.shares.pause(call, time_s, suspended=pause)
             else:
-                call.book()
+                call.mark_closed()
                 del known[id(call)]
                 self._looks.pop(id(call), None)
                 self._inside.pop(id(call), None)

@@ -194,7 +194,7 @@ class Call(Figured):
     def _break_off(self, interruption: BaseException) -> None:
         """End the call now: a signal handler raised in the middle of `__enter__` or `__exit__`.
 
-        Which events were queued before is unknown, so there may be too many now; the ledger passes over those.
+        Which events were queued before is unknown, so there may be too many now; attribution passes over those.
         """
         sampler = self._meter.sampler
         now = sampler.now()
@@ -251,7 +251,7 @@ class Call(Figured):
     def settle(self, record: Record) -> None:
         """Make the call's row final; from now on the call keeps those around it alive no more."""
         self._record = record
-        if self._end is not None:  # and so the books have closed it
+        if self._end is not None:  # and so attribution has closed it
             self._token = None
             parent = getattr(self, "_parent", None)
             if isinstance(parent, Call):

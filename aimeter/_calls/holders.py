@@ -19,7 +19,7 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():  # each thread counts by
 
 
 class _Forgotten:
-    """Stands for a call that only the books hold."""
+    """Stands for a call that only aimeter itself holds."""
 
     def references(self) -> int:
         return references_of(self)
@@ -32,16 +32,16 @@ class _Forgotten:
         pass
 
 
-class _Books:
+class _Holder:
     call = _Forgotten()
 
 
-FORGOTTEN = _Books.call.references() - 1
-"""What `Call.strangers` sees of a call that nobody holds, beside what the books do."""
+FORGOTTEN = _Holder.call.references() - 1
+"""What `Call.strangers` sees of a call that nobody holds, beside what aimeter itself does."""
 
 
 def _left() -> int:
-    """Return what `Call.is_left` sees of a call that a variable holds and the context, beside what the books do."""
+    """Return what `Call.is_left` sees of a call that a variable holds and the context, beside what aimeter itself does."""
     around = _Forgotten()
     return around.references() + 1
 

@@ -1,4 +1,4 @@
-"""When a call began and ended, and how: its state, which nobody but the call itself and the ledger changes."""
+"""When a call began and ended, and how: its state, which nobody but the call itself and attribution changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Stamped:
     """What a call knows of its own begin and end."""
 
     __slots__ = (
-        "__weakref__", "_booked", "_by_hand", "_end", "_error", "_held", "_id", "_meter", "_put", "_record", "_start", "_status",
+        "__weakref__", "_by_hand", "_closed", "_end", "_error", "_held", "_id", "_meter", "_put", "_record", "_start", "_status",
         "_thread"
     )  # fmt: skip
 
@@ -25,11 +25,11 @@ class Stamped:
     _start: float | None
     _end: float | None
     # These start out unset and are read with a default: creating a call stays cheap.
-    _booked: bool
     _by_hand: bool
+    _closed: bool
     _error: str | None
     _held: int
-    """How many references aimeter itself holds while the call is open: that of the queue, until the books have it."""
+    """How many references aimeter itself holds while the call is open: that of the queue, until attribution has it."""
     _id: str
     _put: Callable[[Any], None]
     _record: Record
@@ -108,16 +108,16 @@ class Stamped:
         return getattr(self, "_put", None) is not self._meter.sampler.enqueue
 
     @property
-    def booked(self) -> bool:
-        """Whether the ledger has closed the call; later events of it mean nothing."""
-        return getattr(self, "_booked", False)
+    def closed(self) -> bool:
+        """Whether attribution has closed the call; later events of it mean nothing."""
+        return getattr(self, "_closed", False)
 
-    def book(self) -> None:
-        """Note that the ledger has closed the call."""
-        self._booked = True
+    def mark_closed(self) -> None:
+        """Note that attribution has closed the call."""
+        self._closed = True
 
     def hold(self, references: int) -> None:
-        """Note how many references to the call the books hold."""
+        """Note how many references to the call attribution holds."""
         self._held = references
 
     @property
@@ -126,5 +126,5 @@ class Stamped:
         return getattr(self, "_by_hand", False)
 
     def strangers(self) -> int:
-        """Return how many references to the call there are beside those of the books; to be called as ``one.call.…``."""
+        """Return how many references to the call there are beside those of aimeter itself; to be called as ``one.call.…``."""
         return references_of(self) - FORGOTTEN - self._held

@@ -14,7 +14,7 @@ from aimeter._support.clocks import time
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aimeter._sampling.lock import BooksLock
+    from aimeter._sampling.lock import StateLock
     from aimeter._sampling.protocols import Driver, Served, SteppedClock
     from aimeter._sampling.source import Question, Source
     from aimeter.sensors.base import Clock
@@ -26,7 +26,7 @@ worker = Worker()
 """Works for all samplers of this process."""
 
 
-def driver_of(clock: Clock | SteppedClock, sampler: Served, lock: BooksLock) -> Driver:
+def driver_of(clock: Clock | SteppedClock, sampler: Served, lock: StateLock) -> Driver:
     """Return the clock as the driver of a sampler if it is one that drives, else the working thread."""
     if hasattr(clock, "attach"):
         return SteppedDriver(cast("SteppedClock", clock), sampler)
@@ -98,7 +98,7 @@ class ThreadDriver:
 
     guard_s = GUARD_S
 
-    def __init__(self, sampler: Served, lock: BooksLock) -> None:
+    def __init__(self, sampler: Served, lock: StateLock) -> None:
         self._sampler, self._lock = sampler, lock
         self.begin()
 

@@ -12,7 +12,7 @@ from aimeter._support.clocks import time
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aimeter._attribution.attribution import Ledger
+    from aimeter._attribution.attribution import Attribution
     from aimeter._calls.call import Call, Pause
     from aimeter.sensors.base import Clock
 
@@ -51,7 +51,7 @@ class Intake:
 
     Attributes:
         queue: Calls, appended once when they begin and once when they end, and pauses; any thread may append.
-        ledger: Reads the queue; None until something is settled.
+        attribution: Reads the queue; None until something is settled.
         settled_at_s: When it was last had settle, were it nothing.
         lost_calls: Calls that were not metered, as they came too fast.
     """
@@ -63,7 +63,7 @@ class Intake:
     def begin(self, now_s: float) -> None:
         """Set up what belongs to this process and not to one that it may have been forked from."""
         self.queue: deque[Call | Pause] = deque()
-        self.ledger: Ledger | None = None
+        self.attribution: Attribution | None = None
         self.settled_at_s = now_s
         self.lost_calls = 0
         self._flooded_s = -math.inf
@@ -72,7 +72,7 @@ class Intake:
     @property
     def backlog(self) -> int:
         """Events that are not settled yet."""
-        return len(self.queue) if self.ledger is None else self.ledger.backlog
+        return len(self.queue) if self.attribution is None else self.attribution.backlog
 
     @property
     def is_plenty(self) -> bool:
@@ -82,12 +82,12 @@ class Intake:
     @property
     def is_behind(self) -> bool:
         """Whether more was certain than was settled in one go."""
-        return self.ledger is not None and self.ledger.behind
+        return self.attribution is not None and self.attribution.behind
 
     @property
     def open_calls(self) -> int:
         """Number of calls open as far as the queue has been read."""
-        return 0 if self.ledger is None else self.ledger.open_calls
+        return 0 if self.attribution is None else self.attribution.open_calls
 
     def has_ended(self) -> bool:
         """Return whether the end of a call is in the queue."""

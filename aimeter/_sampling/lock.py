@@ -1,11 +1,11 @@
-"""Keeping others from the books, for whoever may be interrupted by itself: by a signal handler or a finaliser."""
+"""Keeping others from traces and calls, for whoever may be interrupted by itself: by a signal handler or a finaliser."""
 
 from __future__ import annotations
 
 import threading
 
 PATIENCE_S = 0.5
-"""How long a caller waits for others to finish with the books, e.g. with a disk that is slow to take rows."""
+"""How long a caller waits for others to finish with traces and calls, e.g. with a disk that is slow to take rows."""
 
 
 def is_held_here(lock: threading.RLock) -> bool:
@@ -14,7 +14,7 @@ def is_held_here(lock: threading.RLock) -> bool:
 
 
 class Alone:
-    """See `BooksLock.alone`. A class costs a third of a generator, and every reading needs one."""
+    """See `StateLock.alone`. A class costs a third of a generator, and every reading needs one."""
 
     __slots__ = ("_alone", "_lock", "_timeout_s")
 
@@ -31,7 +31,7 @@ class Alone:
             self._lock.release()
 
 
-class BooksLock:
+class StateLock:
     """Held while traces, or what calls have used, are changed or read."""
 
     def __init__(self) -> None:
@@ -41,13 +41,13 @@ class BooksLock:
     """In a forked child the lock may be held by a thread that is not there."""
 
     def alone(self, timeout_s: float = PATIENCE_S) -> Alone:
-        """Keep all others from the books; False if that cannot be had in time.
+        """Keep all others from traces and calls; False if that cannot be had in time.
 
-        False, too, if this very thread is at the books already: then a signal handler or a finaliser has
+        False, too, if this very thread is at them already: then a signal handler or a finaliser has
         interrupted it in the middle of a change.
         """
         return Alone(self._lock, timeout_s)
 
     def is_held_here(self) -> bool:
-        """Return whether this thread was interrupted while it was at the books."""
+        """Return whether this thread was interrupted while it was at them."""
         return is_held_here(self._lock)

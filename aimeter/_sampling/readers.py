@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aimeter._curve.calibration import Calibration
     from aimeter._curve.trace import Trace
-    from aimeter._sampling.lock import BooksLock
+    from aimeter._sampling.lock import StateLock
     from aimeter._sampling.pace import Pace
     from aimeter._sampling.protocols import Driver
     from aimeter.sensors.base import Channel, Clock, Reading, Sensor
@@ -47,7 +47,7 @@ class Readers:
         *,
         now: Clock,
         pace: Pace,
-        lock: BooksLock,
+        lock: StateLock,
         driver: Driver,
         warn_once: Callable[[str, str], None],
     ) -> None:

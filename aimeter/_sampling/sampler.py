@@ -5,7 +5,7 @@ devices idle, and rests; the next call wakes it again. No lock is held while a s
 waits for the lock without a limit: a sensor that hangs delays figures but never a caller.
 
 Its parts: `intake` is where calls come in, `search` and `readers` find and read the sensors, `pace` says how
-often, `driver` by which thread, and `settling` keeps the books.
+often, `driver` by which thread, and `settling` attributes energy to calls.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aimeter._sampling.driver import driver_of, worker
 from aimeter._sampling.intake import Intake
-from aimeter._sampling.lock import PATIENCE_S, Alone, BooksLock
+from aimeter._sampling.lock import PATIENCE_S, Alone, StateLock
 from aimeter._sampling.pace import Pace
 from aimeter._sampling.readers import Readers
 from aimeter._sampling.search import Search
@@ -44,12 +44,12 @@ logger = logging.getLogger("aimeter")
 LINGER_S = 2.0
 """How long the sensors are read after the last call, which is also when the idle power is learned."""
 
-BOOKS_TIMEOUT_S = 10.0
+SETTLING_TIMEOUT_S = 10.0
 """How long flushing waits for a round of settling to end: on a busy machine one takes seconds."""
 
 
 class Sampler:
-    """Sensors, their traces and the books of the calls that they meter.
+    """Sensors, their traces and the calls that they meter.
 
     Args:
         discover: Returns the sensors and what was found while looking for them; called once, in the background.
@@ -87,7 +87,7 @@ class Sampler:
         self.cpu_s = 0.0
         self._warned: set[object] = set()
         now_s = clock()
-        self._lock = BooksLock()
+        self._lock = StateLock()
         self.intake = Intake(self, clock, now_s)
         self.pace = Pace(clock, self.intake, interval_s, now_s)
         self._driver = driver_of(clock, self, self._lock)
@@ -113,7 +113,7 @@ class Sampler:
         self._driver.attach()
 
     def alone(self, timeout_s: float = PATIENCE_S) -> Alone:
-        """Keep all others from the books; see `BooksLock.alone`."""
+        """Keep all others from traces and calls; see `StateLock.alone`."""
         return self._lock.alone(timeout_s)
 
     def warn_once(self, key: str, message: str) -> None:
@@ -244,7 +244,7 @@ class Sampler:
         began_s = self.now()
         while not self.wait_for(lambda: settling.has_settled_up_to(target), timeout_s):
             if settling.progress_s <= began_s:
-                self.settle(until_s=target, timeout_s=BOOKS_TIMEOUT_S)
+                self.settle(until_s=target, timeout_s=SETTLING_TIMEOUT_S)
                 if settling.progress_s <= began_s:
                     return
             began_s = self.now()
@@ -264,7 +264,7 @@ class Sampler:
 
         Waits up to `timeout_s` for a reading of every sensor.
         """
-        self._driver.let_pass(max(call.start_s for call in calls))  # until the newest is in the books
+        self._driver.let_pass(max(call.start_s for call in calls))  # until attribution has the newest
         if not self.refresh(timeout_s):
             self.settle(timeout_s=PATIENCE_S)
         with self.alone() as alone:
@@ -273,7 +273,7 @@ class Sampler:
     def open_calls(self) -> list[Call]:
         """Return the calls that were open when calls were settled last."""
         with self.alone() as alone:
-            return self._settling.books().calls_open() if alone else []
+            return self._settling.attribution().calls_open() if alone else []
 
     def unattributed_j(self) -> list[float]:
         """Return the energy of each trace that was drawn while no call was open."""

@@ -1,4 +1,4 @@
-"""Settling the calls whose time has become certain, and what the books say of those that are open."""
+"""Settling the calls whose time has become certain, and what attribution says of those that are open."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aimeter._attribution.attribution import Ledger
+    from aimeter._attribution.attribution import Attribution
     from aimeter._attribution.figures import Figures
     from aimeter._calls.call import Call
     from aimeter._sampling.intake import Intake
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Settling:
-    """The books, which are opened when they are first needed. Whoever asks for more than a time is alone.
+    """Attribution, which is made when it is first needed. Whoever asks for more than a time is alone.
 
     Attributes:
         deliver: Takes the figures of calls that are settled.
@@ -33,14 +33,14 @@ class Settling:
         """Set up what belongs to this process and not to one that it may have been forked from."""
         self.busy_s = self.progress_s = now_s
 
-    def books(self) -> Ledger:
-        """Return the ledger."""
-        ledger = self._intake.ledger
-        if ledger is None:
-            from aimeter._attribution.attribution import Ledger  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
+    def attribution(self) -> Attribution:
+        """Return what attributes energy to calls."""
+        attribution = self._intake.attribution
+        if attribution is None:
+            from aimeter._attribution.attribution import Attribution  # noqa: PLC0415 - loads NumPy, which importing aimeter must not
 
-            ledger = self._intake.ledger = Ledger(self._readers.traces, self._intake.queue)
-        return ledger
+            attribution = self._intake.attribution = Attribution(self._readers.traces, self._intake.queue)
+        return attribution
 
     def settle(self, now_s: float, guard_s: float, until_s: float | None) -> float:
         """Settle and deliver some of what has become certain; return when a call last began or ended.
@@ -50,30 +50,30 @@ class Settling:
             guard_s: Events before this much time ago are in the queue.
             until_s: If given, settle up to this time whatever is uncertain.
         """
-        ledger = self.books()
+        attribution = self.attribution()
         self._intake.settled_at_s = now_s
-        figures = ledger.settle(now_s - guard_s, until_s=until_s)
-        if ledger.open_calls or ledger.backlog or figures is not None:
+        figures = attribution.settle(now_s - guard_s, until_s=until_s)
+        if attribution.open_calls or attribution.backlog or figures is not None:
             self.busy_s = now_s
         if figures is not None:
             self.progress_s = now_s
             self.deliver(figures)
             self._intake.settled_at_s = self._now()
-        return ledger.newest_s
+        return attribution.newest_s
 
     def has_settled_up_to(self, target_s: float) -> bool:
         """Return whether every call that ended before a time is settled; asked by anybody."""
-        ledger = self._intake.ledger
-        return ledger is not None and ledger.settled_s >= target_s
+        attribution = self._intake.attribution
+        return attribution is not None and attribution.settled_s >= target_s
 
     def so_far(self, calls: list[Call]) -> list[tuple[list[float | None], list[float | None]] | None]:
         """Return the joules of open calls by trace, share and window; None for one that is not open."""
-        ledger, now = self.books(), self._now()
-        return [ledger.so_far(call, now) for call in calls]
+        attribution, now = self.attribution(), self._now()
+        return [attribution.so_far(call, now) for call in calls]
 
     def unattributed_j(self) -> list[float]:
         """Return the energy of each trace that was drawn while no call was open."""
-        ledger = self._intake.ledger
+        attribution = self._intake.attribution
         lost = [trace.unclaimed_j for trace in self._readers.traces]
-        drawn = [] if ledger is None else ledger.unattributed_j
+        drawn = [] if attribution is None else attribution.unattributed_j
         return [a + b for a, b in zip(lost, [*drawn, *[0.0] * (len(lost) - len(drawn))], strict=True)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _samplers: dict[tuple[Path, Path | str, int], Sampler] = {}
-_ledger_ids: weakref.WeakKeyDictionary[Sampler, tuple[int, str]] = weakref.WeakKeyDictionary()
+_sampler_ids: weakref.WeakKeyDictionary[Sampler, tuple[int, str]] = weakref.WeakKeyDictionary()
 _lock = threading.RLock()  # reentrant: a signal handler may make a meter while one is made
 
 
@@ -60,12 +60,12 @@ def shared_sampler(settings: Settings, clock: Clock | SteppedClock) -> Sampler:
         return sampler
 
 
-def ledger_id(sampler: Sampler) -> str:
+def sampler_id(sampler: Sampler) -> str:
     """Return an identifier of the sampler in this process."""
     with _lock:
-        known = _ledger_ids.get(sampler)
+        known = _sampler_ids.get(sampler)
         if known is None or known[0] != os.getpid():  # a forked child divides by itself
-            known = _ledger_ids[sampler] = os.getpid(), uuid.uuid4().hex[:8]
+            known = _sampler_ids[sampler] = os.getpid(), uuid.uuid4().hex[:8]
         return known[1]
 
 

@@ -213,7 +213,7 @@ def conservation(rig: Rig) -> Figures:
 
         begin_s = time.perf_counter()
         with meter.track("around"):
-            pass  # the books begin here
+            pass  # accounts begin here
         before_j = _all_j(meter)
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(serve, range(threads)))
@@ -224,13 +224,13 @@ def conservation(rig: Rig) -> Figures:
         rig.rest(1.5)
         after_j = _all_j(meter)
         concurrency = statistics.fmean(row.concurrency for row in meter.records() if row.name == "served")
-    booked_j, counted_j = after_j - before_j, recording.energy_j(begin_s, end_s, rig.latency_s)
+    attributed_j, counted_j = after_j - before_j, recording.energy_j(begin_s, end_s, rig.latency_s)
     return {
         "calls": threads * each,
         "concurrency": concurrency,
-        "shares_and_rest_j": booked_j,
+        "shares_and_rest_j": attributed_j,
         "counter_j": counted_j,
-        "ratio": _ratio(booked_j, counted_j),
+        "ratio": _ratio(attributed_j, counted_j),
     }
 
 

@@ -362,9 +362,9 @@ def test_depth_costs_no_more_than_width():
         call.__enter__()
     for call in reversed(calls):
         call.finish("ok", None)
-    ledger = meter.sampler._settling.books()
-    ledger._read_queue(clock())
-    assert len(ledger._groups[0].shares._edges.edge) <= 4 * len(calls)
+    attribution = meter.sampler._settling.attribution()
+    attribution._read_queue(clock())
+    assert len(attribution._groups[0].shares._edges.edge) <= 4 * len(calls)
 
 
 def test_a_clock_that_stands_still_for_thousands_of_calls_is_no_trap():

@@ -609,7 +609,7 @@ def test_a_function_can_count_in_its_own_call(clock, meter):
 
 
 def test_threads_have_calls_of_their_own(clock, meter):
-    """Two overlapping threads are two readings, neither lost nor booked on the other."""
+    """Two overlapping threads are two readings, neither lost nor counted for the other."""
     entered, release = threading.Barrier(3), threading.Barrier(3)
 
     def work(name):

@@ -103,7 +103,7 @@ def test_each_device_is_divided_by_itself():
 
 def test_processes_of_two_containers_may_have_one_process_id():
     """Their calls' identifiers tell them apart."""
-    ids = [f"{ledger}bbbbbbbb-1" for ledger in ("aaaaaaaa", "cccccccc")]
+    ids = [f"{sampler}bbbbbbbb-1" for sampler in ("aaaaaaaa", "cccccccc")]
     assert total_j([call(1, 0, 10, 1000, call_id=one) for one in ids]) == pytest.approx(1000)
 
 

@@ -400,13 +400,13 @@ with meter.track("outer") as outer:
                 pass
         sleep(0.3)  # the queue is looked at four times a second
     assert len(meter.sampler.intake.queue) < 20_000, len(meter.sampler.intake.queue)
-    aimeter.meter.FLUSH_TIMEOUT_S = aimeter._sampling.sampler.BOOKS_TIMEOUT_S = 0.3
+    aimeter.meter.FLUSH_TIMEOUT_S = aimeter._sampling.sampler.SETTLING_TIMEOUT_S = 0.3
     for ask in (lambda: inner.energy_j, lambda: outer.energy_j, lambda: meter.flush(0.3)):
         began = perf_counter()
         ask()
         assert perf_counter() - began < 20
 blocked.set()
-aimeter._sampling.sampler.BOOKS_TIMEOUT_S = 10.0
+aimeter._sampling.sampler.SETTLING_TIMEOUT_S = 10.0
 meter.flush()
 print(meter.lost_rows)
 assert len(said) == 1 and "not metered" in said[0], said
