@@ -161,11 +161,10 @@ class Trace:
     def _revive(self, reading: Reading, value: float) -> None:
         """Go on after a time of silence, which stays uncovered; its energy, if counted, is nobody's."""
         before = self.readings.value
-        if not self.learned.sampled:
+        if self.channel.quantity == "energy" and before is not None:
             if value == before:
-                return
-            if before is not None and value > before:
-                self._knots.unclaimed_j += value - before
+                return  # it does not advance
+            self._knots.unclaimed_j += max(value - before, 0.0)
         self.health.alive = True
         self.readings.advance(reading, value)
         self.learned.published_s = math.nan

@@ -321,6 +321,24 @@ def test_a_dead_channel_that_moves_again_goes_on():
     assert covered[1] - covered[0] == pytest.approx(0.4 + 0.8, abs=0.15)
 
 
+@pytest.mark.parametrize("watts", [100.0, 300.0])
+def test_a_dead_average_that_answers_again_goes_on_and_leaves_no_joule(watts):
+    """A power is no counter: its next answer revives it, whatever it says, and watts are not taken for joules."""
+    trace = Trace(channel(method="power", quantity="power", period_s=0.1, window_s=0.1), 0.05)
+    for now in np.arange(0.0, 1.0, 0.05):
+        read(trace, now, 100.0)
+    for now in np.arange(1.0, 4.0, 0.05):
+        read(trace, now, None, outcome=Outcome.AGAIN, reason="timed out")
+    assert not trace.alive
+    for now in np.arange(4.0, 5.0, 0.05):
+        read(trace, now, watts)
+    assert trace.alive
+    assert trace.unclaimed_j == 0
+    silent_s, again_s = np.diff(trace.curve.at(np.array([1.0, 4.0, 5.0])).covered_s)
+    assert silent_s == 0
+    assert again_s > 0.5
+
+
 # A power that stands still
 
 
