@@ -9,16 +9,14 @@ Importing aimeter loads the standard library only, touches no hardware and start
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import logging
 import os
-import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ._calls.context import hand_in
 from ._standin import stand_in
+from ._support import lifetime  # noqa: F401 - early, as it says
 from ._version import __version__
 from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
 
@@ -81,17 +79,6 @@ _HOME = {
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
-
-
-@atexit.register
-def _close_all() -> None:
-    """Write what has finished; registered early, so that exit handlers of later origin can still make calls."""
-    close_all = getattr(sys.modules.get(f"{__name__}.meter"), "close_all", None)
-    if close_all is not None:
-        with suppress(
-            KeyboardInterrupt
-        ):  # a second Ctrl-C: whoever is leaving does not want to wait, nor to read
-            close_all()
 
 
 def __getattr__(name: str) -> object:

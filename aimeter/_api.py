@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 from aimeter._calls.arguments import Counts, checked, noted
 from aimeter._calls.call import Call, UnnamedCall, limited
 from aimeter._calls.decorate import decorate, name_of
+from aimeter._support.lifetime import after_fork_in_child
 from aimeter._support.log import warn_once
 from aimeter._support.public import public
 from aimeter._support.shield import shielded
@@ -227,10 +228,7 @@ def flush() -> None:
         _meter.flush()
 
 
+@after_fork_in_child
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
     _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

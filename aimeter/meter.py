@@ -18,6 +18,7 @@ from aimeter._calls.call import Call, UnmeteredCall, UnnamedCall, limited
 from aimeter._sampling.sampler import Sampler, retire_all
 from aimeter._sampling.shared import pace, sampler_id, shared_sampler
 from aimeter._support.clocks import time
+from aimeter._support.lifetime import after_fork_in_child, at_exit, reach_children, when_dropped
 from aimeter._support.public import public
 from aimeter._support.shield import shielded
 
@@ -100,7 +101,7 @@ class Meter:
         if self.settings.log is not None:
             log = open_log(self.settings.log, self.settings.log_conflict)
             self._sinks.append(log)
-            weakref.finalize(self, log.close).atexit = False  # for a meter that is dropped, not closed
+            when_dropped(self, log.close)
         self.kind: type[Call] = Call if self.settings.enabled else UnmeteredCall
         self.unnamed: type[Call] = UnnamedCall if self.settings.enabled else UnmeteredCall
         self._own_sampler = sensors is not None
@@ -113,7 +114,7 @@ class Meter:
         self.retired = False
         _meters.add(self)
         pace(self.sampler, _meters)
-        _close_at_exit_of_child()
+        reach_children()
         if self.settings.enabled:
             # Loaded here, before the sampler's thread begins: a fork in the middle of its imports would leave the
             # child with half a module. And at exit an import that runs code would change the exit status of a
@@ -518,6 +519,7 @@ _unpickled: list[Meter] = []
 _lock = threading.RLock()  # reentrant: a signal handler may make a meter while one is made
 
 
+@at_exit
 def close_all() -> None:
     """Close every meter: at a normal exit nothing that has finished is lost."""
     end = time.monotonic() + FLUSH_TIMEOUT_S
@@ -526,28 +528,10 @@ def close_all() -> None:
     retire_all()
 
 
-def _close_at_exit_of_child() -> None:
-    """Have every meter closed at a normal exit of multiprocessing's children, too, which skip atexit."""
-    util, process = sys.modules.get("multiprocessing.util"), sys.modules.get("multiprocessing.process")
-    if util is None or process is None:
-        return
-
-    def finalize(_: object = None) -> None:
-        util.Finalize(None, close_all, exitpriority=10)
-
-    # A child forgets the finalizers that it was born with, and then does what is registered here.
-    util.register_after_fork(_meters, finalize)
-    if process.parent_process() is not None:
-        finalize()
-
-
+@after_fork_in_child
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
     _lock = threading.RLock()
     for meter in list(_meters):
         meter.after_fork()
-    _close_at_exit_of_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    reach_children()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +24,7 @@ from aimeter._sampling.readers import Readers
 from aimeter._sampling.search import Search
 from aimeter._sampling.settling import Settling
 from aimeter._support.clocks import time
+from aimeter._support.lifetime import after_fork_in_child
 from aimeter._support.log import warn_once
 from aimeter._support.shield import shielded
 
@@ -332,11 +332,8 @@ def retire_all() -> None:
         sampler.retire()
 
 
+@after_fork_in_child
 def _after_fork_in_child() -> None:
     worker.after_fork()
     for sampler in list(_samplers):
         sampler.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

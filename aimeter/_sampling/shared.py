@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimeter._sampling.sampler import Sampler
+from aimeter._support.lifetime import after_fork_in_child
 
 if TYPE_CHECKING:
     from aimeter._sampling.protocols import Sharer, SteppedClock
@@ -77,10 +78,7 @@ def pace(sampler: Sampler, sharers: Iterable[Sharer]) -> None:
         sampler.readers.set_interval(min(intervals))
 
 
+@after_fork_in_child
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
     _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import weakref
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from aimeter import adapters
 from aimeter._calls.context import default_meter
+from aimeter._support.lifetime import after_fork_in_child, when_dropped
 from aimeter._support.public import public
 from aimeter.adapters import Adapter, Hook, kinship, patching
 from aimeter.adapters.instrument import watch
@@ -142,8 +142,7 @@ def _hold(
     inner: list[weakref.finalize[Any, Any]] | None = None,
 ) -> weakref.finalize[Any, Any]:
     """Put in place what meters an object's calls, and return what lets go of it."""
-    finalizer = weakref.finalize(subject, _forget, id(subject))
-    finalizer.atexit = False
+    finalizer = when_dropped(subject, _forget, id(subject))
     uses = tuple(dict.fromkeys([*(adapter for adapter, _ in found), *_adapters_inside(subject)]))
     for adapter in uses:
         adapters.use(adapter)
@@ -244,10 +243,7 @@ def _unknown(subject: object) -> str:
     )
 
 
+@after_fork_in_child
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
     _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimeter import adapters
 from aimeter._calls.context import default_meter
+from aimeter._support.lifetime import after_fork_in_child
 from aimeter._support.log import logger
 from aimeter._support.public import public
 from aimeter.adapters.sessions import Session, instrumented
@@ -196,10 +197,7 @@ class _Telling:
         _finished(module.__name__)
 
 
+@after_fork_in_child
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
     _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

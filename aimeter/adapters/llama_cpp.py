@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Iterator
 from types import GeneratorType
 from typing import Any
+
+from aimeter._support.lifetime import when_dropped
 
 from .base import Adapter, Args, Hook, Kwargs, Original
 from .labels import name_of, version_of
@@ -28,7 +29,7 @@ def _complete(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:
         if isinstance(result, GeneratorType):
             scope.suspend()
             streamed = _stream(self, result, scope, before)
-            weakref.finalize(streamed, scope.finish, "closed").atexit = False
+            when_dropped(streamed, scope.finish, "closed")
             return streamed
         with scope.guard("tokens"):
             _count(scope, result)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aimeter._calls.context import default_meter
+from aimeter._support.lifetime import when_dropped
 from aimeter._support.log import warn_once
 
 from . import patching
@@ -51,7 +52,7 @@ def _watch(made: Any) -> None:  # noqa: ANN401 - a TrainerCallback
     undo = patching.replace(Trainer, "_inner_training_loop", _run)
     if undo is not None:
         _undo.append(undo)
-    weakref.finalize(made, _unwatch).atexit = False
+    when_dropped(made, _unwatch)
 
 
 def _unwatch() -> None:

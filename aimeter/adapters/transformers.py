@@ -8,9 +8,10 @@ time when the first token has been chosen. Listening there changes no list, no t
 from __future__ import annotations
 
 import sys
-import weakref
 from contextvars import ContextVar
 from typing import Any
+
+from aimeter._support.lifetime import when_dropped
 
 from .base import Adapter, Args, Hook, Kwargs, Original
 from .generation import Decoding, prompt_length, rows_given, rows_made, seconds_made, tokens_made, tokens_read
@@ -42,7 +43,7 @@ def _pipeline(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:
                 scope.suspend()
                 _consumed[id(result)] = scope
                 # Given up in the middle: the call ends with the iterator.
-                weakref.finalize(result, _give_up, id(result)).atexit = False
+                when_dropped(result, _give_up, id(result))
                 return result
             _count_results(scope, args, kwargs, result)
     except BaseException as error:
