@@ -5,54 +5,40 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-import threading
 import uuid
-import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from aimeter._calls.arguments import Counts, checked, noted
 from aimeter._calls.call import Call, UnmeteredCall, UnnamedCall, limited
-from aimeter._sampling.sampler import Sampler, retire_all
-from aimeter._sampling.shared import pace, sampler_id, shared_sampler
+from aimeter._meters import registry
+from aimeter._meters.delivery import FLUSH_TIMEOUT_S, Delivery, deliver
+from aimeter._sampling.sampler import Sampler
+from aimeter._sampling.shared import sampler_id, shared_sampler
 from aimeter._support.clocks import time
-from aimeter._support.lifetime import after_fork_in_child, at_exit, reach_children, when_dropped
+from aimeter._support.lifetime import when_dropped
 from aimeter._support.public import public
-from aimeter._support.shield import shielded
+from aimeter._support.shield import shielded, shielding
 
 from . import settings as settings_module
-from ._version import __version__
 from ._wiring import accounting
 from .record import Record
 from .sinks import open_log
-from .sinks.memory import MemorySink
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
-    from aimeter._attribution.figures import Figures
-    from aimeter._attribution.rows import Context
     from aimeter._sampling.protocols import SteppedClock
 
     from .report.summary import Summary
-    from .report.tally import Tally
     from .sensors.base import Clock, Finding, Sensor
     from .sinks.base import Sink
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-FLUSH_TIMEOUT_S = 2.0
-"""How long flushing, and asking a finished call for its joules, waits for the sensors."""
-
-SO_FAR_TIMEOUT_S = 0.25
-"""How long asking an open call for its joules waits for a fresh reading."""
-
-_MOST_NAMES = 10_000
-"""Names that the running summary tells apart: memory is bounded, although a name may be made up for each call."""
 
 
 @public
@@ -70,6 +56,8 @@ class Meter:
         ConfigurationError: A setting is unknown or unusable, or the log cannot be written.
     """
 
+    # Locks are taken, which a signal handler that makes a meter of its own may not meet in this thread.
+    @shielding
     def __init__(
         self,
         *,
@@ -77,16 +65,6 @@ class Meter:
         sinks: Iterable[Sink] = (),
         clock: Clock | SteppedClock = time.perf_counter,
         **settings: object,
-    ) -> None:
-        # Locks are taken, which a signal handler that makes a meter of its own may not meet in this thread.
-        shielded(lambda: self._make(sensors, sinks, clock, settings))
-
-    def _make(
-        self,
-        sensors: Iterable[Sensor] | None,
-        sinks: Iterable[Sink],
-        clock: Clock | SteppedClock,
-        settings: dict[str, object],
     ) -> None:
         self.token = uuid.uuid4().hex
         sensors, sinks = None if sensors is None else list(sensors), list(sinks)
@@ -96,25 +74,20 @@ class Meter:
         self.settings = settings_module.load(settings)
         self.carbon = accounting(self.settings)
         self.source: Callable[[], Meter] = self._itself
-        self._memory = MemorySink(self.settings.memory_rows)
-        self._sinks: list[Sink] = [self._memory, *sinks]
         if self.settings.log is not None:
             log = open_log(self.settings.log, self.settings.log_conflict)
-            self._sinks.append(log)
+            sinks = [*sinks, log]
             when_dropped(self, log.close)
         self.kind: type[Call] = Call if self.settings.enabled else UnmeteredCall
         self.unnamed: type[Call] = UnnamedCall if self.settings.enabled else UnmeteredCall
         self._own_sampler = sensors is not None
-        self.sampler = self._sampler(sensors, clock)
-        self._new_ids()
+        self.sampler = _sampler_of(sensors, self.settings, clock)
+        self._ids = _new_ids(self.sampler)
         self.synchronise = self.settings.sync == "auto"
-        self.sampler.deliver_to(_deliver)
-        self._tally = _new_tally()
-        self.unbuilt_rows = 0
+        self.delivery = Delivery(self.sampler, self.carbon, self.settings.memory_rows, sinks)
+        self.sampler.deliver_to(deliver)
         self.retired = False
-        _meters.add(self)
-        pace(self.sampler, _meters)
-        reach_children()
+        registry.enter(self)
         if self.settings.enabled:
             # Loaded here, before the sampler's thread begins: a fork in the middle of its imports would leave the
             # child with half a module. And at exit an import that runs code would change the exit status of a
@@ -128,25 +101,9 @@ class Meter:
             if self.carbon.feed is not None:
                 self.carbon.feed.want()
 
-    def _sampler(self, sensors: Iterable[Sensor] | None, clock: Clock | SteppedClock) -> Sampler:
-        if sensors is not None:
-            fixed = list(sensors)
-            return Sampler(
-                lambda: (fixed, []),
-                calibration=self.settings.calibration,
-                clock=clock,
-                interval_s=self.settings.interval_s,
-            )
-        return shared_sampler(self.settings, clock)
-
-    def _new_ids(self) -> None:
-        # The first part is common to all calls that are divided among each other: by it a log tells processes apart.
-        self._prefix = sampler_id(self.sampler) + uuid.uuid4().hex[:8]
-        self._numbers = itertools.count(1)
-
     def next_id(self) -> str:
         """Return an identifier that no other call has, in this process or another."""
-        return f"{self._prefix}-{next(self._numbers)}"
+        return next(self._ids)
 
     # Metering
 
@@ -254,22 +211,17 @@ class Meter:
 
     # Reading back
 
+    @shielding
     def records(self) -> list[Record]:
         """Return the newest settled rows, oldest first, after settling every call that has ended."""
-        return shielded(self._records)
+        self.flush()
+        return self.delivery.records()
 
-    def _records(self) -> list[Record]:
-        self._flush()
-        return list(self._memory.records)
-
+    @shielding
     def summary(self) -> Summary:
         """Return a table by name over all calls so far, for a terminal or a notebook."""
-        return shielded(self._summary)
-
-    def _summary(self) -> Summary:
-        self._flush()
-        with self.sampler.alone():
-            return self._tally.summary()
+        self.flush()
+        return self.delivery.summary()
 
     def export_csv(self, path: str | os.PathLike[str]) -> int:
         """Write the rows in memory to `path`, replacing it, and return their number.
@@ -283,12 +235,10 @@ class Meter:
         export_csv(records, Path(path))
         return len(records)
 
+    @shielding
     def unattributed_j(self) -> dict[str, float]:
         """Return the joules of each channel that were drawn while no call was open, between the calls so far."""
-        return shielded(self._unattributed_j)
-
-    def _unattributed_j(self) -> dict[str, float]:
-        self._flush()
+        self.flush()
         drawn = self.sampler.unattributed_j()
         result: dict[str, float] = {}
         for trace, joules in zip(self.sampler.readers.traces, drawn, strict=False):
@@ -303,55 +253,35 @@ class Meter:
     @property
     def lost_rows(self) -> int:
         """Rows that a sink had to give up, and calls that could not be metered."""
-        return (
-            self.unbuilt_rows + self.sampler.intake.lost_calls + sum(sink.lost_rows for sink in self._sinks)
-        )
+        return self.sampler.intake.lost_calls + self.delivery.lost_rows
 
+    @shielding
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Settle and write every call that has ended, waiting for slow sensors up to `timeout_s`."""
-        shielded(lambda: self._flush(timeout_s))
+        self.delivery.flush(timeout_s)
 
-    def _flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
-        self.sampler.flush(timeout_s)
-        self._while_alone(lambda: self._write(()))
-
+    @shielding
     def close(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Flush, write calls that are still open with status ``open``, and release everything.
 
         A call that was written as open keeps that row. Calls may still be made later; they are settled when
         they end, but no thread is kept for them. Closing again is harmless.
         """
-        shielded(lambda: self._close(timeout_s))
-
-    def _close(self, timeout_s: float) -> None:
-        self._flush(timeout_s)
-        self._retire()
-        self._write_open_calls()
-        self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
+        self.flush(timeout_s)
+        registry.retire(self)
+        self.delivery.write_open(call for call in self.sampler.open_calls() if call.meter is self)
+        self.delivery.close()
         if self._own_sampler:
             self.sampler.close()
-        elif not any(meter.sampler is self.sampler and not meter.retired for meter in list(_meters)):
+        elif not registry.is_wanted(self.sampler):
             self.sampler.let_go()
 
+    @shielding
     def hand_over(self) -> None:
         """Flush and let go of the log, which opens again for the calls that are still open when they end."""
-        shielded(self._hand_over)
-
-    def _hand_over(self) -> None:
-        self._flush()
-        self._retire()
-        self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
-
-    def _retire(self) -> None:
-        """Ask no more for an interval; the sampler goes on at what the others ask for."""
-        self.retired = True
-        pace(self.sampler, _meters)
-
-    def _while_alone(self, act: Callable[[], None]) -> None:
-        """Do something with the sinks, unless somebody keeps them for long or was interrupted by this."""
-        with self.sampler.alone() as alone:
-            if alone:
-                act()
+        self.flush()
+        registry.retire(self)
+        self.delivery.close()
 
     def __enter__(self) -> Self:
         return self
@@ -363,12 +293,11 @@ class Meter:
 
     # Copies
 
-    def __copy__(self) -> Self:
+    def _itself(self, _: object = None) -> Meter:
+        """Return the meter, for a copy, too: what is metered goes to one place."""
         return self
 
-    def __deepcopy__(self, memo: object) -> Self:
-        """Return the meter itself: what is metered goes to one place."""
-        return self
+    __copy__ = __deepcopy__ = _itself
 
     def __reduce__(self) -> tuple[Callable[..., Meter], tuple[object, ...]]:
         """Be made anew in another process, by the same arguments; there is one for each meter pickled, however often."""
@@ -376,100 +305,16 @@ class Meter:
             return self.source, ()  # whatever is the default meter there
         return _unpickle, (self.token, self._arguments)
 
-    def _itself(self) -> Meter:
-        return self
-
     def take_over(self, before: Meter) -> None:
         """Go on with the records and the summary of another meter, and with those of its calls that are still open."""
-        self._memory, self._tally = before._memory, before._tally
-        self._memory.keep(self.settings.memory_rows)
-        self._sinks[0] = self._memory
+        self.delivery.go_on_from(before.delivery, self.settings.memory_rows)
 
     # Asked by calls and by the sampler
 
+    @shielding
     def figures_of(self, call: Call) -> Record | None:
         """Return a call's row: final if it has ended, else so far. Waits for the sensors, but never long."""
-        return shielded(lambda: self._figures_of(call))
-
-    def _figures_of(self, call: Call) -> Record | None:
-        if call.ended:
-            if not self.sampler.wait_for(lambda: call.settled is not None, FLUSH_TIMEOUT_S):
-                self.sampler.settle(until_s=self.sampler.now(), timeout_s=SO_FAR_TIMEOUT_S)
-            return call.settled
-        return self._so_far([call])[0]
-
-    def _so_far(self, calls: list[Call]) -> list[Record | None]:
-        from aimeter._attribution.rows import build, so_far  # noqa: PLC0415 - loaded with the first figures
-
-        found = self.sampler.so_far(calls, SO_FAR_TIMEOUT_S)
-        with self.sampler.alone():
-            context = self._context()
-            return [
-                None if some is None else build(so_far(call, *some, context), context)[0]
-                for call, some in zip(calls, found, strict=True)
-            ]
-
-    def receive(self, figures: Figures) -> None:
-        """Turn settled figures into rows and hand them to the sinks; the sampler is alone meanwhile."""
-        # Calls that were written as open when the meter was closed keep that row.
-        places = [place for place, call in enumerate(figures.calls) if call.settled is None]
-        if len(places) < len(figures.calls):
-            figures = figures.of(places)
-        self._keep(figures.calls, self._build(figures))
-
-    def _build(self, figures: Figures) -> list[Record | None]:
-        from aimeter._attribution.rows import build  # noqa: PLC0415 - loaded with the first figures
-
-        context = self._context()
-        try:
-            return [*build(figures, context)]
-        except BaseException as error:  # noqa: BLE001 - a row holds the caller's objects, which may raise anything
-            if len(figures.calls) > 1:
-                one_by_one = (self._build(figures.of([place])) for place in range(len(figures.calls)))
-                return [row for rows in one_by_one for row in rows]
-            self.unbuilt_rows += 1
-            name = figures.calls[0].name
-            self.warn_once("row", f"a call named {name!r} has no row, as that raised {error!r}.")
-            return [None]
-
-    def _keep(self, calls: Sequence[Call], rows: Sequence[Record | None]) -> None:
-        records = []
-        for call, record in zip(calls, rows, strict=True):
-            if record is not None:
-                around = call.around
-                call.settle(record)
-                self._tally.add(record, after_parent=around is None or around.settled is not None)
-                records.append(record)
-        self._write(records)
-
-    def _write(self, records: Sequence[Record]) -> None:
-        self._tell_sinks(lambda sink: sink.write(records))
-
-    def _tell_sinks(self, tell: Callable[[Sink], None]) -> None:
-        for sink in self._sinks:
-            try:
-                tell(sink)
-            except BaseException as error:  # noqa: BLE001 - the one boundary: a sink by somebody else may raise anything
-                self.warn_once(
-                    f"sink {type(sink).__name__}", f"the sink {type(sink).__name__} raised {error!r}."
-                )
-
-    def _context(self) -> Context:
-        from aimeter._attribution.rows import Context, epoch_s  # noqa: PLC0415 - loaded with the first figures
-
-        return Context(
-            __version__,
-            self.carbon,
-            self.sampler.readers.traces,
-            epoch_s(self.sampler.now()),
-            self.sampler.cpu_s,
-        )
-
-    def _write_open_calls(self) -> None:
-        calls = [call for call in self.sampler.open_calls() if call.meter is self and call.settled is None]
-        if calls:
-            rows = self._so_far(calls)
-            self._while_alone(lambda: self._keep(calls, rows))
+        return self.delivery.figures_of(call)
 
     def warn_once(self, key: str, message: str) -> None:
         """Log a warning, once for each key."""
@@ -477,61 +322,34 @@ class Meter:
 
     def after_fork(self) -> None:
         """In a forked child: rows, files and identifiers of its own."""
-        self._new_ids()
-        self._tally = _new_tally()
+        self._ids = _new_ids(self.sampler)
         self.carbon.after_fork()
-        self._tell_sinks(lambda sink: sink.reopen())
+        self.delivery.after_fork()
 
 
 def _unpickle(token: str, arguments: dict[str, Any]) -> Meter:
     """Return this process's meter in place of one that was pickled: itself, if it is of this process."""
-    return shielded(lambda: _of(token, arguments))
+    return shielded(lambda: registry.with_token(token, lambda: Meter(**arguments)))
 
 
-def _of(token: str, arguments: dict[str, Any]) -> Meter:
-    with _lock:
-        known = next((one for one in (*_unpickled, *_meters) if one.token == token), None)
-        if known is None:
-            known = Meter(**arguments)
-            known.token = token
-            _unpickled.append(known)
-        return known
+def _sampler_of(
+    sensors: list[Sensor] | None, settings: settings_module.Settings, clock: Clock | SteppedClock
+) -> Sampler:
+    if sensors is None:
+        return shared_sampler(settings, clock)
+    return Sampler(
+        lambda: (sensors, []),
+        calibration=settings.calibration,
+        clock=clock,
+        interval_s=settings.interval_s,
+    )
 
 
-def _new_tally() -> Tally:
-    from .report.tally import Tally  # noqa: PLC0415 - keeps the import light
-
-    return Tally(most_names=_MOST_NAMES)
-
-
-def _deliver(figures: Figures) -> None:
-    """Give each meter its own figures."""
-    places: dict[Meter, list[int]] = {}
-    for place, call in enumerate(figures.calls):
-        places.setdefault(cast("Meter", call.meter), []).append(place)
-    for meter, own in places.items():
-        meter.receive(figures if len(places) == 1 else figures.of(own))
+def _new_ids(sampler: Sampler) -> Iterator[str]:
+    """Return identifiers of calls without end, none of which any other iterator gives."""
+    # The first part is common to all calls that are divided among each other: by it a log tells processes apart.
+    prefix = sampler_id(sampler) + uuid.uuid4().hex[:8]
+    return map(f"{prefix}-{{}}".format, itertools.count(1))
 
 
 _caller = sys._getframe  # noqa: SLF001 - inspect.stack() reads source files
-_meters: weakref.WeakSet[Meter] = weakref.WeakSet()
-_unpickled: list[Meter] = []
-_lock = threading.RLock()  # reentrant: a signal handler may make a meter while one is made
-
-
-@at_exit
-def close_all() -> None:
-    """Close every meter: at a normal exit nothing that has finished is lost."""
-    end = time.monotonic() + FLUSH_TIMEOUT_S
-    for meter in list(_meters):
-        meter.close(max(end - time.monotonic(), 0.0))
-    retire_all()
-
-
-@after_fork_in_child
-def _after_fork_in_child() -> None:
-    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
-    _lock = threading.RLock()
-    for meter in list(_meters):
-        meter.after_fork()
-    reach_children()

@@ -11,9 +11,11 @@ import _thread
 import sys
 import threading
 from collections.abc import Callable
+from functools import wraps
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _main_thread = threading.main_thread
@@ -38,6 +40,16 @@ def shielded(act: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return result  # type: ignore[return-value]  # which is None only if that is what `act` returned
+
+
+def shielding(act: Callable[P, T]) -> Callable[P, T]:
+    """Have a function `shielded` whenever it is called; a decorator. One may call another: they are within already."""
+
+    @wraps(act)
+    def shield(*args: P.args, **kwargs: P.kwargs) -> T:
+        return shielded(lambda: act(*args, **kwargs))
+
+    return shield
 
 
 def _answer(act: Callable[[], T], answer: SimpleQueue[tuple[T | None, BaseException | None]]) -> None:

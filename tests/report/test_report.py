@@ -603,6 +603,6 @@ def test_children_that_outlive_thousands_of_calls_grow_nothing():
         context.run(call.__exit__, None, None, None)
     total = meter.summary().total
     assert total.calls == 7_000
-    assert len(meter._tally._orphans) == 0
+    assert len(meter.delivery._tally._orphans) == 0
     assert total.energy_j <= sensor.energy_j(began_s, clock()) * (1 + 1e-9)
     meter.close()

@@ -383,7 +383,7 @@ def test_calls_faster_than_they_can_be_settled(tmp_path):
     source = (
         HANGING
         + """
-import aimeter.meter, aimeter._sampling.sampler
+import aimeter._meters.delivery, aimeter._sampling.sampler
 aimeter._sampling.intake.MOST_BACKLOG, aimeter._sampling.intake.MOST_QUEUED = 2000, 10_000
 class Slow:
     lost_rows, last_fault = 0, ""
@@ -400,7 +400,7 @@ with meter.track("outer") as outer:
                 pass
         sleep(0.3)  # the queue is looked at four times a second
     assert len(meter.sampler.intake.queue) < 20_000, len(meter.sampler.intake.queue)
-    aimeter.meter.FLUSH_TIMEOUT_S = aimeter._sampling.sampler.SETTLING_TIMEOUT_S = 0.3
+    aimeter._meters.delivery.FLUSH_TIMEOUT_S = aimeter._sampling.sampler.SETTLING_TIMEOUT_S = 0.3
     for ask in (lambda: inner.energy_j, lambda: outer.energy_j, lambda: meter.flush(0.3)):
         began = perf_counter()
         ask()

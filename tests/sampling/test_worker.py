@@ -173,5 +173,5 @@ def test_figures_asked_for_by_a_sink(slow):
     until(lambda: len(seen) >= 2)
     assert seen[0].name == "work"
     assert seen[1] is None
-    meter._sinks.pop()
+    meter.delivery._sinks.pop()
     meter.close()

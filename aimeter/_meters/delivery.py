@@ -1,0 +1,196 @@
+"""The way of a meter's rows: made of settled figures, kept in memory, added up, and handed to the sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol, cast
+
+from aimeter._version import __version__
+from aimeter.sinks.memory import MemorySink
+
+if TYPE_CHECKING:
+    from aimeter._attribution.figures import Figures
+    from aimeter._attribution.rows import Context
+    from aimeter._calls.call import Call
+    from aimeter._sampling.sampler import Sampler
+    from aimeter.carbon.accounting import Accounting
+    from aimeter.record import Record
+    from aimeter.report.summary import Summary
+    from aimeter.report.tally import Tally
+    from aimeter.sinks.base import Sink
+
+FLUSH_TIMEOUT_S = 2.0
+"""How long flushing, and asking a finished call for its joules, waits for the sensors."""
+
+SO_FAR_TIMEOUT_S = 0.25
+"""How long asking an open call for its joules waits for a fresh reading."""
+
+_MOST_NAMES = 10_000
+"""Names that the running summary tells apart: memory is bounded, although a name may be made up for each call."""
+
+
+class Delivery:
+    """The rows of one meter.
+
+    Args:
+        sampler: Whose figures they are made of.
+        carbon: What makes grams of joules.
+        memory_rows: How many are kept in memory.
+        sinks: Where else they go.
+    """
+
+    def __init__(self, sampler: Sampler, carbon: Accounting, memory_rows: int, sinks: Iterable[Sink]) -> None:
+        self._sampler = sampler
+        self._carbon = carbon
+        self._memory = MemorySink(memory_rows)
+        self._sinks: list[Sink] = [self._memory, *sinks]
+        self._tally = _new_tally()
+        self._unbuilt_rows = 0
+
+    # What comes in
+
+    def receive(self, figures: Figures) -> None:
+        """Turn settled figures into rows and hand them to the sinks; the sampler is alone meanwhile."""
+        # Calls that were written as open when the meter was closed keep that row.
+        places = [place for place, call in enumerate(figures.calls) if call.settled is None]
+        if len(places) < len(figures.calls):
+            figures = figures.of(places)
+        self._keep(figures.calls, self._build(figures))
+
+    def write_open(self, calls: Iterable[Call]) -> None:
+        """Write calls that have not ended, as they are so far; they keep that row."""
+        unsettled = [call for call in calls if call.settled is None]
+        if unsettled:
+            rows = self._so_far(unsettled)
+            self._while_alone(lambda: self._keep(unsettled, rows))
+
+    def flush(self, timeout_s: float) -> None:
+        """Settle and write every call that has ended, waiting for slow sensors up to `timeout_s`."""
+        self._sampler.flush(timeout_s)
+        self._while_alone(lambda: self._write(()))
+
+    def close(self) -> None:
+        """Have the sinks let go of what they hold; they open it again for rows to come."""
+        self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
+
+    def go_on_from(self, before: Delivery, memory_rows: int) -> None:
+        """Go on with the records and the summary of another meter, and with those of its calls that are still open."""
+        self._memory, self._tally = before._memory, before._tally
+        self._memory.keep(memory_rows)
+        self._sinks[0] = self._memory
+
+    def after_fork(self) -> None:
+        """In a forked child: rows, files and sums of its own."""
+        self._tally = _new_tally()
+        self._tell_sinks(lambda sink: sink.reopen())
+
+    # What is asked for
+
+    def figures_of(self, call: Call) -> Record | None:
+        """Return a call's row: final if it has ended, else so far. Waits for the sensors, but never long."""
+        if call.ended:
+            if not self._sampler.wait_for(lambda: call.settled is not None, FLUSH_TIMEOUT_S):
+                self._sampler.settle(until_s=self._sampler.now(), timeout_s=SO_FAR_TIMEOUT_S)
+            return call.settled
+        return self._so_far([call])[0]
+
+    def records(self) -> list[Record]:
+        """Return the newest rows, oldest first."""
+        return list(self._memory.records)
+
+    def summary(self) -> Summary:
+        """Return a table by name over all rows so far."""
+        with self._sampler.alone():
+            return self._tally.summary()
+
+    @property
+    def lost_rows(self) -> int:
+        """Rows that could not be made, or that a sink had to give up."""
+        return self._unbuilt_rows + sum(sink.lost_rows for sink in self._sinks)
+
+    # From figures to rows to sinks
+
+    def _so_far(self, calls: list[Call]) -> list[Record | None]:
+        from aimeter._attribution.rows import build, so_far  # noqa: PLC0415 - loaded with the first figures
+
+        found = self._sampler.so_far(calls, SO_FAR_TIMEOUT_S)
+        with self._sampler.alone():
+            context = self._context()
+            return [
+                None if some is None else build(so_far(call, *some, context), context)[0]
+                for call, some in zip(calls, found, strict=True)
+            ]
+
+    def _build(self, figures: Figures) -> list[Record | None]:
+        from aimeter._attribution.rows import build  # noqa: PLC0415 - loaded with the first figures
+
+        context = self._context()
+        try:
+            return [*build(figures, context)]
+        except BaseException as error:  # noqa: BLE001 - a row holds the caller's objects, which may raise anything
+            if len(figures.calls) > 1:
+                one_by_one = (self._build(figures.of([place])) for place in range(len(figures.calls)))
+                return [row for rows in one_by_one for row in rows]
+            self._unbuilt_rows += 1
+            name = figures.calls[0].name
+            self._sampler.warn_once("row", f"a call named {name!r} has no row, as that raised {error!r}.")
+            return [None]
+
+    def _context(self) -> Context:
+        from aimeter._attribution.rows import Context, epoch_s  # noqa: PLC0415 - loaded with the first figures
+
+        return Context(
+            __version__,
+            self._carbon,
+            self._sampler.readers.traces,
+            epoch_s(self._sampler.now()),
+            self._sampler.cpu_s,
+        )
+
+    def _keep(self, calls: Sequence[Call], rows: Sequence[Record | None]) -> None:
+        records = []
+        for call, record in zip(calls, rows, strict=True):
+            if record is not None:
+                around = call.around
+                call.settle(record)
+                self._tally.add(record, after_parent=around is None or around.settled is not None)
+                records.append(record)
+        self._write(records)
+
+    def _write(self, records: Sequence[Record]) -> None:
+        self._tell_sinks(lambda sink: sink.write(records))
+
+    def _while_alone(self, act: Callable[[], None]) -> None:
+        """Do something with the sinks, unless somebody keeps them for long or was interrupted by this."""
+        with self._sampler.alone() as alone:
+            if alone:
+                act()
+
+    def _tell_sinks(self, tell: Callable[[Sink], None]) -> None:
+        for sink in self._sinks:
+            try:
+                tell(sink)
+            except BaseException as error:  # noqa: BLE001 - the one boundary: a sink by somebody else may raise anything
+                kind = type(sink).__name__
+                self._sampler.warn_once(f"sink {kind}", f"the sink {kind} raised {error!r}.")
+
+
+class _Delivered(Protocol):
+    """Whose calls are settled: a meter."""
+
+    delivery: Delivery
+
+
+def deliver(figures: Figures) -> None:
+    """Give each meter its own figures."""
+    places: dict[Delivery, list[int]] = {}
+    for place, call in enumerate(figures.calls):
+        places.setdefault(cast("_Delivered", call.meter).delivery, []).append(place)
+    for delivery, own in places.items():
+        delivery.receive(figures if len(places) == 1 else figures.of(own))
+
+
+def _new_tally() -> Tally:
+    from aimeter.report.tally import Tally  # noqa: PLC0415 - keeps the import light
+
+    return Tally(most_names=_MOST_NAMES)
