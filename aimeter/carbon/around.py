@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from aimeter.carbon.intensity import Intensity
 from aimeter.carbon.location import Zone, known, resolve
 from aimeter.carbon.offline import lookup
+from aimeter.carbon.packaged import DATA, rows
 from aimeter.errors import UnknownRegionError
-
-_DATA = Path(__file__).with_name("data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +34,10 @@ class Neighbour:
 def _borders() -> dict[str, tuple[str, ...]]:
     """Return the neighbours of zones by land border, interconnector or strait, in both directions."""
     found: dict[str, dict[str, None]] = {}
-    with (_DATA / "borders.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            for other in (row.get("neighbours") or "").split():
-                found.setdefault(row["code"], {})[other] = None
-                found.setdefault(other, {})[row["code"]] = None
+    for row in rows(DATA / "borders.csv"):
+        for other in row["neighbours"].split():
+            found.setdefault(row["code"], {})[other] = None
+            found.setdefault(other, {})[row["code"]] = None
     return {code: tuple(others) for code, others in found.items()}
 
 
@@ -71,13 +67,12 @@ def neighbours(zone: Zone) -> list[Neighbour]:
 def published(zone: Zone) -> list[Published]:
     """Return other numbers published for a region, lowest first; a malformed row is left out."""
     found = []
-    with (_DATA / "published.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                year = int(row["year"]) if row["year"] else None
-                one = Published(float(row["g_per_kwh"]), year, row["kind"], row["source"])
-            except (ValueError, TypeError, KeyError):
-                continue
-            if row["region"] == zone.code:
-                found.append(one)
+    for row in rows(DATA / "published.csv"):
+        try:
+            year = int(row["year"]) if row["year"] else None
+            one = Published(float(row["g_per_kwh"]), year, row["kind"], row["source"])
+        except (ValueError, TypeError, KeyError):
+            continue
+        if row["region"] == zone.code:
+            found.append(one)
     return sorted(found, key=lambda one: one.g_per_kwh)

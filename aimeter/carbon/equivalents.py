@@ -7,16 +7,16 @@ Constants have changed (three values of a charge in three years), so each has it
 
 from __future__ import annotations
 
-import csv
 import math
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from aimeter.carbon.intensity import J_PER_KWH
+from aimeter.carbon.packaged import DATA, rows
 from aimeter.errors import ConfigurationError
 
-TABLE = Path(__file__).with_name("data") / "equivalents.csv"
+TABLE = DATA / "equivalents.csv"
 
 Quantity = Literal["energy", "co2e"]
 _UNITS: dict[str, tuple[Quantity, float]] = {"kWh": ("energy", J_PER_KWH), "g": ("co2e", 1.0)}
@@ -59,16 +59,15 @@ class Comparison(NamedTuple):
 def table(path: Path = TABLE) -> tuple[Equivalent, ...]:
     """Return every row that can be used; a malformed one, or one of another unit, is left out."""
     found = []
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                kind, factor = _UNITS[row["unit"]]
-                amount, year = float(row["amount"]) * factor, int(row["year"])
-                texts = [row[key].strip() for key in ("id", "what", "source", "current")]
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue
-            if kind == row["kind"] and 0 < amount < math.inf and all(texts):
-                found.append(Equivalent(texts[0], kind, amount, texts[1], year, texts[2], texts[3] == "yes"))
+    for row in rows(path):
+        try:
+            kind, factor = _UNITS[row["unit"]]
+            amount, year = float(row["amount"]) * factor, int(row["year"])
+            texts = [row[key].strip() for key in ("id", "what", "source", "current")]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+        if kind == row["kind"] and 0 < amount < math.inf and all(texts):
+            found.append(Equivalent(texts[0], kind, amount, texts[1], year, texts[2], texts[3] == "yes"))
     return tuple(found)
 
 

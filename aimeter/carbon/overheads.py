@@ -8,19 +8,18 @@ A malformed row of a file loses that row only.
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from aimeter.carbon.intensity import J_PER_KWH
+from aimeter.carbon.packaged import DATA, rows
 from aimeter.errors import ConfigurationError, did_you_mean
 
-_DATA = Path(__file__).with_name("data")
 YEAR_S = 365.25 * 86400.0
 """A Julian year."""
 
@@ -150,17 +149,12 @@ def embodied(chosen: str) -> Embodied:
 _ASSUMED = ("lifetime", "utilisation")
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
-
-
 def _table(
     path: Path, column: str, least: float, kind: str | None = None
 ) -> dict[str, list[tuple[int, Factor]]]:
     """Return the factors of each name, by year."""
     found: dict[str, list[tuple[int, Factor]]] = {}
-    for row in _rows(path):
+    for row in rows(path):
         try:
             name, year, value = row["name"], int(row["year"]), float(row[column])
             source = row["source"].strip()
@@ -172,22 +166,22 @@ def _table(
 
 
 @cache
-def pues(path: Path = _DATA / "pue.csv") -> Mapping[str, list[tuple[int, Factor]]]:
+def pues(path: Path = DATA / "pue.csv") -> Mapping[str, list[tuple[int, Factor]]]:
     """Return the PUE of each name in the table, by year."""
     return _table(path, "pue", 1.0)
 
 
 @cache
-def waters(kind: str, path: Path = _DATA / "water.csv") -> Mapping[str, list[tuple[int, Factor]]]:
+def waters(kind: str, path: Path = DATA / "water.csv") -> Mapping[str, list[tuple[int, Factor]]]:
     """Return the litres for each kWh of each name in the table, ``on-site`` or of ``electricity``, by year."""
     return _table(path, "l_per_kwh", 0.0, kind)
 
 
 @cache
-def hardware(path: Path = _DATA / "embodied.csv") -> Mapping[str, tuple[Range, str]]:
+def hardware(path: Path = DATA / "embodied.csv") -> Mapping[str, tuple[Range, str]]:
     """Return the range of each item in the table, in its unit, and its source."""
     found: dict[str, tuple[Range, str]] = {}
-    for row in _rows(path):
+    for row in rows(path):
         try:
             span = Range(float(row["low"]), float(row["high"]))
             name, source = row["name"].strip(), row["source"].strip()

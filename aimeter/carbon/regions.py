@@ -12,12 +12,11 @@ The tables lie beside this file in ``data/`` and are read on first use:
 
 from __future__ import annotations
 
-import csv
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-_DATA = Path(__file__).with_name("data")
+from aimeter.carbon.packaged import DATA, rows
 
 
 class Country(NamedTuple):
@@ -47,34 +46,27 @@ class CloudRegion(NamedTuple):
     place: str
 
 
-def _rows(path: Path, *needed: str) -> list[dict[str, str]]:
-    """Return the rows that have all that they need; a row cut short is lost, and no other."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        return [row for row in rows if None not in row.values() and all(row[key] for key in needed)]
-
-
 @cache
-def countries(folder: Path = _DATA) -> tuple[Country, ...]:
+def countries(folder: Path = DATA) -> tuple[Country, ...]:
     """Return every country of the table."""
     return tuple(
         Country(row["alpha_2"], row["alpha_3"], row["name"], tuple(filter(None, row["aliases"].split(";"))))
-        for row in _rows(folder / "countries.csv", "alpha_2", "alpha_3", "name")
+        for row in rows(folder / "countries.csv", "alpha_2", "alpha_3", "name")
     )
 
 
 @cache
-def subdivisions(folder: Path = _DATA) -> tuple[Subdivision, ...]:
+def subdivisions(folder: Path = DATA) -> tuple[Subdivision, ...]:
     """Return every state, province and bidding zone of the table."""
     return tuple(
-        Subdivision(row["code"], row["name"]) for row in _rows(folder / "subdivisions.csv", "code", "name")
+        Subdivision(row["code"], row["name"]) for row in rows(folder / "subdivisions.csv", "code", "name")
     )
 
 
 @cache
-def cloud_regions(folder: Path = _DATA) -> tuple[CloudRegion, ...]:
+def cloud_regions(folder: Path = DATA) -> tuple[CloudRegion, ...]:
     """Return every cloud region of the table."""
     return tuple(
         CloudRegion(row["provider"], row["region"], row["country"], row["subdivision"] or None, row["place"])
-        for row in _rows(folder / "cloud_regions.csv", "provider", "region", "country")
+        for row in rows(folder / "cloud_regions.csv", "provider", "region", "country")
     )

@@ -8,16 +8,15 @@ before it.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from aimeter._support.secret import Secret
 from aimeter.carbon.location import Zone
+from aimeter.carbon.packaged import DATA, rows
 from aimeter.carbon.providers import mix
 from aimeter.carbon.providers.base import (
     DAY_S,
@@ -32,7 +31,6 @@ from aimeter.carbon.providers.base import (
 from aimeter.carbon.providers.http import Request, get, masked
 from aimeter.carbon.series import Series
 
-_AREAS = Path(__file__).parents[1] / "data" / "entsoe_areas.csv"
 _LONGEST_S = 30 * DAY_S
 _DURATION = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?")
 _MOST_STEPS = 20_000
@@ -62,8 +60,7 @@ _STORAGE = "B10"
 @cache
 def areas() -> dict[str, str]:
     """Return the EIC of the bidding zone of each place."""
-    with _AREAS.open(encoding="utf-8", newline="") as file:
-        return {row["zone"]: row["eic"] for row in csv.DictReader(file) if row.get("eic")}
+    return {row["zone"]: row["eic"] for row in rows(DATA / "entsoe_areas.csv", "eic")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ generation has none, there is no value.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from functools import cache
@@ -16,10 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from aimeter.carbon.packaged import DATA, rows
 from aimeter.carbon.providers.base import DAY_S
 from aimeter.carbon.series import Kind, Point
 
-FACTORS = Path(__file__).parents[1] / "data" / "generation_factors.csv"
+FACTORS = DATA / "generation_factors.csv"
 FACTOR_SET = "factors: IPCC AR5 2014 and others"
 KIND = Kind("lifecycle", "production")
 
@@ -41,14 +41,13 @@ class Factor(NamedTuple):
 def factors(path: Path = FACTORS) -> Mapping[str, Factor]:
     """Return the factor of each fuel; a malformed row loses that row only."""
     found: dict[str, Factor] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                factor = Factor(float(row["g_per_kwh"]), float(row["lower"]), float(row["upper"]))
-            except (TypeError, ValueError, KeyError):
-                continue
-            if 0 <= factor.lower <= factor.g_per_kwh <= factor.upper < math.inf:
-                found[row["fuel"]] = factor
+    for row in rows(path):
+        try:
+            factor = Factor(float(row["g_per_kwh"]), float(row["lower"]), float(row["upper"]))
+        except (TypeError, ValueError, KeyError):
+            continue
+        if 0 <= factor.lower <= factor.g_per_kwh <= factor.upper < math.inf:
+            found[row["fuel"]] = factor
     return found
 
 
