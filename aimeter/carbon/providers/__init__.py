@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, cast
 
 from aimeter._support.secret import Secret
 from aimeter.carbon.providers.base import Forecaster, Provider, ProviderFault, needs_key
@@ -16,27 +16,18 @@ __all__ = ["NAMES", "Forecaster", "Provider", "ProviderFault", "provider"]
 Basis = Literal["lifecycle", "direct"]
 Signal = Literal["average", "marginal"]
 
-NAMES = ("offline", "electricitymaps", "electricitymaps-v3", "watttime", "gb", "rte", "entsoe", "eia930")
-"""What `carbon_provider` may be by name; anything with a slash or a dot in it is a file or an address."""
+_Maker = Callable[[str, Secret | None, Basis | None, Signal | None, Mapping[str, str]], Provider]
 
-KEYS = {
-    "electricitymaps": "ELECTRICITYMAPS_TOKEN",
-    "electricitymaps-v3": "ELECTRICITYMAPS_TOKEN",
-    "entsoe": "ENTSOE_TOKEN",
-    "eia930": "EIA_API_KEY",
-}
-"""The environment variable that has a provider's key, where `carbon_key` is not set."""
 
-_GIVES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "offline": (frozenset(), frozenset({"average"})),
-    "electricitymaps": (frozenset({"lifecycle", "direct"}), frozenset({"average"})),
-    "electricitymaps-v3": (frozenset({"lifecycle", "direct"}), frozenset({"average"})),
-    "watttime": (frozenset({"direct"}), frozenset({"average", "marginal"})),
-    "gb": (frozenset({"direct"}), frozenset({"average"})),
-    "rte": (frozenset({"direct"}), frozenset({"average"})),
-    "entsoe": (frozenset({"lifecycle"}), frozenset({"average"})),
-    "eia930": (frozenset({"lifecycle"}), frozenset({"average"})),
-}
+class _Known(NamedTuple):
+    """What can be chosen by name."""
+
+    make: _Maker
+    basis: tuple[Basis, ...]
+    """What its numbers may include; empty if that cannot be chosen."""
+    signal: tuple[Signal, ...] = ("average",)
+    key: str = ""
+    """The environment variable that has its key, where `carbon_key` is not set; empty if that is not all it takes."""
 
 
 def provider(
@@ -69,15 +60,16 @@ def provider(
 
         return FileOrUrl(name)
     name = name.lower()
-    if name not in NAMES:
+    known = _KNOWN.get(name)
+    if known is None:
         message = (
             f"The carbon_provider {chosen!r} is unknown.{did_you_mean(name, NAMES)} Known: {', '.join(NAMES)}; "
             "or give the path or address of a CSV file."
         )
         raise ConfigurationError(message)
-    _check(name, "carbon_basis", basis, _GIVES[name][0])
-    _check(name, "carbon_signal", signal, _GIVES[name][1])
-    return _NAMED[name](name, key, basis, signal, environ)
+    _check(name, "carbon_basis", basis, known.basis)
+    _check(name, "carbon_signal", signal, known.signal)
+    return known.make(name, key, basis, signal, environ)
 
 
 def _own(chosen: object) -> Provider:
@@ -91,18 +83,15 @@ def _own(chosen: object) -> Provider:
     raise ConfigurationError(message)
 
 
-def _check(name: str, setting: str, asked: str | None, given: frozenset[str]) -> None:
+def _check(name: str, setting: str, asked: str | None, given: Sequence[str]) -> None:
     if asked is not None and asked not in given:
         has = " or ".join(sorted(given)) or "what its tables have"
         message = f"{setting} is {asked!r}, and {name} gives {has}: leave it out, or choose another provider."
         raise ConfigurationError(message)
 
 
-_Maker = Callable[[str, Secret | None, Basis | None, Signal | None, Mapping[str, str]], Provider]
-
-
 def _key(name: str, key: Secret | None, environ: Mapping[str, str]) -> Secret:
-    variable = KEYS[name]
+    variable = _KNOWN[name].key
     text = key.reveal() if key is not None else environ.get(variable, "").strip()
     if not text:
         raise needs_key(name, f"AIMETER_CARBON_KEY or {variable}")
@@ -162,13 +151,20 @@ def _eia930(name: str, key: Secret | None, _: object, __: object, environ: Mappi
     return Eia930(_key(name, key, environ))
 
 
-_NAMED: dict[str, _Maker] = {
-    "offline": _offline,
-    "electricitymaps": _electricitymaps,
-    "electricitymaps-v3": _electricitymaps,
-    "watttime": _watttime,
-    "gb": _gb,
-    "rte": _rte,
-    "entsoe": _entsoe,
-    "eia930": _eia930,
+_KNOWN = {
+    "offline": _Known(_offline, ()),
+    "electricitymaps": _Known(_electricitymaps, ("lifecycle", "direct"), key="ELECTRICITYMAPS_TOKEN"),
+    "electricitymaps-v3": _Known(_electricitymaps, ("lifecycle", "direct"), key="ELECTRICITYMAPS_TOKEN"),
+    "watttime": _Known(_watttime, ("direct",), ("average", "marginal")),
+    "gb": _Known(_gb, ("direct",)),
+    "rte": _Known(_rte, ("direct",)),
+    "entsoe": _Known(_entsoe, ("lifecycle",), key="ENTSOE_TOKEN"),
+    "eia930": _Known(_eia930, ("lifecycle",), key="EIA_API_KEY"),
 }
+"""To add a provider, write its file and add a line here."""
+
+NAMES = tuple(_KNOWN)
+"""What `carbon_provider` may be by name; anything with a slash or a dot in it is a file or an address."""
+
+KEYS = {name: known.key for name, known in _KNOWN.items() if known.key}
+"""The environment variable that has a provider's key, where `carbon_key` is not set."""
