@@ -8,17 +8,30 @@ is an error that names the layer, also where a stronger layer would have overrid
 from __future__ import annotations
 
 import math
-import operator
 import os
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 from aimeter._support import files
 from aimeter._support.log import warn_once
 from aimeter._support.secret import Secret
+from aimeter._support.values import (
+    Rule,
+    auto_or,
+    is_number,
+    one_of,
+    to_count,
+    to_file,
+    to_flag,
+    to_folder,
+    to_number,
+    to_path,
+    to_secret,
+    to_sync,
+    to_text,
+)
 from aimeter.carbon.intensity import MAX_G_PER_KWH
 from aimeter.errors import ConfigurationError, did_you_mean
 
@@ -31,6 +44,55 @@ NO_SETTINGS = frozenset({"AIMETER_INSTRUMENT"})
 
 MIN_INTERVAL_S = 0.001
 MAX_INTERVAL_S = 60.0
+
+
+def _named(check: str, low: float) -> Callable[[object, Path], float | str]:
+    """Return a converter for a number, or a name that the function `check` of `aimeter.carbon.overheads` knows."""
+    number = to_number(low, math.inf)
+
+    def convert(raw: object, folder: Path) -> float | str:
+        if isinstance(raw, str):
+            try:
+                return number(raw, folder)
+            except ValueError:
+                if is_number(raw):
+                    raise
+            from aimeter.carbon import overheads  # noqa: PLC0415 - only names need the tables
+
+            name = to_text(raw, folder)
+            getattr(overheads, check)(name)
+            return name
+        return number(raw, folder)
+
+    return convert
+
+
+def _hardware(raw: object, folder: Path) -> str:
+    from aimeter.carbon import overheads  # noqa: PLC0415 - only who asks for it needs the tables
+
+    text = to_text(raw, folder)
+    overheads.embodied(text)
+    return text
+
+
+def _provider(raw: object, folder: Path) -> object:
+    if not isinstance(raw, str):
+        if callable(raw) or hasattr(raw, "series") or isinstance(raw, Secret):
+            return raw
+        raise TypeError
+    text = to_text(raw, folder)
+    if "://" in text:
+        # What stands behind "?" or before "@" in an address is most likely a key.
+        return Secret(text) if "?" in text or "@" in text else text
+    is_file = "/" in text or "." in text or "\\" in text
+    return str(to_file(text, folder)) if is_file else text
+
+
+def _accepts(
+    expected: str, convert: Callable[[object, Path], object], *, optional: bool = False, secret: bool = False
+) -> dict[str, Rule]:
+    """Return a field's rule as its metadata."""
+    return {"rule": Rule(expected, convert, optional, secret)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,34 +134,114 @@ class Settings:
         ConfigurationError: A value is unusable; the text says what is expected.
     """
 
-    log: Path | None = None
-    log_conflict: Literal["error", "new_file"] = "error"
-    region: str | None = None
-    intensity_g_per_kwh: float | None = None
-    pue: float | str = 1.0
-    carbon_provider: object = None
-    carbon_zone: str | None = None
-    carbon_key: Secret | None = None
-    carbon_basis: Literal["lifecycle", "direct"] | None = None
-    carbon_signal: Literal["average", "marginal"] | None = None
-    carbon_max_age_s: float = 7200.0
-    carbon_cache: Path | Literal["auto", "off"] = "auto"
-    market_g_per_kwh: float | None = None
-    cloud_metadata: bool = False
-    wue_l_per_kwh: float | str | None = None
-    grid_water_l_per_kwh: float | str | None = None
-    embodied: str | None = None
-    interval_s: float = 0.05
-    sync: Literal["auto", "off"] = "auto"
-    memory_rows: int = 10_000
-    powercap: Path = Path("/sys/class/powercap")
-    calibration: Path | Literal["auto", "off"] = "auto"
-    enabled: bool = True
+    log: Path | None = field(default=None, metadata=_accepts("the path of a file", to_path, optional=True))
+    log_conflict: Literal["error", "new_file"] = field(
+        default="error", metadata=_accepts("'error' or 'new_file'", one_of("error", "new_file"))
+    )
+    region: str | None = field(
+        default=None, metadata=_accepts("a place such as FR, US-VA or aws:us-east-1", to_text, optional=True)
+    )
+    intensity_g_per_kwh: float | None = field(
+        default=None,
+        metadata=_accepts(
+            f"a number from 0 to {MAX_G_PER_KWH:.0f}, in g CO2e/kWh",
+            to_number(0.0, MAX_G_PER_KWH),
+            optional=True,
+        ),
+    )
+    pue: float | str = field(
+        default=1.0,
+        metadata=_accepts("a number of at least 1.0, or a name such as aws:2024", _named("pue", 1.0)),
+    )
+    carbon_provider: object = field(
+        default=None,
+        metadata=_accepts(
+            "a provider's name, the path or address of a CSV file, a function or a provider",
+            _provider,
+            optional=True,
+        ),
+    )
+    carbon_zone: str | None = field(
+        default=None, metadata=_accepts("the provider's name of a zone", to_text, optional=True)
+    )
+    carbon_key: Secret | None = field(
+        default=None, metadata=_accepts("a key as text", to_secret, optional=True, secret=True)
+    )
+    carbon_basis: Literal["lifecycle", "direct"] | None = field(
+        default=None,
+        metadata=_accepts("'lifecycle' or 'direct'", one_of("lifecycle", "direct"), optional=True),
+    )
+    carbon_signal: Literal["average", "marginal"] | None = field(
+        default=None,
+        metadata=_accepts("'average' or 'marginal'", one_of("average", "marginal"), optional=True),
+    )
+    carbon_max_age_s: float = field(
+        default=7200.0, metadata=_accepts("seconds, at least 0", to_number(0.0, math.inf))
+    )
+    carbon_cache: Path | Literal["auto", "off"] = field(
+        default="auto",
+        metadata=_accepts("'auto', 'off' (or True or False) or the path of a folder", auto_or(to_folder)),
+    )
+    market_g_per_kwh: float | None = field(
+        default=None,
+        metadata=_accepts(
+            f"a number from 0 to {MAX_G_PER_KWH:.0f}, in g CO2e/kWh",
+            to_number(0.0, MAX_G_PER_KWH),
+            optional=True,
+        ),
+    )
+    cloud_metadata: bool = field(
+        default=False, metadata=_accepts("true or false (or 1, yes, on, 0, no, off)", to_flag)
+    )
+    wue_l_per_kwh: float | str | None = field(
+        default=None,
+        metadata=_accepts(
+            "a number of at least 0, in L/kWh, or a name such as aws:2024",
+            _named("site_water", 0.0),
+            optional=True,
+        ),
+    )
+    grid_water_l_per_kwh: float | str | None = field(
+        default=None,
+        metadata=_accepts(
+            "a number of at least 0, in L/kWh, or a country such as US",
+            _named("grid_water", 0.0),
+            optional=True,
+        ),
+    )
+    embodied: str | None = field(
+        default=None, metadata=_accepts("hardware such as '8 h100 + gpu-server'", _hardware, optional=True)
+    )
+    interval_s: float = field(
+        default=0.05,
+        metadata=_accepts(
+            f"seconds, from {MIN_INTERVAL_S} to {MAX_INTERVAL_S:.0f}",
+            to_number(MIN_INTERVAL_S, MAX_INTERVAL_S),
+        ),
+    )
+    sync: Literal["auto", "off"] = field(
+        default="auto", metadata=_accepts("'auto' or 'off' (or True or False)", to_sync)
+    )
+    memory_rows: int = field(default=10_000, metadata=_accepts("a whole number of at least 0", to_count))
+    powercap: Path = field(
+        default=Path("/sys/class/powercap"), metadata=_accepts("the path of a folder", to_folder)
+    )
+    calibration: Path | Literal["auto", "off"] = field(
+        default="auto",
+        metadata=_accepts("'auto', 'off' (or True or False) or the path of a file", auto_or(to_file)),
+    )
+    enabled: bool = field(
+        default=True, metadata=_accepts("true or false (or 1, yes, on, 0, no, off)", to_flag)
+    )
 
     def __post_init__(self) -> None:
         for key in KEYS:
             value = _checked(key, getattr(self, key), origin="argument", folder=Path())
             object.__setattr__(self, key, value)  # frozen for everybody else
+
+
+KEYS: Mapping[str, Rule] = {one.name: one.metadata["rule"] for one in fields(Settings)}
+"""What each setting accepts, in the order of `Settings`."""
 
 
 class _Layer(NamedTuple):
@@ -225,18 +367,6 @@ def _table(file: Path) -> Mapping[str, object]:
     return table
 
 
-class _Key(NamedTuple):
-    """What a setting accepts."""
-
-    expected: str
-    convert: Callable[[object, Path], object]
-    """Takes the raw value and the folder of relative paths; raises ValueError, TypeError or OverflowError."""
-    optional: bool = False
-    """None is a value."""
-    secret: bool = False
-    """The value is not to be shown, not even where it is wrong."""
-
-
 def _checked(key: str, raw: object, *, origin: str, folder: Path) -> object:
     """Return the value of one setting, converted, or raise ConfigurationError with its origin."""
     rule = KEYS.get(key)
@@ -255,212 +385,3 @@ def _checked(key: str, raw: object, *, origin: str, folder: Path) -> object:
     shown = "not usable" if rule.secret else repr(raw)
     message = f"The setting {key} is {shown} ({origin}); expected {rule.expected}.{more}"
     raise ConfigurationError(message)
-
-
-def _number(low: float, high: float) -> Callable[[object, Path], float]:
-    def convert(raw: object, _: Path) -> float:
-        if isinstance(raw, bool):
-            raise TypeError
-        value = float(cast("float", raw))  # numbers of any kind, NumPy's too, and text
-        if not low <= value <= high or not math.isfinite(value):
-            raise ValueError
-        return value
-
-    return convert
-
-
-def _named(check: str, low: float) -> Callable[[object, Path], float | str]:
-    """Return a converter for a number, or a name that the function `check` of `aimeter.carbon.overheads` knows."""
-    number = _number(low, math.inf)
-
-    def convert(raw: object, folder: Path) -> float | str:
-        if isinstance(raw, str):
-            try:
-                return number(raw, folder)
-            except ValueError:
-                if _is_number(raw):
-                    raise
-            from aimeter.carbon import overheads  # noqa: PLC0415 - only names need the tables
-
-            name = _text(raw, folder)
-            getattr(overheads, check)(name)
-            return name
-        return number(raw, folder)
-
-    return convert
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _hardware(raw: object, folder: Path) -> str:
-    from aimeter.carbon import overheads  # noqa: PLC0415 - only who asks for it needs the tables
-
-    text = _text(raw, folder)
-    overheads.embodied(text)
-    return text
-
-
-def _provider(raw: object, folder: Path) -> object:
-    if not isinstance(raw, str):
-        if callable(raw) or hasattr(raw, "series") or isinstance(raw, Secret):
-            return raw
-        raise TypeError
-    text = _text(raw, folder)
-    if "://" in text:
-        # What stands behind "?" or before "@" in an address is most likely a key.
-        return Secret(text) if "?" in text or "@" in text else text
-    is_file = "/" in text or "." in text or "\\" in text
-    return str(_file(text, folder)) if is_file else text
-
-
-def _secret(raw: object, folder: Path) -> Secret:
-    return raw if isinstance(raw, Secret) else Secret(_text(raw, folder))
-
-
-def _count(raw: object, _: Path) -> int:
-    if isinstance(raw, bool):
-        raise TypeError
-    value = int(raw) if isinstance(raw, str) else operator.index(cast("int", raw))
-    if not 0 <= value <= sys.maxsize:
-        raise ValueError
-    return value
-
-
-_WORDS = {
-    "true": True,
-    "1": True,
-    "yes": True,
-    "on": True,
-    "false": False,
-    "0": False,
-    "no": False,
-    "off": False,
-}
-
-
-def _flag(raw: object, _: Path) -> bool:
-    try:
-        return _WORDS[str(raw).strip().lower()]
-    except KeyError:
-        raise ValueError from None
-
-
-def _sync(raw: object, folder: Path) -> str:
-    if isinstance(raw, str) and raw.strip().lower() == "auto":
-        return "auto"
-    return "auto" if _flag(raw, folder) else "off"
-
-
-def _auto_or(
-    place: Callable[[object, Path], Path],
-) -> Callable[[object, Path], Path | str]:
-    """Return a converter for ``auto``, ``off``, or the path that `place` makes of anything else."""
-
-    def convert(raw: object, folder: Path) -> Path | str:
-        if isinstance(raw, bool | str) and str(raw).strip().lower() in {"auto", *_WORDS}:
-            return _sync(raw, folder)
-        return place(raw, folder)
-
-    return convert
-
-
-def _choice(*words: str) -> Callable[[object, Path], str]:
-    def convert(raw: object, folder: Path) -> str:
-        word = _text(raw, folder).lower()
-        if word not in words:
-            raise ValueError
-        return word
-
-    return convert
-
-
-def _text(raw: object, _: Path) -> str:
-    if not isinstance(raw, str):
-        raise TypeError
-    text = raw.strip()
-    if not text:
-        raise ValueError
-    return text
-
-
-def _path(raw: object, folder: Path) -> Path:
-    text = os.fspath(cast("os.PathLike[str]", raw))
-    if not isinstance(text, str):
-        raise TypeError
-    if not text.strip() or "\0" in text:
-        raise ValueError
-    try:
-        return folder / Path(text).expanduser()
-    except RuntimeError:
-        raise ValueError from None  # no home folder for ~
-
-
-# Path.exists would raise where a folder above may not be entered.
-
-
-def _file(raw: object, folder: Path) -> Path:
-    path = _path(raw, folder)
-    if os.path.exists(path) and not path.is_file():  # noqa: PTH110 - see above
-        message = "It is no regular file."
-        raise ConfigurationError(message)
-    return path
-
-
-def _folder(raw: object, folder: Path) -> Path:
-    path = _path(raw, folder)
-    if os.path.exists(path) and not path.is_dir():  # noqa: PTH110 - see above
-        message = "It is no folder."
-        raise ConfigurationError(message)
-    return path
-
-
-KEYS: Mapping[str, _Key] = {
-    "log": _Key("the path of a file", _path, optional=True),
-    "log_conflict": _Key("'error' or 'new_file'", _choice("error", "new_file")),
-    "region": _Key("a place such as FR, US-VA or aws:us-east-1", _text, optional=True),
-    "intensity_g_per_kwh": _Key(
-        f"a number from 0 to {MAX_G_PER_KWH:.0f}, in g CO2e/kWh",
-        _number(0.0, MAX_G_PER_KWH),
-        optional=True,
-    ),
-    "pue": _Key("a number of at least 1.0, or a name such as aws:2024", _named("pue", 1.0)),
-    "carbon_provider": _Key(
-        "a provider's name, the path or address of a CSV file, a function or a provider",
-        _provider,
-        optional=True,
-    ),
-    "carbon_zone": _Key("the provider's name of a zone", _text, optional=True),
-    "carbon_key": _Key("a key as text", _secret, optional=True, secret=True),
-    "carbon_basis": _Key("'lifecycle' or 'direct'", _choice("lifecycle", "direct"), optional=True),
-    "carbon_signal": _Key("'average' or 'marginal'", _choice("average", "marginal"), optional=True),
-    "carbon_max_age_s": _Key("seconds, at least 0", _number(0.0, math.inf)),
-    "carbon_cache": _Key("'auto', 'off' (or True or False) or the path of a folder", _auto_or(_folder)),
-    "market_g_per_kwh": _Key(
-        f"a number from 0 to {MAX_G_PER_KWH:.0f}, in g CO2e/kWh", _number(0.0, MAX_G_PER_KWH), optional=True
-    ),
-    "cloud_metadata": _Key("true or false (or 1, yes, on, 0, no, off)", _flag),
-    "wue_l_per_kwh": _Key(
-        "a number of at least 0, in L/kWh, or a name such as aws:2024",
-        _named("site_water", 0.0),
-        optional=True,
-    ),
-    "grid_water_l_per_kwh": _Key(
-        "a number of at least 0, in L/kWh, or a country such as US", _named("grid_water", 0.0), optional=True
-    ),
-    "embodied": _Key("hardware such as '8 h100 + gpu-server'", _hardware, optional=True),
-    "interval_s": _Key(
-        f"seconds, from {MIN_INTERVAL_S} to {MAX_INTERVAL_S:.0f}", _number(MIN_INTERVAL_S, MAX_INTERVAL_S)
-    ),
-    "sync": _Key("'auto' or 'off' (or True or False)", _sync),
-    "memory_rows": _Key("a whole number of at least 0", _count),
-    "powercap": _Key("the path of a folder", _folder),
-    "calibration": _Key("'auto', 'off' (or True or False) or the path of a file", _auto_or(_file)),
-    "enabled": _Key("true or false (or 1, yes, on, 0, no, off)", _flag),
-}
-"""Every setting, in the order of `Settings`."""
