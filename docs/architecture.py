@@ -39,8 +39,8 @@ FLOW = (
     Step("sensors", "_sampling", "Reading"),
     Step("_sampling", "_curve", "Reading"),
     Step("_curve", "_attribution", "Trace"),
-    Step("_attribution", "meter", "Figures"),
-    Step("meter", "sinks", "Record"),
+    Step("_attribution", "_meters", "Figures"),
+    Step("_meters", "sinks", "Record"),
 )
 JOINING = (Step("_calls", "_attribution", "Call"), Step("carbon", "_attribution", "Accounting"))
 
