@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from aimeter._support.log import assumptions
+from aimeter._support.log import assumptions, logger
 from aimeter._version import __version__
 from aimeter.errors import AimeterError, ConfigurationError
 from aimeter.record import COUNTS
@@ -105,7 +105,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # "±" where the terminal's encoding has none
-    logging.getLogger("aimeter").addHandler(_Warnings())
+    logger.addHandler(_Warnings())
     try:
         app(prog_name="aimeter")
     except AimeterError as error:
@@ -223,7 +223,7 @@ def run(
     from aimeter.commands import run as running
 
     if quiet:
-        logging.getLogger("aimeter").setLevel(logging.ERROR)
+        logger.setLevel(logging.ERROR)
     try:
         status = running.run(
             command,

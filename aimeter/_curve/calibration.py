@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from aimeter._support import files
 from aimeter._support.clocks import time
+from aimeter._support.log import logger
 from aimeter._support.system import cache_folder, read_text
 
 if TYPE_CHECKING:
     from aimeter._curve.response_fit import Estimate
     from aimeter.sensors.base import Channel
-
-logger = logging.getLogger("aimeter")
 
 SCHEMA = 1
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import TYPE_CHECKING
 
 from aimeter._sampling.source import SILENCE_S, Source
+from aimeter._support.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from aimeter._sampling.pace import Pace
     from aimeter._sampling.protocols import Driver
     from aimeter.sensors.base import Channel, Clock, Reading, Sensor
-
-logger = logging.getLogger("aimeter")
 
 _SLACK_S = 0.002
 """Sensors due within this time of each other are read in one go."""

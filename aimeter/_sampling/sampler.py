@@ -10,7 +10,6 @@ often, `driver` by which thread, and `settling` attributes energy to calls.
 
 from __future__ import annotations
 
-import logging
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from aimeter._sampling.search import Search
 from aimeter._sampling.settling import Settling
 from aimeter._support.clocks import time
 from aimeter._support.lifetime import after_fork_in_child
-from aimeter._support.log import warn_once
+from aimeter._support.log import logger, warn_once
 from aimeter._support.shield import shielded
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from aimeter.sensors.base import Clock, Finding, Sensor
 
 T = TypeVar("T")
-
-logger = logging.getLogger("aimeter")
 
 LINGER_S = 2.0
 """How long the sensors are read after the last call, which is also when the idle power is learned."""

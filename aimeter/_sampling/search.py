@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import TYPE_CHECKING
 
 from aimeter._sampling.source import Question
 from aimeter._support.files import none_can_be_opened
+from aimeter._support.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from aimeter._sampling.readers import Readers
     from aimeter._sampling.source import Source
     from aimeter.sensors.base import Clock, Finding, Sensor
-
-logger = logging.getLogger("aimeter")
 
 OPEN_TIMEOUT_S = 10.0
 """How long the first call waits for the sensors to be found. Drivers that must load take seconds."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aimeter._support.clocks import time
+from aimeter._support.log import logger
 
 if TYPE_CHECKING:
     from aimeter._curve.power_windows import PowerWindows
     from aimeter._curve.trace import Trace
     from aimeter.sensors.base import Channel, Sensor
-
-logger = logging.getLogger("aimeter")
 
 SILENCE_S = 1.0
 """An answer of a sensor is overdue after this time: readings take milliseconds."""

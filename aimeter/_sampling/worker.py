@@ -8,7 +8,6 @@ that had waited for it ends.
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from queue import Empty, SimpleQueue
@@ -17,11 +16,10 @@ from typing import TYPE_CHECKING
 from aimeter._sampling.lock import is_held_here
 from aimeter._sampling.source import SILENCE_S, Question, Source
 from aimeter._support.clocks import time
+from aimeter._support.log import logger
 
 if TYPE_CHECKING:
     from aimeter._sampling.protocols import Served
-
-logger = logging.getLogger("aimeter")
 
 _LONGEST_WAIT_S = 1.0
 
