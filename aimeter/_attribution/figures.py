@@ -45,18 +45,18 @@ class Figures(NamedTuple):
         return Figures([self.calls[place] for place in places], *arrays)  # type: ignore[arg-type]
 
 
-def together(found: Sequence[tuple[Sequence[int], Figures]], traces: int) -> Figures:
+def joined(found: Sequence[tuple[Sequence[int], Figures]], traces: int) -> Figures:
     """Put together what calls used of groups of devices; where no device was alive, the coverage is 0.
 
     Args:
         found: Where the traces of each group are among all, and what calls used of it.
         traces: How many there are.
     """
-    whole = found[0][1] if len(found) == 1 and len(found[0][0]) == traces else _joined(found, traces)
+    whole = found[0][1] if len(found) == 1 and len(found[0][0]) == traces else _merged(found, traces)
     return whole._replace(coverage=np.nan_to_num(whole.coverage))
 
 
-def _joined(found: Sequence[tuple[Sequence[int], Figures]], traces: int) -> Figures:
+def _merged(found: Sequence[tuple[Sequence[int], Figures]], traces: int) -> Figures:
     # In the order in which they ended, each once.
     ended = {id(call): call for _, figures in found for call in figures.calls}
     calls = sorted(ended.values(), key=lambda call: call.end_s)
