@@ -364,7 +364,7 @@ def test_depth_costs_no_more_than_width():
         call.finish("ok", None)
     attribution = meter.sampler._settling.attribution()
     attribution._read_queue(clock())
-    assert len(attribution._groups[0].shares._edges.edge) <= 4 * len(calls)
+    assert len(attribution._groups.known[0].shares._edges.edge) <= 4 * len(calls)
 
 
 def test_a_clock_that_stands_still_for_thousands_of_calls_is_no_trap():
