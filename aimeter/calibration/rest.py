@@ -27,6 +27,9 @@ STRETCH_S = 1.0
 """Idle power is the median of the mean powers over stretches of this length."""
 _FEWEST_STRETCHES = 3
 
+_USUAL = 0.5, 0.375, 0.25, 0.125
+"""Quantiles of the times between changes that are tried for the usual one, the likeliest first."""
+
 _RESTLESS = 0.25
 """A device whose power varies by more than this part is not at rest."""
 
@@ -47,17 +50,25 @@ class Steps(NamedTuple):
 def steps_of(changes: Sequence[Interval]) -> Steps | None:
     """Fit a straight line to the times of changes; None if they are too few, or too close to be told apart.
 
-    Changes are counted by the median of the times between them, so some may have been missed, and then by what the line
-    says the period is, until the two agree. The jitter is their standard deviation around the line; what they are known
-    to is part of it.
+    Most changes follow one another, but some may have been missed. So they are counted by a usual time between them, and
+    then by what the line says the period is, until the two agree. What is usual may be misjudged where their times are
+    known loosely: the right one of several guesses is the first whose line fits as well as they are known, or the one
+    whose line fits best. The jitter is the changes' standard deviation around it; what they are known to is part of it.
     """
     if len(changes) < _FEWEST_CHANGES:
         return None
     times = np.array([change.middle_s for change in changes])
-    usual_s = float(np.median(np.diff(times)))
-    if usual_s < _CLEAR * statistics.median(2 * change.half_s for change in changes):
+    guesses_s = np.quantile(np.diff(times), _USUAL)
+    half_s = statistics.median(change.half_s for change in changes)
+    if guesses_s[0] < 2 * _CLEAR * half_s:
         return None
-    period_s, steps = usual_s, None
+    found = [_line(times, float(guess_s)) for guess_s in guesses_s]
+    return min(found, key=lambda one: max(one.jitter_s - half_s, 0.0) / one.period_s)
+
+
+def _line(times: Array, period_s: float) -> Steps:
+    """Fit a straight line to the times of changes, counted by a first guess at their period."""
+    steps = None
     for _ in range(_MOST_COUNTS):
         counted = np.maximum(np.round(np.diff(times) / period_s), 1)
         if steps is not None and np.array_equal(counted, steps):
@@ -65,8 +76,7 @@ def steps_of(changes: Sequence[Interval]) -> Steps | None:
         steps = counted
         numbers = np.concatenate([[0], np.cumsum(steps)])
         period_s, start_s = np.polyfit(numbers, times - times[0], 1)
-    jitter_s = float(np.std(times - times[0] - start_s - period_s * numbers))
-    return Steps(float(period_s), jitter_s)
+    return Steps(float(period_s), float(np.std(times - times[0] - start_s - period_s * numbers)))
 
 
 class Rest(NamedTuple):

@@ -94,6 +94,16 @@ def test_the_period_of_a_staircase_is_found(period_s, phase_s, gaps, looseness, 
     assert found.jitter_s <= half_s * (1 + 1e-9)
 
 
+def test_changes_that_are_loosely_known_are_counted_as_lies_best_on_a_line():
+    """The median of the times between them may be a third more than the period; the line shows that it is not."""
+    gaps, late = [1, 1, 3, 1, 1, 1, 1, 2, 3, 1, 2, 1, 2, 1], "010100100101010"
+    numbers = [0, *itertools.accumulate(gaps)]
+    times_s = [0.1 * number - 0.03 * (one == "1") for number, one in zip(numbers, late, strict=True)]
+    found = steps_of([Interval(time_s, time_s + 0.03) for time_s in times_s])
+    assert found.period_s == pytest.approx(0.1, rel=0.02)
+    assert found.jitter_s <= 0.015
+
+
 def test_changes_too_close_to_be_told_apart_show_no_period():
     """A value that is new at every reading has no known period; nor have a few changes."""
     assert steps_of([Interval(0.1 * k, 0.1 * k + 0.1) for k in range(30)]) is None
