@@ -202,12 +202,13 @@ class Readers:
 
     def _try_again(self, source: Source) -> None:
         """Take a sensor up again that had said that it will not answer any more: drivers are reset, files come back."""
+        from aimeter.sensors.base import Retakes  # noqa: PLC0415 - importing aimeter loads no sensors
+
         sensor = source.sensor
         try:
             sensor.reopen()
-            retake: Callable[[], bool] | None = getattr(sensor, "retake", None)
-            if retake is not None:
-                retake()
+            if isinstance(sensor, Retakes):
+                sensor.retake()
         except BaseException as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
             logger.debug("taking up %s again raised %r", type(sensor).__name__, error)
         if sensor.channels:
@@ -233,12 +234,13 @@ class Readers:
 
     def _fall_back(self, source: Source, trace: Trace) -> bool:
         """Go on with the next best way to read the device of a trace that died; False if there is none."""
+        from aimeter.sensors.base import FallsBack  # noqa: PLC0415 - importing aimeter loads no sensors
+
         sensor, channel = source.sensor, trace.channel
-        fall_back: Callable[[], bool] | None = getattr(sensor, "fall_back", None)
-        if fall_back is None:
+        if not isinstance(sensor, FallsBack):
             return False
         with self._driver.asking(source) as granted:
-            if not granted or not fall_back():
+            if not granted or not sensor.fall_back():
                 return False
         self._warn_once(
             f"fell-back-{channel.id}",
@@ -304,9 +306,10 @@ class Readers:
 
 def _beside(sensor: Sensor) -> Sensor | None:
     """Return the sensor that tells more of a sensor's counter, if it has one that works."""
-    beside: Callable[[], Sensor | None] | None = getattr(sensor, "beside", None)
+    from aimeter.sensors.base import Accompanied  # noqa: PLC0415 - importing aimeter loads no sensors
+
     try:
-        return None if beside is None else beside()
+        return sensor.beside() if isinstance(sensor, Accompanied) else None
     except BaseException as error:  # noqa: BLE001 - a sensor by somebody else may raise anything; nothing is lost
         logger.debug("%s has nothing beside it: %r", type(sensor).__name__, error)
         return None

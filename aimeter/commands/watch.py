@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aimeter.commands.diagnosis import MeterReport
-from aimeter.sensors.base import Channel, Finding, Outcome, Reading, Sensor
+from aimeter.sensors.base import Accompanied, Channel, FallsBack, Finding, Outcome, Reading, Retakes, Sensor
 
 
 class Watched:
@@ -42,8 +42,17 @@ class Watched:
         """Close the sensor."""
         self.sensor.close()
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - sensors may offer more than the protocol, as fall_back
-        return getattr(self.sensor, name)
+    def fall_back(self) -> bool:
+        """Have the sensor fall back, if it can."""
+        return isinstance(self.sensor, FallsBack) and self.sensor.fall_back()
+
+    def retake(self) -> bool:
+        """Have the sensor start over, if it can."""
+        return isinstance(self.sensor, Retakes) and self.sensor.retake()
+
+    def beside(self) -> Sensor | None:
+        """Return what the sensor has beside it."""
+        return self.sensor.beside() if isinstance(self.sensor, Accompanied) else None
 
     def reports(self, findings: Iterable[Finding] = ()) -> list[MeterReport]:
         """Return what was seen of each channel that is in use at last.

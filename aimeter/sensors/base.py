@@ -157,6 +157,36 @@ class Sensor(Protocol):
         ...
 
 
+@runtime_checkable
+class FallsBack(Protocol):
+    """What a `Sensor` may offer besides: other ways to read its device, for when the one in use fails for good."""
+
+    def fall_back(self) -> bool:
+        """Change to the next best way that gives a value, `channels` with it; False if none does."""
+        ...
+
+
+@runtime_checkable
+class Retakes(Protocol):
+    """What a `Sensor` may offer besides: to start over with its device, which said that it was gone.
+
+    Tried less and less often while the device stays away, each time after `Sensor.reopen`.
+    """
+
+    def retake(self) -> bool:
+        """Choose anew how to read the device, `channels` with it; False if it gives no value."""
+        ...
+
+
+@runtime_checkable
+class Accompanied(Protocol):
+    """What a `Sensor` may offer besides: a second sensor, which tells how the power ran between the steps of its counter."""
+
+    def beside(self) -> Sensor | None:
+        """Return a sensor with one channel of power, of the same device; None if there is none that works."""
+        ...
+
+
 Status = Literal["used", "unused", "missing", "denied", "dead", "failed"]
 
 
