@@ -332,8 +332,13 @@ def test_what_curves_say_is_found_by_name(monkeypatch):
         meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR", calibration="off")
         for _ in range(5):
             with meter.track("outer") as outer:
-                clock.sleep(choose.random())
-                with meter.track("inner", weight=2.0):
+                around, beside = meter.track("around"), meter.track("beside", weight=2.0)
+                with around:
+                    clock.sleep(choose.random())
+                    beside.__enter__()
+                    beside._parent = outer
+                    clock.sleep(choose.random())
+                    beside.finish("ok", None)
                     clock.sleep(choose.random())
                 before = outer.energy_j, outer.window_j
             clock.sleep(choose.random())
