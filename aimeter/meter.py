@@ -93,7 +93,7 @@ class Meter:
             # child with half a module. And at exit an import that runs code would change the exit status of a
             # program that SIGINT ends (python/cpython, `unhandled_keyboard_interrupt`).
             from ._attribution import attribution, rows, shares  # noqa: F401, PLC0415
-            from ._curve import calibration, trace  # noqa: F401, PLC0415
+            from ._curve import calibration, power_windows, trace  # noqa: F401, PLC0415
 
             if sensors is None:
                 from .sensors import discover  # noqa: F401, PLC0415
