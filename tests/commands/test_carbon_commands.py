@@ -25,9 +25,10 @@ from aimeter.carbon.offline import lookup
 from aimeter.carbon.place import Step
 from aimeter.carbon.providers import provider
 from aimeter.carbon.series import Kind, Point, Series
-from aimeter.cli import app, carbon
+from aimeter.cli import app
 from aimeter.commands import show as showing
 from aimeter.commands.best import best
+from aimeter.commands.carbon import group as carbon
 from aimeter.commands.compare import compare
 from aimeter.commands.diagnosis import CarbonReport, ProviderReport
 from aimeter.commands.refill import refill
