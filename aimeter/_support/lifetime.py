@@ -2,8 +2,8 @@
 
 In a forked child what was registered runs in that order, which is the order of imports, and so from what others stand
 on upwards: the samplers and their thread (`_sampling.sampler`), the lock around shared ones (`_sampling.shared`), the
-meters, whose new identifiers are by their sampler's, and the lock around the default meter (`_api`). Adapters have
-locks of their own, which none of these takes, and come wherever they are imported.
+meters, whose new identifiers are by their sampler's (`_meters.registry`), and the lock around the default meter
+(`_api`). Adapters have locks of their own, which none of these takes, and come wherever they are imported.
 
 At exit what was registered runs once Python's other handlers have: this module is loaded with `aimeter` itself, and
 the last handler registered is the first to run, so those of the program can still make calls.
