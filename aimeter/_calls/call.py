@@ -128,7 +128,7 @@ class Call(Figured):
                 self._end = sampler.now()
                 self._put(self)
                 if not sampler.ready:
-                    self._attend()
+                    self._ensure_running()
             except BaseException as interruption:
                 self._break_off(interruption)
                 raise
@@ -171,7 +171,7 @@ class Call(Figured):
             self._error = error
             self._end = sampler.now()
             self._put(self)
-            self._attend()
+            self._ensure_running()
         except BaseException as interruption:
             self._break_off(interruption)
             raise
@@ -184,9 +184,9 @@ class Call(Figured):
     def pause(self, *, suspended: bool) -> None:
         """Note that a generator's consumer holds it suspended from now on, or resumes it."""
         self._put(Pause(self, self._meter.sampler.now(), suspended))
-        self._attend()
+        self._ensure_running()
 
-    def _attend(self) -> None:
+    def _ensure_running(self) -> None:
         sampler = self._meter.sampler
         if not sampler.ready and not self.foreign:
             sampler.ensure_running()

@@ -131,7 +131,7 @@ class Sampler:
                 self._wake()
             self._driver.ensure_running()
         except BaseException:
-            self.warn_once("attend", "the sampler cannot be started; this is a bug in aimeter.")
+            self.warn_once("start", "the sampler cannot be started; this is a bug in aimeter.")
             logger.debug("ensure_running failed", exc_info=True)
 
     def _wake(self) -> None:
