@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from aimeter._calls.decorate import name_of
 from aimeter._support.public import public
-from aimeter._support.statistics import Drift, calibration_of, drift, error_j2, mean_half_width
+from aimeter._support.statistics import Drift, Mean, calibration_of, drift, error_j2, mean_of
 from aimeter._support.units import quantity
 
 if TYPE_CHECKING:
@@ -208,24 +208,10 @@ def _check(fn: object, relative_error: float, time_limit_s: float, warm_up: int)
         raise ValueError(message)
 
 
-class _Mean(NamedTuple):
-    """A mean, and how far chance and the sensors' steps may have put it off."""
-
-    value_j: float
-    half_width_j: float
-
-
-def _mean(batches: Sequence[Record], size: int, ends_j: float) -> _Mean:
-    """Return the joules of one repetition.
-
-    Args:
-        batches: Rows of equal batches, with their energy.
-        size: Repetitions in each.
-        ends_j: 95 % half-width of what the sensors' steps leave open of all batches together.
-    """
+def _mean(batches: Sequence[Record], size: int, ends_j: float) -> Mean:
+    """Return the joules of one repetition, of `size` in each batch, whose ends together leave `ends_j` open."""
     each_j = [(row.energy_j or 0.0) / size for row in batches]
-    chance_j = mean_half_width(each_j, _CONFIDENCE)
-    return _Mean(math.fsum(each_j) / len(each_j), math.hypot(chance_j, ends_j / (size * len(batches))))
+    return mean_of(each_j, _CONFIDENCE, common=ends_j / (size * len(batches)))
 
 
 class _Series:
@@ -293,17 +279,17 @@ class _Series:
         runs, batches = _rows(self._runs), _rows(self._batches)
         repetitions = self.size * len(self._batches)
         figures: dict[str, Any] = dict.fromkeys(_JOULES)
-        mean = _Mean(0.0, math.inf)
+        mean = Mean(0.0, math.inf)
         if runs and batches:
             mean = _mean(batches, self.size, _ends_j(runs))
-            calibration_j = mean.value_j * _calibration(runs)
-            error_j = math.sqrt(error_j2(mean.half_width_j**2, [calibration_j]))
+            calibration_j = mean.value * _calibration(runs)
+            error_j = math.sqrt(error_j2(mean.half_width**2, [calibration_j]))
             idle_j = [row.idle_j for row in batches if row.idle_j is not None]
             figures = {
-                "energy_j": mean.value_j,
+                "energy_j": mean.value,
                 "error_j": error_j,
-                "interval_j": (max(mean.value_j - error_j, 0.0), mean.value_j + error_j),
-                "resolution_j": mean.half_width_j,
+                "interval_j": (max(mean.value - error_j, 0.0), mean.value + error_j),
+                "resolution_j": mean.half_width,
                 "calibration_j": calibration_j,
                 "idle_j": math.fsum(idle_j) / (self.size * len(idle_j)) if idle_j else None,
             }
@@ -314,7 +300,7 @@ class _Series:
             repetitions=repetitions,
             batches=len(self._batches),
             relative_error=self._wanted,
-            reached=mean.half_width_j <= self._wanted * mean.value_j,
+            reached=mean.half_width <= self._wanted * mean.value,
             drift=self._drift(),
             coverage=min([row.coverage for row in runs], default=0.0),
             methods=_methods(runs),
@@ -335,7 +321,7 @@ class _Series:
         # The run is not known before it has ended. Its ends are those of its first and last batch.
         ends_j = math.hypot(_ends_j(_rows(self._runs)), _ends_j([fresh[0], fresh[-1]]))
         mean = _mean([*_rows(self._batches), *fresh], self.size, ends_j)
-        return mean.half_width_j <= self._wanted * mean.value_j
+        return mean.half_width <= self._wanted * mean.value
 
     def _drift(self) -> Drift | None:
         """Return how the power of the batches changed."""

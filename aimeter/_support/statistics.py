@@ -87,6 +87,19 @@ _NOTHING = 1e-3
 
 
 @public
+class Mean(NamedTuple):
+    """A mean, and how far it may be off."""
+
+    value: float
+    half_width: float
+
+
+def mean_of(values: Sequence[float], confidence: float = CONFIDENCE, *, common: float = 0.0) -> Mean:
+    """Return the mean of values that scatter, whose mean may be off by a half-width of `common` besides."""
+    chance = mean_half_width(values, confidence)
+    return Mean(math.fsum(values) / len(values), math.hypot(chance, common))
+
+
 class Drift(NamedTuple):
     """How a quantity changed over a series, as a straight line through it says.
 
