@@ -24,6 +24,7 @@ for name in ("O_CLOEXEC", "O_NOCTTY", "pread", "fork", "register_at_fork", "getu
              "getpgid", "posix_spawn", "getloadavg"):
     if hasattr(os, name):
         delattr(os, name)
+subprocess._USE_POSIX_SPAWN = False  # it looked for it when it was loaded
 for name in ("pthread_sigmask", "sigwaitinfo", "SIGCHLD", "SIGHUP", "SIGQUIT", "SIGUSR1"):
     if hasattr(signal, name):
         delattr(signal, name)

@@ -48,4 +48,8 @@ def _left() -> int:
 
 LEFT = _left()
 BY_HAND = _Forgotten().__enter__().seen
-"""What `Call.__enter__` sees of a call that no ``with`` statement holds, nor anybody else."""
+"""What `Call.__enter__` sees of a call that no ``with`` statement holds, nor anybody else.
+
+From 3.14 on, it sees the same of a call that a ``with`` statement takes from a variable, as that counts no reference. Such a
+call is taken for one that is ended by hand, and so is not given up where a signal handler raises just before `__exit__`.
+"""

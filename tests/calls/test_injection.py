@@ -126,6 +126,8 @@ KINDS = (
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_exception_at_every_instruction_leaves_no_lock_no_call_and_no_thread(tmp_path, kind, monkeypatch):
     """Whatever is interrupted: the exception passes, later calls are metered and written, and nothing stays open."""
+    if kind == "figure" and sys.version_info >= (3, 14):
+        pytest.xfail("a `with` that takes its call from a variable counts no reference: see holders.BY_HAND")
     # pytest's keeps what a generator that is closed by itself raises, and with it the call.
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     started = []
