@@ -96,7 +96,7 @@ def test_200_forks_while_threads_make_calls(tmp_path):
             pid = os.fork()
         if not pid:
             signal.alarm(30)  # ends a child that is deadlocked
-            with meter.track("child") as call:
+            with meter.track("child" if number % 8 < 2 else "leaving") as call:
                 pass
             if number % 8 == 0:
                 assert call.energy_j >= 0
@@ -115,8 +115,12 @@ def test_200_forks_while_threads_make_calls(tmp_path):
     print(os.getpid(), made)
     """
     parent, made = run(source, log).split()
-    found = [(row["name"], row["pid"] == parent, row["status"]) for row in rows(log)]
+    written = rows(log)
+    assert len({row["call_id"] for row in written}) == len(written)
+    found = [(row["name"], row["pid"] == parent, row["status"]) for row in written]
     counts = {some: found.count(some) for some in set(found)}
+    # A child that leaves by os._exit at once may or may not come to write its row.
+    assert counts.pop(("leaving", False, "ok"), 0) <= 150
     assert counts == {
         ("parent", True, "ok"): 200,
         ("thread", True, "ok"): int(made),
