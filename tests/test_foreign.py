@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aimeter
-from aimeter._support.notes import plain, text
+from aimeter._support.notes import class_name, plain, text
+from aimeter.logs.read import read
 from aimeter.sensors.base import Outcome, Reading, heard
 from aimeter.testing import FakeClock, FakeSensor
 
@@ -36,7 +37,32 @@ ANSWERS = {
     "times that run back": lambda now: [Reading(now, now - 1, OK, 5.0)],
     "no outcome": lambda now: [Reading(now, now, None, 1.0)],
 }
-RAISED = (SystemExit, KeyboardInterrupt, GeneratorExit, RuntimeError, RecursionError, MemoryError)
+
+
+class Nameless(type):
+    @property
+    def __name__(cls):
+        raise RuntimeError
+
+
+class UnshownError(Exception, metaclass=Nameless):
+    """An exception that cannot be shown, of a class that cannot be named."""
+
+    def __str__(self):
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+RAISED = (
+    SystemExit,
+    KeyboardInterrupt,
+    GeneratorExit,
+    RuntimeError,
+    RecursionError,
+    MemoryError,
+    UnshownError,
+)
 
 
 class Foreign(FakeSensor):
@@ -63,7 +89,7 @@ def raising(kind):
 @pytest.mark.parametrize(
     "wrong",
     [*ANSWERS.values(), *map(raising, RAISED)],
-    ids=[*ANSWERS, *(kind.__name__ for kind in RAISED)],
+    ids=[*ANSWERS, *map(class_name, RAISED)],
 )
 def test_a_sensor_by_somebody_else_costs_no_other(wrong):
     """Whatever one sensor answers or raises, the other one's joules are right in every row."""
@@ -161,6 +187,12 @@ NOTES = {
     "half a character": "\ud800",
     "long text": "x" * 10**7,
     "many values": list(range(10**6)),
+    "nothing, many times": [[None] * 1000] * 1000,
+    "many texts": [["x" * 99] * 1000] * 1000,
+    "many long texts": ["x" * 10_000] * 1000,
+    "many control characters": ["\x01" * 10_000] * 1000,
+    "many long keys": {f"{number:010000}": number for number in range(100)},
+    "a class that cannot be named": UnshownError(),
 }
 
 
@@ -178,7 +210,26 @@ def test_a_note_costs_itself_at_most(tmp_path, note, key):
         assert meter.lost_rows == 0
     lines = log.read_text("utf-8").splitlines()
     assert [json.loads(line)["name"] for line in lines] == ["before", "with it", "after"]
-    assert max(map(len, lines)) < 30_000
+    assert max(map(len, lines)) < 700_000
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_many_notes_and_long_names_cost_no_row(tmp_path, suffix):
+    """Whatever a call's notes come to together, and its name, the row is read back."""
+    clock, log = FakeClock(), tmp_path / f"calls.{suffix}"
+    with aimeter.Meter(sensors=[FakeSensor(clock)], clock=clock, region="FR", log=log) as meter:
+        with meter.track("many") as call:
+            for number in range(300):
+                call.note(**{f"note{number}": ["\x01" * 10_000] * 10})
+        with meter.track("key") as call:
+            call.note(**{"k" * 20_000_000: 1})
+        with meter.track("n" * 20_000_000):
+            pass
+        with meter.track("renamed") as call:
+            call.rename("r" * 20_000_000)
+    rows = read(log)
+    assert [row.name[:4] for row in rows] == ["many", "key", "nnnn", "rrrr"]
+    assert rows.skipped == 0
 
 
 def test_notes_are_as_they_were_when_they_were_given():
@@ -223,7 +274,7 @@ def test_plain_values_stay_as_they_are(value):
     assert plain(value) == escaped(value)
 
 
-@pytest.mark.parametrize("kind", RAISED)
+@pytest.mark.parametrize("kind", RAISED, ids=class_name)
 def test_a_sink_that_raises_anything_costs_no_other(kind):
     """Rows arrive in memory and in the other sinks."""
 
@@ -254,3 +305,29 @@ def test_a_sink_that_raises_anything_costs_no_other(kind):
                 clock.sleep(0.1)
         meter.flush()
         assert len(meter.records()) == len(good.rows) == 3
+
+
+def test_a_sink_that_takes_rows_out_of_its_list_costs_no_other():
+    """Each sink has a list of its own."""
+
+    class Sink:
+        lost_rows, last_fault = 0, ""
+
+        def __init__(self):
+            self.rows = []
+
+        def write(self, records):
+            while records:
+                self.rows.append(records.pop(0))
+
+        def reopen(self):
+            pass
+
+        close = reopen
+
+    clock, one, other = FakeClock(), Sink(), Sink()
+    with aimeter.Meter(sensors=[FakeSensor(clock)], sinks=[one, other], clock=clock, region="FR") as meter:
+        with meter.track("x"):
+            clock.sleep(0.1)
+        meter.flush()
+    assert len(one.rows) == len(other.rows) == 1

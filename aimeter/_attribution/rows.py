@@ -16,6 +16,7 @@ import numpy.typing as npt
 from aimeter._attribution.figures import Figures
 from aimeter._support.clocks import time
 from aimeter._support.machine import machine
+from aimeter._support.notes import text
 from aimeter._support.statistics import error_j2
 from aimeter.carbon.accounting import Accounting, Accounts, Calls
 from aimeter.record import COLUMNS, COUNTS, SCHEMA, MeasuredBy, Record
@@ -115,7 +116,7 @@ def _told(calls: Sequence[Call], context: Context) -> dict[str, Iterable[object]
     return {
         "call_id": [call.call_id for call in calls],
         "parent_id": [None if parent is None else parent.call_id for parent in parents],
-        "name": [call.name for call in calls],
+        "name": [text(call.name) for call in calls],
         "status": [call.status for call in calls],
         "error_type": [call.error_type for call in calls],
         "start": [_utc(context.epoch_s + call.start_s) for call in calls],

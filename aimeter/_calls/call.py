@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from aimeter._calls import cuda_sync
 from aimeter._calls.arguments import check_devices, check_weight
-from aimeter._calls.context import class_name, open_call
+from aimeter._calls.context import open_call
 from aimeter._calls.figures import Figured
 from aimeter._calls.holders import BY_HAND, LEFT, references_of
+from aimeter._support.notes import class_name
 from aimeter._support.public import public
 
 if TYPE_CHECKING:

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 open_call: ContextVar[Any] = ContextVar("aimeter_call", default=None)
 """The innermost open `aimeter.Call` of this thread or task, or None."""
 
-class_name: Callable[[type], str] = type.__dict__["__name__"].__get__
-"""Returns a class's name, whatever its metaclass makes of that."""
-
 _default: Callable[[], Host] | None = None
 
 

@@ -8,7 +8,8 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from aimeter._calls.context import class_name, open_call
+from aimeter._calls.context import open_call
+from aimeter._support.notes import class_name
 
 if TYPE_CHECKING:
     from aimeter._calls.protocols import Metered

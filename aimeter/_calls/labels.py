@@ -106,8 +106,8 @@ class Labelled(Stamped):
     def note(self, **notes: object) -> None:
         """Attach facts to the row: ``model`` has a column, everything else goes into ``meta``.
 
-        They are copied as plain values, at most 1,000 in a note, 20 levels deep and 10,000 characters long: what JSON
-        lacks becomes text.
+        They are copied as plain values, at most 1,000 in a note, 20 levels deep, 10,000 characters long each and 100,000
+        together: what JSON lacks becomes text.
         """
         if not self._late("note"):
             self._notes = {**self.notes, **{key: plain(value) for key, value in notes.items()}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
+from aimeter._support.notes import class_name, raised
 from aimeter._version import __version__
 from aimeter.sinks.memory import MemorySink
 
@@ -133,7 +134,9 @@ class Delivery:
                 return [row for rows in one_by_one for row in rows]
             self._unbuilt_rows += 1
             name = figures.calls[0].name
-            self._sampler.warn_once("row", f"a call named {name!r} has no row, as that raised {error!r}.")
+            self._sampler.warn_once(
+                "row", f"a call named {name!r} has no row, as that raised {raised(error)}."
+            )
             return [None]
 
     def _context(self) -> Context:
@@ -158,7 +161,7 @@ class Delivery:
         self._write(records)
 
     def _write(self, records: Sequence[Record]) -> None:
-        self._tell_sinks(lambda sink: sink.write(records))
+        self._tell_sinks(lambda sink: sink.write([*records]))  # a list of its own, as it may take rows out
 
     def _while_alone(self, act: Callable[[], None]) -> None:
         """Do something with the sinks, unless somebody keeps them for long or was interrupted by this."""
@@ -171,8 +174,8 @@ class Delivery:
             try:
                 tell(sink)
             except BaseException as error:  # noqa: BLE001 - the one boundary: a sink by somebody else may raise anything
-                kind = type(sink).__name__
-                self._sampler.warn_once(f"sink {kind}", f"the sink {kind} raised {error!r}.")
+                kind = class_name(type(sink))
+                self._sampler.warn_once(f"sink {kind}", f"the sink {kind} raised {raised(error)}.")
 
 
 class _Delivered(Protocol):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aimeter._sampling.source import SILENCE_S, Source
 from aimeter._support.log import logger
+from aimeter._support.notes import class_name, raised
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,9 +196,9 @@ class Readers:
                 source.inherited = False
                 sensor.reopen()
             answer = sensor.read()
-            return heard(answer, max(len(source.traces), 1), self._now(), type(sensor).__name__)
+            return heard(answer, max(len(source.traces), 1), self._now(), class_name(type(sensor)))
         except BaseException as error:  # noqa: BLE001 - the one boundary: a sensor by somebody else may raise anything
-            now, reason = self._now(), f"{type(sensor).__name__} raised {error!r}"
+            now, reason = self._now(), f"{class_name(type(sensor))} raised {raised(error)}"
             return [Reading(now, now, Outcome.GONE, None, reason) for _ in range(max(len(source.traces), 1))]
 
     def _try_again(self, source: Source) -> None:
@@ -210,7 +211,7 @@ class Readers:
             if isinstance(sensor, Retakes):
                 sensor.retake()
         except BaseException as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
-            logger.debug("taking up %s again raised %r", type(sensor).__name__, error)
+            logger.debug("taking up %s again raised %s", class_name(type(sensor)), raised(error))
         if sensor.channels:
             self._trace_anew(source)
         for trace in source.traces:
@@ -311,5 +312,5 @@ def _beside(sensor: Sensor) -> Sensor | None:
     try:
         return sensor.beside() if isinstance(sensor, Accompanied) else None
     except BaseException as error:  # noqa: BLE001 - a sensor by somebody else may raise anything; nothing is lost
-        logger.debug("%s has nothing beside it: %r", type(sensor).__name__, error)
+        logger.debug("%s has nothing beside it: %s", class_name(type(sensor)), raised(error))
         return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aimeter._sampling.source import Question
 from aimeter._support.files import none_can_be_opened
 from aimeter._support.log import logger
+from aimeter._support.notes import raised
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,7 @@ class Search:
             sensors, findings = discover()
             self._readers.look_up(sensors)
         except BaseException as error:  # noqa: BLE001 - whatever drivers and kernels answer, the program goes on
-            self._warn_once("search", f"looking for sensors raised {error!r}: nothing is metered.")
+            self._warn_once("search", f"looking for sensors raised {raised(error)}: nothing is metered.")
             return [], []
         return sensors, findings
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aimeter._support.clocks import time
 from aimeter._support.log import logger
+from aimeter._support.notes import class_name, raised
 
 if TYPE_CHECKING:
     from aimeter._curve.power_windows import PowerWindows
@@ -89,4 +90,4 @@ class Source(Question):
         try:
             self.sensor.close()
         except BaseException as error:  # noqa: BLE001 - a sensor by somebody else may raise anything
-            logger.debug("closing %s raised %r", type(self.sensor).__name__, error)
+            logger.debug("closing %s raised %s", class_name(type(self.sensor)), raised(error))

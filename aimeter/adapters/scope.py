@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from aimeter._calls.call import Call, current
-from aimeter._calls.context import class_name
 from aimeter._support.log import warn_once
+from aimeter._support.notes import class_name
 
 from .kinship import kin_of
 from .sessions import Session, attached, session_of

@@ -72,14 +72,18 @@ def _quoted(text: str) -> str:
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
+_LONGEST_JSON = 1_000_000
+"""Characters; a row that is longer than 16 MiB is not read back."""
+
+
 def json_text(value: object) -> str:
-    """Return `value` as compact JSON, whatever it holds: what JSON lacks becomes text, the infinite null."""
+    """Return `value` as compact JSON of bounded length: what JSON lacks becomes text, the infinite null."""
     try:
         text = _encode(value)
         text.encode()
     except (TypeError, ValueError, RecursionError):
         return _encode(plain(value))
-    return text
+    return text if len(text) <= _LONGEST_JSON else _encode(plain(value))
 
 
 # --- records, a column at a time: most of a column needs to be looked at only once
