@@ -159,6 +159,7 @@ def _generator(function: Callable[..., Any], new_call: NewCall) -> Callable[...,
         while True:
             try:
                 item = step(value)
+                stretches.suspend()  # in here, as a signal handler may raise in it
             except StopIteration as stop:
                 stretches.finish(_ended(value))
                 return stop.value
@@ -169,7 +170,6 @@ def _generator(function: Callable[..., Any], new_call: NewCall) -> Callable[...,
             except BaseException as error:
                 stretches.finish("error", error)
                 raise
-            stretches.suspend()
             try:
                 value = yield item
                 step = generator.send
@@ -189,13 +189,13 @@ def _async_generator(function: Callable[..., Any], new_call: NewCall) -> Callabl
         while True:
             try:
                 item = await step(value)
+                stretches.suspend()  # in here, as a signal handler may raise in it
             except StopAsyncIteration:
                 stretches.finish("ok")
                 return
             except BaseException as error:
                 stretches.finish("error", error)
                 raise
-            stretches.suspend()
             try:
                 value = yield item
                 step = generator.asend

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import pytest
 
 import aimeter
 from aimeter._calls.call import current
+from aimeter._calls.decorate import _Stretches
 from aimeter.testing import FakeClock, FakeSensor
 
 PACKAGE = str(Path(aimeter.__file__).parent)
@@ -178,6 +180,41 @@ def test_an_exception_at_every_instruction_leaves_no_lock_no_call_and_no_thread(
     assert current.get() is None or current.get().ended
     world.meter.close()
     assert threading.active_count() <= threads
+
+
+class InSuspend(Injector):
+    """The same at one instruction of where a generator hands a value over."""
+
+    def trace(self, frame, event, _):
+        if frame.f_code is _Stretches.suspend.__code__:
+            return super().trace(frame, event, _)
+        return self.trace
+
+
+async def two_later():
+    yield 1
+    yield 2
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+def test_a_generator_that_is_interrupted_as_it_hands_a_value_over_has_ended(tmp_path, kind, monkeypatch):
+    """It takes nothing of the very next call."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    world, number, reached = World(tmp_path, "generated"), 0, True
+    later = world.meter.track("later")(two_later)
+    while reached:
+        with InSuspend(number) as injector:
+            made = world.generator() if kind == "generator" else later()
+            with suppress(KeyboardInterrupt, StopIteration):
+                next(made) if kind == "generator" else made.__anext__().send(None)
+        reached, number = injector.done, number + 1
+        del injector
+        with world.meter.track("next") as call:
+            world.clock.sleep(0.3)
+        assert call.energy_j == pytest.approx(WATT * 0.3, rel=1e-6) or not reached
+        del made
+    assert number > 5
+    world.meter.close()
 
 
 REAL = """
