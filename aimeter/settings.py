@@ -354,7 +354,7 @@ def _table(file: Path) -> Mapping[str, object]:
 
     try:
         tool = tomllib.loads(text).get("tool", {})
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also what Python says of an integer without end
         if "[tool.aimeter]" in text:
             message = f"{file} has a section [tool.aimeter] but is malformed: {error}."
             raise ConfigurationError(message) from error
@@ -362,9 +362,16 @@ def _table(file: Path) -> Mapping[str, object]:
         return {}
     table = tool.get("aimeter", {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict):
-        message = f"tool.aimeter in {file} is {table!r}; write a table: [tool.aimeter]."
+        message = f"tool.aimeter in {file} is {_shown(table)}; write a table: [tool.aimeter]."
         raise ConfigurationError(message)
     return table
+
+
+def _shown(raw: object) -> str:
+    try:
+        return repr(raw)
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes
+        return "not usable"
 
 
 def _checked(key: str, raw: object, *, origin: str, folder: Path) -> object:
@@ -382,6 +389,6 @@ def _checked(key: str, raw: object, *, origin: str, folder: Path) -> object:
         more = f" {error}"
     except (ValueError, TypeError, OverflowError):
         pass
-    shown = "not usable" if rule.secret else repr(raw)
+    shown = "not usable" if rule.secret else _shown(raw)
     message = f"The setting {key} is {shown} ({origin}); expected {rule.expected}.{more}"
     raise ConfigurationError(message)

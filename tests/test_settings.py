@@ -240,7 +240,21 @@ def test_binary_pyproject(folder, caplog):
     assert "cannot be read" in caplog.text
 
 
-@pytest.mark.parametrize("text", ["[tool.aimeter]\npue = ", "[tool]\naimeter = 3"])
+ENDLESS = "f" * 5000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[tool.aimeter]\npue = ",
+        "[tool]\naimeter = 3",
+        f"[tool.aimeter]\nmemory_rows = {'9' * 5000}",
+        f"[tool.aimeter]\nmemory_rows = 0x{ENDLESS}",
+        f"[tool.aimeter]\npue = [0x{ENDLESS}]",
+        f"[tool]\naimeter = 0x{ENDLESS}",
+    ],
+    ids=["cut", "no table", "decimal", "hexadecimal", "in a list", "no table, hexadecimal"],
+)
 def test_unusable_section(folder, text):
     """A section that is ours and unusable is an error with the file's path."""
     project(folder, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -62,7 +63,9 @@ def find(logs: Sequence[str]) -> list[Log]:
                 message = f"No log matches {text}."
                 raise ConfigurationError(message)
         for path in paths:
-            found.setdefault(path.resolve(), Log(path))
+            found.setdefault(
+                Path(os.path.realpath(path)), Log(path)
+            )  # Path.resolve would raise at a link to itself
     return list(found.values())
 
 

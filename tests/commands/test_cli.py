@@ -394,10 +394,13 @@ def test_report_without_a_log(environ, logs):
     )
     for arguments, message in (
         (["x*.csv"], "No log matches x"),
+        (["loop.csv"], "cannot be read"),
         (["pyproject.toml"], "no aimeter log"),
         ([], "aimeter report calls.csv"),
     ):
         (logs / "pyproject.toml").write_text("[project]\n")
+        (logs / "loop.csv").unlink(missing_ok=True)
+        (logs / "loop.csv").symlink_to("loop.csv")
         with pytest.raises(ConfigurationError, match=message):
             reporting.add_up(arguments)
 
