@@ -19,7 +19,7 @@ import pytest
 
 from aimeter._support.secret import Secret
 from aimeter.carbon.location import resolve
-from aimeter.carbon.providers import KEYS, NAMES, Forecaster, Provider, ProviderFault, http, provider
+from aimeter.carbon.providers import KEYS, NAMES, Forecaster, Provider, ProviderFault, http, mix, provider
 from aimeter.carbon.providers.base import NoValuesError, checked
 from aimeter.carbon.providers.eia930 import Eia930
 from aimeter.carbon.providers.electricitymaps import ElectricityMaps
@@ -734,6 +734,104 @@ def test_a_retry_after_may_be_a_date(server):
 
 
 # Limits hold whatever the server does
+
+
+def test_a_number_beyond_floats_is_a_fault(server):
+    """JSON's integers have no end."""
+    documents = {
+        "eia930": eia_rows(1, {"COL": 1}, value=10**400),
+        "watttime": {
+            "token": "T",
+            "data": [{"point_time": at(NOW), "value": 10**400}],
+            "meta": {"units": "lbs_co2_per_mwh", "region": "CAISO_NORTH"},
+        },
+    }
+    for name, document in documents.items():
+        server.answer = lambda seen, document=document: Answer(document)
+        asked, zone = all_of(server)[name]
+        with pytest.raises(ProviderFault, match="not of the documented form"):
+            asked.series(zone, NOW - HOUR, NOW)
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16"])
+def test_entities_are_never_unfolded(server, encoding):
+    """Whatever the encoding: four megabytes would become a hundred, within what the parser itself allows."""
+    entities = f'<!DOCTYPE x [<!ENTITY a "{"a" * 50}">]><GL_MarketDocument>{"&a;" * 1000}</GL_MarketDocument>'
+    body = f'<?xml version="1.0" encoding="{encoding}"?>{entities}'.encode(encoding)
+    server.answer = lambda seen: Answer(body)
+    with pytest.raises(ProviderFault, match="not of the documented form"):
+        Entsoe(Secret(KEY), server.url).series("10YFR-RTE------C", NOW, NOW + HOUR)
+
+
+def test_few_bytes_do_not_become_many_values(server):
+    """A period of one point holds for each minute of a fortnight, and there may be thousands of periods."""
+    server.answer = lambda seen: Answer(
+        entsoe_document(entsoe_series("B04", [(1, 1)], hours=300, resolution="PT1M") * 20)
+    )
+    with pytest.raises(ProviderFault, match="more than 200,000 values"):
+        Entsoe(Secret(KEY), server.url).series("10YFR-RTE------C", NOW, NOW + HOUR)
+
+
+def test_steps_that_overlap_without_end_are_a_fault():
+    """Each would be counted in each stretch between the begins of all others."""
+    steps = [(float(number), 1e6 - number, 1.0) for number in range(2000)]
+    with pytest.raises(ProviderFault, match="overlap"):
+        mix.points({mix.Source("gas", "B04"): steps})
+
+
+def test_many_lines_before_the_header_take_no_time(tmp_path):
+    """4 MB of blank lines are passed over in a moment; taking each off the front would last for hours."""
+    path = tmp_path / "x.csv"
+    path.write_text("\n" * 4_000_000 + "start,g_per_kwh\n2026-01-01T00:00Z,100\n")
+    began = time.monotonic()
+    assert FileOrUrl(str(path)).series("FR", 0, 0).points[0].g_per_kwh == 100
+    assert time.monotonic() - began < 30
+
+
+def test_what_http_basic_sends_is_never_shown(server, caplog):
+    """A server may echo the header, in which user and password are no more than written otherwise."""
+    caplog.set_level(logging.DEBUG)
+    server.answer = lambda seen: Answer({"message": f"bad {seen.headers['Authorization']}"}, 401)
+    with pytest.raises(ProviderFault) as caught:
+        WattTime("me", Secret(KEY), base=server.url).series("CAISO_NORTH", NOW, NOW)
+    assert b64encode(f"me:{KEY}".encode()).decode() not in str(caught.value) + caplog.text
+    assert "bad Basic ***" in str(caught.value)
+
+
+def test_answers_that_never_end_do_not_add_up(monkeypatch):
+    """A thread that is still being answered is left alone, but only so many of them."""
+    monkeypatch.setattr(http, "_left_alone", [])
+    threads = threading.active_count()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        over, held = threading.Event(), []
+
+        def drip():
+            while not over.wait(0.02):
+                with contextlib.suppress(OSError):
+                    held.append(listener.accept()[0])
+                    held[-1].sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                for connection in held:
+                    with contextlib.suppress(OSError):
+                        connection.sendall(b"a")
+
+        listener.settimeout(0.02)
+        server = threading.Thread(target=drip)
+        server.start()
+        faults = []
+        try:
+            for _ in range(7):
+                with pytest.raises(ProviderFault) as caught:
+                    http.get(http.Request(f"http://127.0.0.1:{listener.getsockname()[1]}/"), total_s=0.3)
+                faults.append(str(caught.value))
+            assert threading.active_count() <= threads + 1 + 4
+            assert ["still coming in" in fault for fault in faults] == [False] * 4 + [True] * 3
+        finally:
+            over.set()
+            server.join()
+            for connection in held:
+                connection.close()
+            for thread in http._left_alone:
+                thread.join(5)
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ class Eia930:
         )
         try:
             reports = _reports(document["response"]["data"], zone)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
             reports = None
         if reports is None:
             message = "eia930: the answer is not of the documented form"

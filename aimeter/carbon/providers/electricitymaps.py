@@ -94,7 +94,7 @@ class ElectricityMaps:
         )
         try:
             return self._read(what, zone, document)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
             pass
         message = f"{self.name}: the answer is not of the documented form"
         raise ProviderFault(message)

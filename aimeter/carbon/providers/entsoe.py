@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from xml.etree import ElementTree as ET
 
 from aimeter._support.secret import Secret
@@ -34,6 +35,9 @@ from aimeter.carbon.series import Series
 _LONGEST_S = 30 * DAY_S
 _DURATION = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?")
 _MOST_STEPS = 20_000
+"""Of a period; a month of quarter hours has 3,000."""
+_MOST_STEPS_OF_ALL = 200_000
+"""Of an answer; twenty types of plant have 60,000 of these."""
 
 # AR5 has no row for lignite, peat and oil shale: that of hard coal stands for them, and is low for all three.
 _FUELS = {
@@ -121,10 +125,12 @@ def _document(body: bytes, token: str) -> ET.Element:
         NoValuesError: It says that there are no data.
     """
     root = None
-    # A document type can define entities that expand without end; an answer of theirs has none.
-    if b"<!DOCTYPE" not in body and b"<!ENTITY" not in body:
+    # A document type can define entities that expand without end; an answer of theirs has none. Told from the text, as
+    # in another encoding than UTF-8 the bytes would be others.
+    text = body.decode("utf-8", "replace")
+    if "<!DOCTYPE" not in text and "<!ENTITY" not in text:
         try:
-            root = ET.fromstring(body)  # noqa: S314 - no entities, and of bounded size
+            root = ET.fromstring(text)  # noqa: S314 - no entities, and of bounded size
         except (ET.ParseError, ValueError):
             root = None
     if root is None or not root.tag.rpartition("}")[2].endswith("MarketDocument"):
@@ -158,6 +164,7 @@ def _text(element: ET.Element, *path: str) -> str:
 def _reports(root: ET.Element) -> dict[mix.Source, mix.Steps]:
     """Return the generation of each type over time."""
     reports: dict[mix.Source, mix.Steps] = {}
+    left = _MOST_STEPS_OF_ALL
     for series in (child for child in root if _name(child) == "TimeSeries"):
         if any(_name(child).startswith("outBiddingZone") for child in series):
             continue
@@ -167,7 +174,12 @@ def _reports(root: ET.Element) -> dict[mix.Source, mix.Steps]:
                 continue
             steps = reports.setdefault(mix.Source(_FUELS.get(code, f"other {code}"), code), [])
             for period in (child for child in series if _name(child) == "Period"):
-                steps += _steps(period)
+                before = len(steps)
+                steps += islice(_steps(period), left + 1)
+                left -= len(steps) - before
+                if left < 0:  # a few bytes may say that they hold for each minute of a fortnight
+                    message = f"entsoe: the answer has more than {_MOST_STEPS_OF_ALL:,} values"
+                    raise ProviderFault(message)
         except ValueError:
             continue  # a malformed series loses that type; where it matters, too much has no factor
     return reports

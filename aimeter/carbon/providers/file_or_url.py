@@ -13,6 +13,7 @@ import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
@@ -118,10 +119,12 @@ def read(text: str, zone: str, name: str) -> Series:
 def _read(text: str, zone: str, name: str) -> Series:
     lines = text.splitlines()
     notes: dict[str, str] = {}
-    while lines and (lines[0].startswith("#") or not lines[0].strip()):
-        key, _, value = lines.pop(0).lstrip("# ").partition(":")
+    begin = 0
+    while begin < len(lines) and (lines[begin].startswith("#") or not lines[begin].strip()):
+        key, _, value = lines[begin].lstrip("# ").partition(":")
         notes[key.strip().lower()] = value.strip()
-    rows = csv.DictReader(lines)
+        begin += 1
+    rows = csv.DictReader(islice(lines, begin, None))
     columns = list(rows.fieldnames or ())
     units = [unit for unit in _UNITS if unit in columns]
     if "start" not in columns or len(units) != 1:

@@ -69,7 +69,7 @@ class GreatBritain:
         )
         try:
             return self._read(document, zone)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError):
             pass
         message = "gb: the answer is not of the documented form"
         raise ProviderFault(message)

@@ -15,6 +15,7 @@ import logging
 import math
 import re
 import threading
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from queue import Empty, SimpleQueue
@@ -72,14 +73,15 @@ def get(request: Request, *, total_s: float = TOTAL_S, max_bytes: int = MAX_BYTE
         ProviderFault: There was none within the limits.
     """
     host = urlsplit(request.url).hostname or "?"
-    _keep_secret(request.secrets)
+    secrets = request.secrets if request.login is None else (*request.secrets, _basic(request.login))
+    _keep_secret(secrets)
     # Raised out here, so that no exception of requests hangs on it as its context.
     status, headers, body, trouble = _exchange(request, total_s, max_bytes)
     if trouble:
         message = f"{host}: {trouble}"
         raise ProviderFault(message)
     if status != _OK:
-        raise _refusal(host, status, headers, _told(body, request.secrets))
+        raise _refusal(host, status, headers, _told(body, secrets))
     return body
 
 
@@ -107,11 +109,19 @@ class _Exchange(NamedTuple):
     trouble: str
 
 
+_left_alone: list[threading.Thread] = []
+_MOST_LEFT_ALONE = 4
+
+
 def _exchange(request: Request, total_s: float, max_bytes: int) -> _Exchange:
     """Return what came within `total_s` seconds, whatever the other side does: it may send a byte now and then.
 
-    Another thread asks, and is left alone when the time is over: a socket that is being read cannot be called back.
+    Another thread asks, and is left alone when the time is over: a socket that is being read cannot be called back. As
+    long as too many of those are still being answered, nobody is asked.
     """
+    _left_alone[:] = [thread for thread in _left_alone if thread.is_alive()]
+    if len(_left_alone) >= _MOST_LEFT_ALONE:
+        return _Exchange(0, {}, b"", f"{_MOST_LEFT_ALONE} earlier answers are still coming in")
     answer: SimpleQueue[_Exchange] = SimpleQueue()
     until_s = time.monotonic() + total_s
     asker = threading.Thread(
@@ -121,6 +131,7 @@ def _exchange(request: Request, total_s: float, max_bytes: int) -> _Exchange:
         asker.start()
         return answer.get(timeout=total_s)
     except Empty:
+        _left_alone.append(asker)
         return _Exchange(0, {}, b"", "the answer takes too long")
     except RuntimeError:  # no thread can be had
         return _asked(request, until_s, max_bytes)
@@ -241,6 +252,11 @@ def _without(text: str, forms: Iterable[str]) -> str:
         else:
             text = text.replace(form, "***")
     return text
+
+
+def _basic(login: tuple[str, str]) -> str:
+    """Return what of a log-in HTTP Basic sends, which a server may echo."""
+    return b64encode(":".join(login).encode("latin-1", "replace")).decode()
 
 
 def _forms(secrets: Iterable[str]) -> list[str]:

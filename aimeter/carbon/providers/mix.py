@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aimeter.carbon.packaged import DATA, rows
-from aimeter.carbon.providers.base import DAY_S
+from aimeter.carbon.providers.base import DAY_S, ProviderFault
 from aimeter.carbon.series import Kind, Point
 
 FACTORS = DATA / "generation_factors.csv"
@@ -25,6 +25,8 @@ KIND = Kind("lifecycle", "production")
 
 _MOST_UNKNOWN = 0.1
 _MOST_MISSING = 0.01
+_MOST_CELLS = 1_000_000
+"""Stretches of time, each counted for each source; twenty sources have 60,000 in a month of quarter hours."""
 _WORST_G_PER_KWH = 1100.0
 """Upper end for what is not known: old lignite; UNECE (2021) has coal at up to 1095."""
 
@@ -90,9 +92,15 @@ def points(reports: Mapping[Source, Steps]) -> list[Point]:
     Steps may be of different lengths: time is cut wherever one begins or ends. Sources report at different hours, so
     in the newest stretches some are missing. Where those had more than a hundredth when they were last reported,
     within a day, the rest is no mix, and there is no value.
+
+    Raises:
+        ProviderFault: Steps that overlap make far more of it than there is.
     """
     edges = sorted({edge for steps in reports.values() for step in steps for edge in step[:2]})
     place = {edge: number for number, edge in enumerate(edges)}
+    if sum(place[step[1]] - place[step[0]] for steps in reports.values() for step in steps) > _MOST_CELLS:
+        message = "the steps of its answer overlap too often"
+        raise ProviderFault(message)
     cells: list[dict[Source, float]] = [{} for _ in edges[1:]]
     for source, steps in reports.items():
         for start_s, end_s, amount in steps:

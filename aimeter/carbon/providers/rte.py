@@ -79,7 +79,7 @@ class Rte:
                 for one in records
                 if one["taux_co2"] is not None
             ]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             points = None
         if points is None:
             raise _strange()

@@ -73,7 +73,7 @@ class WattTime:
             document = self._get(what, zone, signal, params)  # it was withdrawn before its time
         try:
             return self._read(document, zone, signal, ahead=ahead)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
             pass
         message = "watttime: the answer is not of the documented form"
         raise ProviderFault(message)
