@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from aimeter import settings as settings_module
 from aimeter._support.clocks import time
@@ -19,6 +18,11 @@ WHOLE = 1 - 1e-6
 
 _WINDOW_S = 7 * DAY_S
 """The longest interval asked for at once; every provider gives that."""
+
+_MOST_WEEKS = 520
+"""Ten years; a log's times may be anything."""
+_LONGEST_S = 300.0
+"""How long a command asks altogether, however slow each answer is."""
 
 
 def chosen(**given: object) -> tuple[Provider, str | None]:
@@ -69,21 +73,27 @@ class Answers:
         self.problem = ""
         self._failed = False
         self.last: Series | None = None
+        self._asked = 0
+        self._spent_s = 0.0
         self._weeks: dict[int, Series | None] = {}
 
     def over(self, start_s: float, end_s: float) -> Intensity | None:
         """Return the intensity of a call's time if there is a value for all of it."""
-        points: Sequence[Point] = ()
-        for week in range(int(start_s // _WINDOW_S), int(end_s // _WINDOW_S) + 1):
+        points: list[Point] = []
+        weeks = range(int(start_s // _WINDOW_S), int(end_s // _WINDOW_S) + 1)
+        for week in weeks:
             if week not in self._weeks:
-                self._weeks[week] = self._ask(week * _WINDOW_S)
+                answer = self._ask(week * _WINDOW_S)
+                if self._failed:
+                    return None
+                self._weeks[week] = answer
             series = self._weeks[week]
             if series is None:
                 return None
-            # Two weeks' answers may overlap at their common end.
-            points = tidy([*points, *series.points]) if points else series.points
+            points += series.points
         series = self.last
-        found = mean(points, start_s, end_s)
+        # Two weeks' answers may overlap at their common end.
+        found = mean(tidy(points) if len(weeks) > 1 else points, start_s, end_s)
         if series is None or found is None or found.covered < WHOLE:
             return None
         method = series.kind.describe(estimated=found.estimated)
@@ -94,6 +104,12 @@ class Answers:
     def _ask(self, start_s: float) -> Series | None:
         if self._failed:  # nothing is asked faster than a person would
             return None
+        if self._asked == _MOST_WEEKS or self._spent_s > _LONGEST_S:
+            self.problem = f"{self.provider.name}: not asked any more, after {self._asked} weeks"
+            self._failed = True
+            return None
+        self._asked += 1
+        began_s = time.monotonic()
         end_s = min(start_s + _WINDOW_S, max(time.time(), start_s + HOUR_S))
         try:
             answer = self.provider.series(self.zone, start_s, end_s)
@@ -102,4 +118,6 @@ class Answers:
             self.problem = str(fault)
             self._failed = not isinstance(fault, NoValuesError)
             return None
+        finally:
+            self._spent_s += time.monotonic() - began_s
         return self.last

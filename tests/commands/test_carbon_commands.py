@@ -324,6 +324,57 @@ def test_refill_across_two_answers_and_past_a_week_without_values(tmp_path):
     assert next(read(tmp_path / "b.csv")).intensity_g_per_kwh == pytest.approx((4 * 100 + 20 * 300) / 24)
 
 
+@pytest.mark.parametrize(
+    ("weeks", "duration_s"), [(range(700), HOUR), ([0], 9e8)], ids=["700 weeks", "a call of 28 years"]
+)
+def test_a_log_of_any_times_asks_a_provider_so_often(tmp_path, weeks, duration_s):
+    """A log may say that its calls lie anywhere in time: a command asks for ten years of it, and says so."""
+    asked = []
+
+    def provide(zone, start, end):
+        asked.append(start)
+        return 100.0
+
+    first = datetime(1990, 1, 1, tzinfo=UTC).timestamp()
+    rows = [
+        kilowatt_hour(
+            intensity_method=FALLBACK,
+            duration_s=duration_s,
+            start=datetime.fromtimestamp(first + week * 7 * 24 * HOUR, UTC).isoformat(),
+        )
+        for week in weeks
+    ]
+    result = refill(
+        log_of(tmp_path / "old.csv", *rows), tmp_path / "new.csv", carbon_provider=provide, region="FR"
+    )
+    assert len(asked) == 520
+    assert result.filled < result.waiting == len(rows)
+    assert any("not asked any more, after 520 weeks" in problem for problem in result.problems)
+
+
+def test_slow_answers_do_not_add_up_without_end(tmp_path, monkeypatch):
+    """However slow each answer is, a command asks for five minutes altogether."""
+    asked = []
+
+    def provide(zone, start, end):
+        asked.append(start)
+        clock[0] += 14.0
+        return 100.0
+
+    clock = [0.0]
+    monkeypatch.setattr("aimeter.commands.asking.time.monotonic", lambda: clock[0])
+    first = datetime(2020, 1, 1, tzinfo=UTC).timestamp()
+    rows = [
+        kilowatt_hour(
+            intensity_method=FALLBACK,
+            start=datetime.fromtimestamp(first + k * 7 * 24 * HOUR, UTC).isoformat(),
+        )
+        for k in range(100)
+    ]
+    refill(log_of(tmp_path / "old.csv", *rows), tmp_path / "new.csv", carbon_provider=provide, region="FR")
+    assert len(asked) == 22
+
+
 def waiting_for(name, zone):
     return {"aimeter": {"carbon": {"provider": name, "zone": zone}}}
 
