@@ -219,6 +219,15 @@ def test_rte_live_and_consolidated(server):
     assert "eco2mix-national-cons-def" in server.seen[-1].path
 
 
+def test_slow_pages_do_not_add_up(server, monkeypatch):
+    """Each page has its time, and all of them no more than one: what has come till then is the answer."""
+    monkeypatch.setattr("aimeter.carbon.providers.rte.TOTAL_S", 0.0)
+    row = {"date_heure": at(NOW - 900, "%Y-%m-%dT%H:%M:%S+00:00"), "taux_co2": 20}
+    server.answer = lambda seen: Answer({"results": [row] * 100})
+    assert len(Rte(server.url).series("FR", NOW - HOUR, NOW).points) == 1
+    assert len(server.seen) == 1
+
+
 def entsoe_document(*series):
     return (
         '<?xml version="1.0" encoding="UTF-8"?>'

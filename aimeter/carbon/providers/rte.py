@@ -22,7 +22,7 @@ from aimeter.carbon.providers.base import (
     no_zone,
     utc,
 )
-from aimeter.carbon.providers.http import Request, get_json
+from aimeter.carbon.providers.http import TOTAL_S, Request, get_json
 from aimeter.carbon.series import Kind, Point, Series
 
 _KIND = Kind("direct-co2", "production")
@@ -67,10 +67,11 @@ class Rte:
         # A value comes half an hour late and more: the newest one before the interval is wanted as well.
         since, until = utc(start_s - 4 * HALF_HOUR_S), utc(end_s)
         records: list[Any] = []
+        late_s = time.monotonic() + TOTAL_S
         for page in range(_PAGES):
             found = self._page(dataset, since, until, page * _PAGE)
             records += found
-            if len(found) < _PAGE:
+            if len(found) < _PAGE or time.monotonic() > late_s:  # the newest come first
                 break
         step_s = _QUARTER_S if live else HALF_HOUR_S
         try:
