@@ -86,7 +86,6 @@ _NOTHING = 1e-3
 """No series is so smooth that a smaller change, as a part of the mean, is one."""
 
 
-@public
 class Mean(NamedTuple):
     """A mean, and how far it may be off."""
 
@@ -100,6 +99,7 @@ def mean_of(values: Sequence[float], confidence: float = CONFIDENCE, *, common: 
     return Mean(math.fsum(values) / len(values), math.hypot(chance, common))
 
 
+@public
 class Drift(NamedTuple):
     """How a quantity changed over a series, as a straight line through it says.
 
