@@ -179,6 +179,28 @@ def _within(
 
 
 @dataclass(slots=True)
+class _Making:
+    """What rows that nothing encloses say of the making of the hardware."""
+
+    rows: int = 0
+    used_s: float = 0.0
+    known: int = 0
+    grams: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def add(self, row: Record) -> None:
+        self.rows += 1
+        self.used_s += row.duration_s / row.concurrency
+        if row.embodied_g is not None:
+            self.known += 1
+            middle_g, lower_g, upper_g = self.grams
+            self.grams = (
+                middle_g + row.embodied_g,
+                lower_g + (row.embodied_lower_g or 0.0),
+                upper_g + (row.embodied_upper_g or 0.0),
+            )
+
+
+@dataclass(slots=True)
 class _Sums:
     """What is added up of the chosen rows, one at a time."""
 
@@ -199,10 +221,7 @@ class _Sums:
     marginal: bool = False
     assumed: bool = False
     waiting: int = 0
-    outermost: int = 0
-    used_s: float = 0.0
-    making: int = 0
-    making_g: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    making: _Making = field(default_factory=_Making)
 
     def add(self, row: Record, *, counted: bool, inside: bool) -> None:
         """Add a row; `counted` tells that one which encloses it counts its units, `inside` that there is one."""
@@ -216,7 +235,7 @@ class _Sums:
         method = row.intensity_method or ""
         self.market_based |= "market-based" in method
         if not inside:
-            self._add_making(row)
+            self.making.add(row)
         if row.self_j is None:
             return
         self.metered += 1
@@ -236,15 +255,6 @@ class _Sums:
         self.marginal |= "marginal" in method
         self.assumed |= "assumed" in method
         self.waiting += is_provisional(row)
-
-    def _add_making(self, row: Record) -> None:
-        self.outermost += 1
-        self.used_s += row.duration_s / row.concurrency
-        if row.embodied_g is not None:
-            self.making += 1
-            grams = row.embodied_g, row.embodied_lower_g or 0.0, row.embodied_upper_g or 0.0
-            m_g, lower_g, upper_g = self.making_g
-            self.making_g = m_g + grams[0], lower_g + grams[1], upper_g + grams[2]
 
 
 def _of(
@@ -319,10 +329,13 @@ def _making(sums: _Sums, hardware: str | None) -> tuple[float, float, float, str
     """Return the embodied grams of calls that no other encloses, with their bounds and source."""
     if hardware is not None:
         made = embodied(hardware)
-        return (*made.grams(sums.used_s), made.source)
-    if not sums.making:
+        return (*made.grams(sums.making.used_s), made.source)
+    if not sums.making.known:
         return None
-    return (*sums.making_g, f"column embodied_g of {sums.making} of {sums.outermost} outermost rows")
+    return (
+        *sums.making.grams,
+        f"column embodied_g of {sums.making.known} of {sums.making.rows} outermost rows",
+    )
 
 
 def _boundary(sums: _Sums, m_source: str | None) -> str:
