@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from abc import ABC, abstractmethod
@@ -32,14 +33,25 @@ _ENDLESS_BYTES = 1024**3
 """What comes behind so many bytes without a line end is not waited for."""
 _PIECE_BYTES = 1024 * 1024
 
+_MOST_COPIED_BYTES = 1024**3
+"""Of what can be read once only; never more than half of what is free in the temporary folder."""
+_MOST_COPIED_LINES = 10_000_000
+"""As many rows are longer than those bytes: it stops only what is no log, such as ``yes``."""
+
 LogPath = str | os.PathLike[str]
 
 
 class Log(os.PathLike[str]):
-    """A log by its path. What can be read once only, such as a pipe, is kept as a temporary file meanwhile."""
+    """A log by its path. What can be read once only, such as a pipe, is kept as a temporary file meanwhile.
+
+    Attributes:
+        path: The path.
+        cut: The number of the first line that was not copied, if what came by a pipe was too long, and why.
+    """
 
     def __init__(self, path: LogPath) -> None:
         self.path = Path(path)
+        self.cut: tuple[int, str] | None = None
         self._copy: IO[bytes] | None = None
 
     def __fspath__(self) -> str:
@@ -68,9 +80,18 @@ class Log(os.PathLike[str]):
         piece = log.readline(LONGEST_LINE_BYTES)
         _columns(self.path, piece)  # no log, and perhaps a device without an end
         copy = tempfile.NamedTemporaryFile(prefix="aimeter-")  # noqa: SIM115 - kept as long as this is
-        without_end = 0
+        most_bytes = min(_MOST_COPIED_BYTES, shutil.disk_usage(Path(copy.name).parent).free // 2)
+        copied = lines = without_end = 0
         while piece and without_end < _ENDLESS_BYTES:
+            if copied + len(piece) > most_bytes or lines > _MOST_COPIED_LINES:
+                reason = (
+                    f"what follows is not read: of a pipe, {copied / 1e6:.0f} MB or {lines:,} lines are kept"
+                )
+                self.cut = lines + 1, reason
+                break
             copy.write(piece)
+            copied += len(piece)
+            lines += piece.count(b"\n")
             without_end = 0 if b"\n" in piece else without_end + len(piece)
             piece = log.read(_PIECE_BYTES)
         copy.flush()
@@ -129,6 +150,8 @@ class Rows(Iterator[R], ABC):
     def _read_all(self, paths: Iterable[Log]) -> Iterator[R]:
         for path in paths:
             with path.open() as log:
+                if path.cut is not None:  # told before all that is wrong with single lines
+                    self._skip(path, *path.cut)
                 columns = _columns(path.path, log.readline(LONGEST_LINE_BYTES))
                 log.seek(0)
                 if columns is None:

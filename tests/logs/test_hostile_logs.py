@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +33,7 @@ from aimeter.cli import app
 from aimeter.commands import refill, sci
 from aimeter.commands.report import MOST_METHODS
 from aimeter.errors import AimeterError, ConfigurationError
+from aimeter.logs import read as read_module
 from aimeter.logs.encode import CSV_HEADER, csv_line, json_line
 from aimeter.logs.read import LONGEST_LINE_BYTES
 from aimeter.record import COLUMNS, Record
@@ -412,6 +415,35 @@ def test_a_fifo_is_a_log(tmp_path: Path):
     summary = summarise(read(fifo))
     writer.join()
     assert summary.total.calls == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("bound", ["bytes", "lines", "free space"])
+def test_a_pipe_without_end_is_read_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str):
+    """What came till then is reported, and first of all that something follows."""
+    if bound == "bytes":
+        monkeypatch.setattr(read_module, "_MOST_COPIED_BYTES", 3_000_000)
+    elif bound == "lines":
+        monkeypatch.setattr(read_module, "_MOST_COPIED_LINES", 1_000_000)
+    else:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=6_000_000))
+    fifo = tmp_path / "calls"
+    os.mkfifo(fifo)
+
+    def write() -> None:
+        with suppress(BrokenPipeError), fifo.open("wb") as pipe:
+            pipe.write(CSV_HEADER + csv_line(make_record()))
+            for _ in range(50):
+                pipe.write(b"y\n" * 500_000)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    rows = read(fifo)
+    assert len(list(rows)) == 1
+    writer.join()
+    assert rows.skipped < 2_000_000
+    assert "what follows is not read" in rows.problems[0]
+    assert "1 columns, not" in rows.problems[1]
 
 
 # --- settings
