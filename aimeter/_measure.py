@@ -80,7 +80,7 @@ class Measurement:
         drift: How the mean power changed from the first batch to the last, as temperature and clocks make it; None
             for a few batches only.
         coverage: Least part of the time that every metered device's curve really covers, 0 to 1.
-        methods: How each kind of device was measured: ``{"gpu": "counter"}``.
+        methods: How each kind of device was measured: ``{"gpu": "counter"}``; "" for ``other``, as rows do not say how.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Measurement:
         made += "batch" if self.batches == 1 else "batches"
         if self.energy_j is None or self.error_j is None or self.resolution_j is None:
             return f"{self.name}: energy unknown (see `aimeter doctor`), {made}."
-        how = ", ".join(f"{kind} {method}" for kind, method in self.methods.items())
+        how = ", ".join(f"{kind} {method}".rstrip() for kind, method in self.methods.items())
         if math.isinf(self.error_j):
             energy = f"{quantity(self.energy_j, 'J')} ± unknown"
         else:
@@ -395,4 +395,5 @@ def _methods(runs: Sequence[Record]) -> dict[str, str]:
     """Return how each kind of device was measured in the last of the runs."""
     kinds = ("gpu", "cpu", "dram")
     found = {kind: getattr(row, f"{kind}_method") for row in runs[-1:] for kind in kinds}
-    return {kind: method for kind, method in found.items() if method != "none"}
+    other = {"other": "" for row in runs[-1:] if row.other_j is not None}
+    return {kind: method for kind, method in found.items() if method != "none"} | other

@@ -162,6 +162,7 @@ def _html(record: Record) -> str:
         ("GPU", _part(record.gpu_j, record.gpu_method)),
         ("CPU", _part(record.cpu_j, record.cpu_method)),
         ("memory", _part(record.dram_j, record.dram_method)),
+        ("other", None if record.other_j is None else quantity(record.other_j, "J")),
         (
             "CO2e",
             None if record.co2e_g is None else quantity(record.co2e_g, "g", record.co2e_error_g, largest=3),
@@ -193,9 +194,11 @@ def _joules(record: Record) -> str:
     kinds = zip(
         ("GPU", "CPU", "memory"), (record.gpu_method, record.cpu_method, record.dram_method), strict=True
     )
-    how = ", ".join(f"{kind} by {method}" for kind, method in kinds if method != "none")
+    how = [f"{kind} by {method}" for kind, method in kinds if method != "none"]
+    if record.other_j is not None:
+        how.append("other")  # no column says how
     energy = quantity(record.energy_j, "J", record.error_j)
-    return f"{energy} ({how})" if how else energy
+    return f"{energy} ({', '.join(how)})" if how else energy
 
 
 def _part(joules: float | None, method: str) -> str | None:

@@ -147,6 +147,14 @@ def test_a_sensor_that_is_off_is_admitted_apart(nvml):
     assert low <= 0.9 <= high
 
 
+def test_what_other_devices_drew_is_named():
+    """Rows do not say how it was measured."""
+    clock, _, meter = fake(id="other:0")
+    found = measure(clock.sleep, 0.05, meter=meter)
+    assert found.methods == {"other": ""}
+    assert "(other)" in str(found)
+
+
 def test_a_gpu_without_counter(nvml):
     """A power that is read every 100 ms over 25 ms of it is enough, too."""
     clock, gpu, _ = emulated(nvml)

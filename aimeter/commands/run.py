@@ -98,8 +98,10 @@ def sum_up(name: str, record: Record | None, log_file: Path | None, what: str = 
     if record.energy_j is None:
         return f"aimeter: {name}: energy unknown, no meter works here (see `aimeter doctor`), {seconds}{log}"
     methods = {"gpu": record.gpu_method, "cpu": record.cpu_method, "dram": record.dram_method}
-    how = ", ".join(f"{kind} {method}" for kind, method in methods.items() if method != "none")
-    parts = [f"{quantity(record.energy_j, 'J', record.error_j)} ({how})"]
+    how = [f"{kind} {method}" for kind, method in methods.items() if method != "none"]
+    if record.other_j is not None:
+        how.append("other")  # no column says how
+    parts = [f"{quantity(record.energy_j, 'J', record.error_j)} ({', '.join(how)})"]
     if record.co2e_g is not None:
         assumed = ", assumed" if "assumed" in (record.intensity_method or "") else ""
         grams = f"{quantity(record.co2e_g, 'g', largest=3)} CO2e"

@@ -57,8 +57,8 @@ class SummaryRow:
             divided by the total of the count.
         co2e_g: Carbon of the calls that have any figure of it; None if none has.
         duration_s: Time of all calls together; calls that overlap count twice.
-        methods: How each kind of device was measured: all methods that occur, sorted. A kind that was never
-            measured is absent.
+        methods: How each kind of device was measured: all methods that occur, sorted; none for ``other``, as
+            rows do not say how. A kind that was never measured is absent.
         coverage: The least `coverage` of any call, 0 to 1.
         model: The calls' model, "" if none was noted; None where models are not told apart.
     """
@@ -159,7 +159,7 @@ def _cells(row: SummaryRow) -> dict[str, str]:
         "CO2e": quantity(row.co2e_g, "g", largest=3),
         "time": quantity(row.duration_s, "s", largest=0),
         "covered": f"{row.coverage:.0%}",
-        "measured by": ", ".join(f"{kind} {'+'.join(seen)}" for kind, seen in row.methods.items())
+        "measured by": ", ".join(f"{kind} {'+'.join(seen)}".rstrip() for kind, seen in row.methods.items())
         or "nothing",
     }
 

@@ -67,6 +67,7 @@ class _Sums:
     gpu: set[str] = field(default_factory=set)
     cpu: set[str] = field(default_factory=set)
     dram: set[str] = field(default_factory=set)
+    other: bool = False
     coverage: float = 1.0
 
     def add(self, record: Record) -> None:
@@ -82,6 +83,8 @@ class _Sums:
             self.cpu.add(_method(record.cpu_method))
         if record.dram_method not in self.dram:
             self.dram.add(_method(record.dram_method))
+        if record.other_j is not None:
+            self.other = True
         if record.co2e_g is not None:
             self.co2e_g = (self.co2e_g or 0.0) + record.co2e_g
         if record.energy_j is not None:
@@ -120,6 +123,7 @@ class _Sums:
         self.gpu |= other.gpu
         self.cpu |= other.cpu
         self.dram |= other.dram
+        self.other |= other.other
         self.coverage = min(self.coverage, other.coverage)
 
     @property
@@ -136,7 +140,10 @@ class _Sums:
     def row(self, name: str, model: str | None = None) -> SummaryRow:
         error_j = math.sqrt(error_j2(self.resolution_j2, [self.calibration_j]))
         bounded = self.known > 0 and self.all_bounded
-        methods = {"gpu": self.gpu, "cpu": self.cpu, "dram": self.dram}
+        seen = {"gpu": self.gpu, "cpu": self.cpu, "dram": self.dram}
+        methods = {kind: tuple(sorted(those)) for kind, those in seen.items() if those - {"none"}}
+        if self.other:
+            methods["other"] = ()  # no column says how
         return SummaryRow(
             name=name,
             calls=self.calls,
@@ -154,7 +161,7 @@ class _Sums:
             },
             co2e_g=_held(self.co2e_g),
             duration_s=self.duration_s,
-            methods={kind: tuple(sorted(seen)) for kind, seen in methods.items() if seen - {"none"}},
+            methods=methods,
             coverage=self.coverage,
             model=model,
         )

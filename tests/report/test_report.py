@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -22,6 +23,7 @@ from rich.console import Console
 import aimeter
 from aimeter._support.statistics import SIGMAS_95
 from aimeter._support.units import quantity
+from aimeter.commands.run import sum_up
 from aimeter.errors import ConfigurationError, LogSchemaError
 from aimeter.logs.brief import read_briefs
 from aimeter.logs.encode import CSV_HEADER, csv_fields, csv_line, csv_text, json_line
@@ -270,6 +272,20 @@ def test_every_method_that_occurs_is_named():
     assert summary.rows[0].coverage == 0.43
     assert "gpu counter+none, cpu counter+estimate" in str(summary)
     assert "43%" in str(summary)
+
+
+def test_what_other_devices_drew_is_not_said_to_be_measured_by_nothing():
+    """A row has no column for how: that they were metered is told, in the table and in the line of `aimeter run`."""
+    own = {"gpu_method": "none", "cpu_method": "none", "dram_method": "none"}
+    board = make_record(name="a", other_j=12.5, devices="other:0", **own)
+    nothing = make_record(name="b", energy_j=None, other_j=None, devices="", **own)
+    a, b = summarise([board, nothing]).rows
+    assert (a.methods, b.methods) == ({"other": ()}, {})
+    assert re.findall(r"other|nothing", str(summarise([board, nothing]))) == ["other", "nothing", "other"]
+    assert "J (other), " in sum_up("a", board, None)
+    assert "J (other)" in repr(board)
+    assert '<th style="text-align: left">other</th>' in board._repr_html_()
+    assert "J (cpu estimate, other), " in sum_up("a", board._replace(cpu_method="estimate"), None)
 
 
 def test_memory_is_constant_a_name():
