@@ -395,5 +395,6 @@ def _methods(runs: Sequence[Record]) -> dict[str, str]:
     """Return how each kind of device was measured in the last of the runs."""
     kinds = ("gpu", "cpu", "dram")
     found = {kind: getattr(row, f"{kind}_method") for row in runs[-1:] for kind in kinds}
-    other = {"other": "" for row in runs[-1:] if row.other_j is not None}
-    return {kind: method for kind, method in found.items() if method != "none"} | other
+    if any(row.other_j is not None for row in runs[-1:]):
+        found["other"] = ""
+    return {kind: method for kind, method in found.items() if method != "none"}

@@ -142,7 +142,10 @@ class Sensor(Protocol):
     A sensor is read by one thread at a time.
     """
 
-    channels: tuple[Channel, ...]
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """What it meters; an attribute will do."""
+        ...
 
     def read(self) -> list[Reading]:
         """Read every channel, in the order of `channels`. Never raises for a fault of the device."""

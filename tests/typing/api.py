@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, assert_type
 
 import aimeter
+from aimeter.sensors.base import Channel, Outcome, Reading
 
 
 @aimeter.track
@@ -34,6 +35,20 @@ class Pipeline:
         return prompt.encode()
 
 
+class Board:
+    """A sensor whose channels are annotated nowhere, as that of the example."""
+
+    def __init__(self) -> None:
+        self.channels = (Channel("other:0", "other", "power", "power", "board", "/board", "hwmon", 0.05),)
+
+    def read(self) -> list[Reading]:
+        return [Reading(0.0, 0.0, Outcome.OK, 60.0)]
+
+    def reopen(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def use() -> None:
     assert_type(plain(1, b="x"), float)
     later: Coroutine[Any, Any, str] = coroutine(1)
@@ -51,6 +66,9 @@ def use() -> None:
         call.note(anything=object())
     aimeter.track("x", image=3)  # type: ignore[call-overload]
     meter = aimeter.Meter(log="calls.csv", region="FR")
+    aimeter.Meter(sensors=[Board()])
+    aimeter.configure(sensors=[Board()])
+    aimeter.Meter(sensors=[Pipeline()])  # type: ignore[list-item]
     assert_type(aimeter.measure(plain, 1, b="x", relative_error=0.01, meter=meter), aimeter.Measurement)
     wrapped: Callable[[int], str] = meter.track("y")(str)
     assert_type(wrapped(1), str)
