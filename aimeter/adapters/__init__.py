@@ -66,6 +66,11 @@ class Entry(NamedTuple):
         """The framework's top-level package."""
         return self.module.partition(".")[0]
 
+    @property
+    def home(self) -> str:
+        """The module that defines the adapter."""
+        return self.value.partition(":")[0]
+
     def load(self) -> Adapter | None:
         """Return the adapter; one that cannot be loaded makes a warning."""
         return _load(self.value)

@@ -3,6 +3,9 @@
 Frameworks are not imported for this. Those that are loaded are hooked at once, the others when the program imports
 them: a finder at the head of ``sys.meta_path`` finds nothing itself, but sees what is imported, and has the module's
 own loader tell when it is done (PEP 451).
+
+An adapter may lie in the framework itself, or import it. So it is loaded when the framework's import is done: before,
+that would import the framework within its own import, and so twice.
 """
 
 from __future__ import annotations
@@ -34,6 +37,9 @@ VARIABLE = "AIMETER_INSTRUMENT"
 
 _lock = threading.RLock()
 _used: set[adapters.Adapter] = set()
+_running: set[str] = set()
+"""Modules that tell when they are done, and are not."""
+_loading: set[adapters.Entry] = set()
 
 
 @public
@@ -57,16 +63,15 @@ def instrument(*, parts: bool = True, steps: bool = False, meter: Host | None = 
     with _lock:
         if instrumented:
             return
-        # The search for others' adapters waits for the first module that may be of a framework: it takes longer than
-        # all the rest, unless a framework has loaded what it takes.
-        searched = any(map(_may_be_framework, sys.modules))
-        for entry in adapters.entries() if searched else adapters.ours():
-            if entry.framework in sys.modules:
-                _start(entry)
         instrumented.append(
             Session(default_meter if meter is None else meter.source, parts=parts, steps=steps)
         )
-        watch()
+        watch()  # before adapters are loaded: one may import another's framework
+        # The search for others' adapters waits for the first module that may be of a framework: it takes longer than
+        # all the rest, unless a framework has loaded what it takes.
+        searched = any(map(_may_be_framework, list(sys.modules)))
+        for entry in adapters.entries() if searched else adapters.ours():
+            _start(entry)
 
 
 @public
@@ -112,21 +117,49 @@ def _say_at_start(message: str) -> None:
 
 
 def _start(entry: adapters.Entry) -> None:
-    """Use an entry's adapter, whose framework is loaded or about to be."""
-    adapter = entry.load()
-    if adapter is not None and adapter not in _used:
-        _used.add(adapter)
-        adapters.use(adapter)
+    """Use an entry's adapter if its framework is loaded; in the midst of an import that is left to the import's end."""
+    if entry.framework not in sys.modules or any(
+        name == entry.home or _top(name) == entry.framework for name in list(_running)
+    ):
+        return
+    if entry in _loading:
+        return  # this is the end of the import that loads it
+    _loading.add(entry)
+    try:
+        adapter = entry.load()
+    finally:
+        _loading.discard(entry)
+    with _lock:
+        if adapter is not None and adapter not in _used:
+            _used.add(adapter)
+            adapters.use(adapter)
 
 
 def _finished(module: str) -> None:
-    """Put the hooks of a module that has just been imported in place; the import goes well whatever happens."""
+    """Put the hooks that waited for a module which has just been imported in place; that goes well whatever happens."""
     try:
+        if instrumented:
+            for entry in _waiting_for(module):
+                _start(entry)
         with _lock:
             for adapter in adapters.having(module):
                 adapters.install(adapter, module)  # others may be in the middle of their own import
     except (Exception, SystemExit) as error:  # noqa: BLE001 - in the middle of somebody's import
         logger.warning("%s is not instrumented: %s.", module, type(error).__name__)
+
+
+def _waiting_for(module: str) -> list[adapters.Entry]:
+    """Return the entries that may be used when a module has been imported."""
+    top = _top(module)
+    if not _may_be_framework(top):
+        return []
+    # A namespace package has no code whose end could be told, so that each of its modules stands for it.
+    within = module != top and getattr(sys.modules.get(top), "__file__", None) is None
+    return [
+        entry
+        for entry in adapters.entries()
+        if module in (entry.framework, entry.home) or (within and entry.framework == top)
+    ]
 
 
 class _Watch:
@@ -135,11 +168,9 @@ class _Watch:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find nothing, unless a module is hooked: then it is the others' spec with a loader that tells."""
+        """Find nothing, unless something waits for a module: then it is the others' spec with a loader that tells."""
         try:
-            if instrumented and "." not in fullname:
-                self._begin(fullname)
-            if not adapters.having(fullname):
+            if not (adapters.having(fullname) or (instrumented and _waiting_for(fullname))):
                 return None
         except (Exception, SystemExit) as error:  # noqa: BLE001 - in the middle of somebody's import
             logger.warning("%s is not instrumented: %s.", fullname, type(error).__name__)
@@ -154,18 +185,14 @@ class _Watch:
                 return spec
         return None
 
-    def _begin(self, framework: str) -> None:
-        if not _may_be_framework(framework):
-            return
-        for entry in adapters.entries():
-            if entry.framework == framework:
-                with _lock:
-                    _start(entry)
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _may_be_framework(name: str) -> bool:
     """Return whether a module may be of a framework: not of Python's own, not ours, and not private."""
-    top = name.partition(".")[0]
+    top = _top(name)
     return not (top in sys.stdlib_module_names or top.startswith("_") or top in _NO_FRAMEWORKS)
 
 
@@ -193,8 +220,13 @@ class _Telling:
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        _finished(module.__name__)
+        name = module.__name__
+        _running.add(name)
+        try:
+            self._loader.exec_module(module)
+        finally:
+            _running.discard(name)
+        _finished(name)
 
 
 @after_fork_in_child

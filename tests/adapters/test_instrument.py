@@ -348,6 +348,50 @@ def test_instrument_loads_the_standard_library_only(plugin):
     assert set(done.stdout.split()) - {"aimeter", "__main__", "__mp_main__"} == set(), done.stderr
 
 
+ENGINE = """
+class Engine:
+    def run(self, number):
+        return 2 * number
+"""
+
+
+@pytest.mark.parametrize("first", ["toyself", "toyhome"])
+@pytest.mark.parametrize("where", ["framework", "submodule", "beside", "namespace"])
+def test_an_adapter_that_lies_in_its_framework_or_imports_it(plugin, meter, caplog, where, first):
+    """It is loaded when the framework's import is done, which runs once, whatever the program imports first."""
+    package = plugin / "toyself"
+    package.mkdir()
+    engine, home = ENGINE + "import builtins; builtins.toy_runs.append(__name__)\n", "toyhome"
+    body = PLUGIN.replace('"toyframework.models", "Model"', '"toyself.engine", "Engine"')
+    (package / "engine.py").write_text(engine)
+    (plugin / "toyhome.py").write_text("import toyself.engine\n" + body)
+    if where == "framework":
+        home = "toyself"
+        (package / "__init__.py").write_text("from .engine import Engine\n" + body)
+    elif where == "submodule":
+        home = "toyself.teach"
+        (package / "__init__.py").write_text("from . import teach\nfrom .engine import Engine\n")
+        (package / "teach.py").write_text("from toyself.engine import Engine\n" + body)
+    elif where == "beside":
+        (package / "__init__.py").write_text("from .engine import Engine\n")
+    (plugin / "toyplugin-1.0.dist-info" / "entry_points.txt").write_text(
+        f"[aimeter.adapters]\ntoyself = {home}:ADAPTER\n"
+    )
+    builtins = importlib.import_module("builtins")
+    builtins.toy_runs = []
+    try:
+        with caplog.at_level(logging.WARNING, logger="aimeter"):
+            aimeter.instrument(meter=meter)
+            importlib.import_module(first)
+            engines = importlib.import_module("toyself.engine")
+            assert engines.Engine().run(4) == 8
+        assert builtins.toy_runs == ["toyself.engine"]
+    finally:
+        del builtins.toy_runs
+    assert caplog.messages == []
+    assert [(row.name, row.items) for row in meter.records()] == [("Engine.run", 4)]
+
+
 def test_a_forked_child_goes_on(plugin, meter):
     """After fork the child's attached objects are metered by the child."""
     models = importlib.import_module("toyframework.models")
