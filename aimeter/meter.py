@@ -19,11 +19,13 @@ from aimeter._sampling.sampler import Sampler
 from aimeter._sampling.shared import sampler_id, shared_sampler
 from aimeter._support.clocks import time
 from aimeter._support.lifetime import when_dropped
+from aimeter._support.notes import class_name
 from aimeter._support.public import public
 from aimeter._support.shield import shielded, shielding
 
 from . import settings as settings_module
 from ._wiring import accounting
+from .errors import ConfigurationError
 from .record import Record
 from .sinks import open_log
 
@@ -46,14 +48,15 @@ class Meter:
     """Meters calls. Most programs need none of their own: `aimeter.track` uses the default one.
 
     Args:
-        sensors: Meters to read instead of those found on this machine; a list of its own sampler.
+        sensors: Meters to read instead of those found on this machine, of which no two channels have one id; a list of
+            its own sampler.
         sinks: Further destinations of the rows, besides memory and `log`.
         clock: Monotonic clock in seconds; with `aimeter.testing.FakeClock` nothing runs in the background.
         **settings: Any field of `aimeter.settings.Settings`; they go before ``AIMETER_*`` variables and
             ``[tool.aimeter]`` in pyproject.toml.
 
     Raises:
-        ConfigurationError: A setting is unknown or unusable, or the log cannot be written.
+        ConfigurationError: A setting is unknown or unusable, two channels have one id, or the log cannot be written.
     """
 
     # Locks are taken, which a signal handler that makes a meter of its own may not meet in this thread.
@@ -67,7 +70,7 @@ class Meter:
         **settings: object,
     ) -> None:
         self.token = uuid.uuid4().hex
-        sensors, sinks = None if sensors is None else list(sensors), list(sinks)
+        sensors, sinks = None if sensors is None else _told_apart(list(sensors)), list(sinks)
         self._arguments: dict[str, Any] = {"sensors": sensors, "sinks": sinks, **settings}
         if clock is not time.perf_counter:
             self._arguments["clock"] = clock
@@ -330,6 +333,22 @@ class Meter:
 def _unpickle(token: str, arguments: dict[str, Any]) -> Meter:
     """Return this process's meter in place of one that was pickled: itself, if it is of this process."""
     return shielded(lambda: registry.with_token(token, lambda: Meter(**arguments)))
+
+
+def _told_apart(sensors: list[Sensor]) -> list[Sensor]:
+    """Return the sensors if no two of their channels have one id: figures are kept by it."""
+    owners: dict[str, str] = {}
+    for sensor in sensors:
+        owner = class_name(type(sensor))
+        for channel in getattr(sensor, "channels", ()):  # of what is no sensor the sampler tells
+            if channel.id in owners:
+                message = (
+                    f"sensors: the channel id {channel.id!r} is used twice, by {owners[channel.id]} and {owner}: "
+                    "give each channel an id of its own, such as 'other:0' and 'other:1'."
+                )
+                raise ConfigurationError(message)
+            owners[channel.id] = owner
+    return sensors
 
 
 def _sampler_of(

@@ -30,7 +30,8 @@ class Channel:
     """One metered device (or part of one) as a sensor presents it.
 
     Attributes:
-        id: Short and stable within a run: ``gpu:0``, ``cpu:1``, ``dram:0``.
+        id: Short and stable within a run, and no other channel's of the same meter: ``gpu:0``, ``cpu:1``, ``dram:0``,
+            ``other:0``. The columns `devices` and `devices_j` and the argument `devices` of ``track`` name it.
         kind: The column of the row that its energy belongs to.
         method: How the figure comes about: ``counter`` (the device counts energy), ``power`` (a reported power,
             integrated by aimeter) or ``estimate`` (computed from utilisation).
