@@ -147,12 +147,23 @@ def _hold(
     for adapter in uses:
         adapters.use(adapter)
     cls = type(subject)
+    for adapter, hook in found:
+        if not hook.narrow:
+            _hook_override(adapter, hook, cls)
     narrow = [hook for _, hook in found if hook.narrow]
     if narrow:
         _hook_narrowly(cls, narrow)
     attached[id(subject)] = Attached(weakref.ref(subject), session)
     _holds[id(subject)] = _Hold(uses, cls, bool(narrow), finalizer, inner or [])
     return finalizer
+
+
+def _hook_override(adapter: Adapter, hook: Hook, cls: type) -> None:
+    """Replace the method that a class has in the place of the hooked one, which it may not call."""
+    if not patching.hooked(cls, hook.method):
+        undo = patching.replace(cls, hook.method, hook.handler)
+        if undo is not None:
+            adapters.note_undo(adapter, undo)
 
 
 def _hook_narrowly(cls: type, hooks: list[Hook]) -> None:
@@ -203,15 +214,15 @@ def _hooks_of(adapter: Adapter, subject: object) -> list[Hook]:
         owner = patching.owner_of(hook)
         if not hook.attachable or owner is None or not isinstance(subject, owner):
             continue
-        if not hook.narrow or callable(getattr(type(subject), hook.method, None)):
+        if callable(getattr(type(subject), hook.method, None)):
             found.append(hook)
+        elif not hook.narrow and patching.gone(hook):
+            patching.moved(hook)
     return found
 
 
 def _hook_if_lost(adapter: Adapter, subject: object) -> list[Hook]:
-    """Return what meters an object plainly whose framework has moved what an adapter would hook."""
-    if not callable(subject):
-        return []
+    """Return what meters an object plainly whose framework has moved what an adapter would hook, if it can be called."""
     frameworks = {cls.__module__.partition(".")[0] for cls in type(subject).__mro__}
     lost = [
         hook
@@ -221,6 +232,8 @@ def _hook_if_lost(adapter: Adapter, subject: object) -> list[Hook]:
     if not lost:
         return []
     patching.moved(lost[0])
+    if not callable(subject):
+        return []
     cls = type(subject)
     return [Hook(cls.__module__, cls.__name__, "__call__", _plainly, narrow=True)]
 

@@ -56,6 +56,11 @@ def replace(owner: type, method: str, handler: Handler) -> Undo | None:
     return undo
 
 
+def hooked(cls: type, method: str) -> bool:
+    """Return whether a class's method, its own or inherited, is a replacement of ours."""
+    return next((vars(one)[method] for one in cls.__mro__ if method in vars(one)), None) in _ours
+
+
 def owner_of(hook: Hook) -> type | None:
     """Return the class of a hook, if its module is loaded and has one that has the method."""
     owner = vars(sys.modules[hook.module]).get(hook.owner) if hook.module in sys.modules else None
@@ -90,7 +95,8 @@ def gone(hook: Hook) -> bool:
     if hook.module.partition(".")[0] not in sys.modules:
         return False
     if hook.module in sys.modules:
-        return owner_of(hook) is None
+        owner = owner_of(hook)
+        return owner is None or not any(hasattr(cls, hook.method) for cls in (owner, *_below(owner)))
     try:
         return importlib.util.find_spec(hook.module) is None
     except (ImportError, ValueError):

@@ -191,6 +191,67 @@ def test_a_broken_plug_in_is_one_warning(plugin, meter, caplog, text, complaint)
     assert [complaint in text and "toyplugin" in text for text in caplog.messages] == [True]
 
 
+def test_an_attached_object_whose_class_overrides_the_method(plugin, meter):
+    """It is metered, once a call, though the hook has no family and the override may not call what is hooked."""
+    path = plugin / "toyplugin.py"
+    path.write_text(PLUGIN.replace(", family=True", ""))
+    models = importlib.import_module("toyframework.models")
+
+    class Alone(models.Model):
+        def run(self, number):
+            return number
+
+    class Inherits(Alone):
+        pass
+
+    before = vars(Alone)["run"]
+    subjects = [Alone(), Alone(), Inherits(), models.Special()]
+    for subject in subjects:
+        meter.attach(subject)
+    aimeter.detach(subjects.pop(0))
+    assert [subject.run(1) for subject in subjects] == [1, 1, 3]
+    Alone().run(1)
+    assert [row.name for row in meter.records()] == ["Alone.run", "Inherits.run", "Special.run"]
+    for subject in subjects:
+        aimeter.detach(subject)
+    assert vars(Alone)["run"] is before
+    assert "run" not in vars(Inherits)
+
+
+@pytest.mark.parametrize("family", [", family=True", ""])
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('"run", run', '"run{}", run'),
+        ('"Model", "run"', '"Model{}", "run"'),
+        ("toyframework.models", "toyframework.models{}"),
+    ],
+)
+def test_a_misspelt_hook_is_one_warning_of_attach(plugin, caplog, right, wrong, family):
+    """The object is refused, and what is wrong is told, though the object cannot be called."""
+    wrong = wrong.format("s" if family else "z")  # what was said once is not said again
+    text = PLUGIN.replace(right, wrong).replace(", family=True", family)
+    (plugin / "toyplugin.py").write_text(text)
+    models = importlib.import_module("toyframework.models")
+    with caplog.at_level(logging.WARNING, logger="aimeter"), pytest.raises(TypeError, match="does not know"):
+        aimeter.attach(models.Model())
+    assert [wrong.split(", ")[0].strip('"') in text for text in caplog.messages] == [True]
+
+
+@pytest.mark.parametrize("family", [", family=True", ""])
+def test_a_misspelt_hook_beside_one_that_is_right_is_one_warning(plugin, meter, caplog, family):
+    """The object is attached, and metered by the other one."""
+    wrong = "Hook('toyframework.models', 'Model', 'stroll" + ("s" if family else "") + f"', run{family})"
+    (plugin / "toyplugin.py").write_text(PLUGIN.replace("(Hook(", f"({wrong}, Hook("))
+    models = importlib.import_module("toyframework.models")
+    with caplog.at_level(logging.WARNING, logger="aimeter"):
+        model = meter.attach(models.Model())
+        assert model.run(2) == 4
+        aimeter.detach(model)
+    assert ["Model.stroll" in text for text in caplog.messages] == [True]
+    assert len(meter.records()) == 1
+
+
 def test_a_moved_hook_is_one_warning(plugin, meter, caplog):
     """A version of the framework without the method: one warning, and it works."""
     path = plugin / "toyframework" / "models.py"
