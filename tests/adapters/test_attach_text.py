@@ -744,7 +744,7 @@ def test_a_part_that_cannot_be_told_is_the_whole(tiny, meter, monkeypatch):
 
     model = tiny.llama(400)
     ids = importlib.import_module("torch").full((2, 3), 40)
-    monkeypatch.setattr(module, "_tokens_read", fail)
+    monkeypatch.setattr(module, "tokens_read", fail)
     with attached(meter, model):
         model.generate(ids, max_new_tokens=3, min_new_tokens=3, do_sample=False)
         model.generate(ids, custom_generate=lambda model, input_ids, **_: input_ids.repeat(1, 2))
