@@ -28,6 +28,7 @@ class Learned:
     """What is known of how one channel's sensor publishes.
 
     Attributes:
+        continuous: Its power is published all the time: each reading is a value of its own, and there are no updates.
         latency: How late the published value is, as it is used; documented values have no error.
         window: Time over which a published power is the mean, as it is used.
         sampled: Whether a published power sees a part of the time only.
@@ -39,14 +40,16 @@ class Learned:
         published_half_s: How far off that may be.
     """
 
-    def __init__(self, channel: Channel, calibration: Calibration | None) -> None:
-        self._channel = channel
+    def __init__(
+        self, channel: Channel, calibration: Calibration | None, *, continuous: bool = False
+    ) -> None:
+        self._channel, self.continuous = channel, continuous
         self.latency = Estimate(channel.latency_s, channel.latency_error_s)
         self.window = Estimate(channel.window_s, 0.0)
         self.sampled = self._is_sampled()
         self.adoptions = 0
         stepped = channel.method == "counter" or channel.quantity == "power"
-        stepped = stepped and channel.period_s > STEPPED_S
+        stepped = stepped and channel.period_s > STEPPED_S and not continuous
         # An average over many periods is level too seldom, and a counter of a millisecond is never late enough.
         self.response = Response() if stepped and channel.window_s < 2 * channel.period_s else None
         if calibration is not None and self.response is not None:
@@ -62,7 +65,8 @@ class Learned:
 
     def _is_sampled(self) -> bool:
         channel = self._channel
-        return channel.quantity == "power" and self.window.value_s < _WHOLE * channel.period_s
+        whole = not self.continuous and self.window.value_s >= _WHOLE * channel.period_s
+        return channel.quantity == "power" and not whole
 
     def adopt(self, latency: Estimate | None, window: Estimate | None) -> bool:
         """Use what is learned in place of what is used, if that is not a possible value or much less certain.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from aimeter._curve.counter import plausible
@@ -55,9 +56,13 @@ class Trace:
         swing_w: float = 0.0,
     ) -> None:
         self.channel = channel
+        continuous = channel.quantity == "power" and channel.period_s <= 0
+        if continuous:
+            # What is not read in time is not known: to who reads it, it is renewed by that.
+            channel = replace(channel, period_s=interval_s)
         self.curve = Curve(counted=True, max_power_w=channel.max_power_w, swing_w=swing_w)
         self.health = Health()
-        self.learned = Learned(channel, calibration)
+        self.learned = Learned(channel, calibration, continuous=continuous)
         self.idle = Idle(calibration)
         self.readings = Readings(channel, self.learned, interval_s)
         self._knots = KnotWriter(channel, self.curve, self.readings, self.learned, self.idle)

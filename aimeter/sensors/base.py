@@ -39,8 +39,10 @@ class Channel:
         name: What a person would call it: ``NVIDIA A100-SXM4-80GB``, ``package-0``.
         device: Identity that survives renumbering: a GPU's UUID, a zone's path.
         source: The interface it is read through: ``nvml``, ``powercap``, ``perf``, ``psutil``.
-        period_s: Time between updates of the published value, as documented for the device.
-        window_s: Averaging window of a published power; 0 for energy.
+        period_s: Time between updates of the published value, as documented for the device; 0 if there is always a new
+            one: a power then counts as of the moment of each reading.
+        window_s: Time over which a published power is the mean, 0 for one of an instant; 0 for energy. At less than 0.9
+            of the period, what lies between two windows is not seen, and widens the error.
         latency_s: How late the published value is, as measured on devices of the kind.
         latency_error_s: 95 % half-width of that.
         quantum_j: Smallest increment of the published value in joules; 0 where it is negligible or unknown.
@@ -187,7 +189,10 @@ class Accompanied(Protocol):
     """What a `Sensor` may offer besides: a second sensor, which tells how the power ran between the steps of its counter."""
 
     def beside(self) -> Sensor | None:
-        """Return a sensor with one channel of power, of the same device; None if there is none that works."""
+        """Return a sensor with one channel of power, of the same device; None if there is none that works.
+
+        Its `Channel.period_s` is not 0.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import aimeter
 from aimeter.errors import ConfigurationError
+from aimeter.sensors.base import Outcome
 from aimeter.testing import FakeClock, FakeSensor
 
 
@@ -26,3 +27,47 @@ def test_channels_of_one_id_are_refused(clock, tmp_path):
     with meter.track("x") as call:
         clock.sleep(1.0)
     assert call.energy_j == pytest.approx(80.0)
+
+
+@pytest.mark.parametrize("takes_s", [0.0, 0.3])
+@pytest.mark.parametrize("window_s", [0.0, 0.5])
+def test_a_power_that_is_published_all_the_time_is_metered_by_every_reading(clock, window_s, takes_s):
+    """A period of 0 says so: nothing is waited for, nothing is lost, and no sensor is asked more often than usual."""
+
+    class Plug(FakeSensor):
+        def read(self):
+            (reading,) = super().read()
+            clock.sleep(takes_s)
+            return [reading._replace(after_s=clock())]
+
+    sensor = Plug(
+        clock, lambda t: 100.0 if 1005.0 <= t < 1012.0 else 20.0, quantity="power", window_s=window_s
+    )
+    with aimeter.Meter(sensors=[sensor], clock=clock, region="FR", calibration="off") as meter:
+        with meter.track("before"):
+            clock.sleep(1005.0 - clock())
+        reads = sensor.reads
+        with meter.track("call") as call:
+            clock.sleep(7.0)
+        assert sensor.reads - reads <= 7.0 / (0.05 + takes_s) * 1.1 + 2
+        assert call.record.coverage == 1.0
+        assert call.energy_j == pytest.approx(700.0, abs=call.error_j)
+        assert call.error_j < 1.5 * 80.0 * (window_s + takes_s + 0.2)
+        with meter.track("steady") as steady:
+            clock.sleep(20.0)
+        assert steady.record.coverage == 1.0
+
+
+def test_a_sensor_that_never_gave_a_value_is_named_in_rows(clock):
+    """Whether it stopped or never began: the row says what is not in its joules, and why."""
+    broken, cpu = FakeSensor(clock, id="other:0"), FakeSensor(clock, id="cpu:0")
+    broken.fault = Outcome.GONE
+    with aimeter.Meter(sensors=[broken, cpu], clock=clock, region="FR") as meter:
+        with meter.track("x") as call:
+            clock.sleep(1.0)
+        assert call.record.meta["aimeter"]["missing"] == {"other:0": "the test says so"}
+        broken.fault = None
+        clock.sleep(60.0)
+        with meter.track("x") as call:
+            clock.sleep(1.0)
+        assert "missing" not in call.record.meta["aimeter"]

@@ -75,7 +75,9 @@ class PowerIntegrator:
         elapsed_s = max(time_s, later(end_s)) - end_s
         fresh_s = min(elapsed_s, period_s) if watts != previous else elapsed_s
         joules = watts * fresh_s + previous * (elapsed_s - fresh_s)
-        variance_j2 = (1 - curve.seen) * (0.5 * (watts - previous) * elapsed_s) ** 2
+        # Of what is only looked at for an instant, when it changed between two looks is open.
+        unseen = 1.0 if learned.continuous and not learned.window.value_s else 1 - curve.seen
+        variance_j2 = unseen * (0.5 * (watts - previous) * elapsed_s) ** 2
         variance_j2 += self._doubt_j2(end_s + elapsed_s, watts, changed=watts != previous)
         knots.append_sampled(elapsed_s, joules, variance_j2, watts)
 
