@@ -262,7 +262,7 @@ def _meta(
     if contradictions:
         common["contradiction"] = contradictions
     nothing: Mapping[str, object] = {"aimeter": common}
-    died = [trace for trace in traces if -math.inf < trace.died_s < math.inf]
+    died = [trace for trace in traces if trace.died_s < math.inf and not trace.health.withdrawn]
     doubtful = _implausible(figures, traces)
     borrowed_s = [
         (k, one.calibration.measured_s) for k, one in enumerate(traces) if one.calibration is not None

@@ -19,7 +19,8 @@ class Health:
         alive: False once the channel is dead or gone; its curve then ends.
         gone: True once the device said that it will not answer any more, until it is tried again.
         barred: It is not tried again: it is not a meter.
-        died_s: Until when the curve is known, if it is not alive.
+        withdrawn: It meters nothing of this process: nobody misses it.
+        died_s: Until when the curve is known, if it is not alive; -inf if it never was.
         reason: Why it is not alive, or the last thing that went wrong.
         faults: Readings that failed.
         resets: How often a counter was reset.
@@ -27,7 +28,7 @@ class Health:
 
     def __init__(self) -> None:
         self.alive = True
-        self.gone = self.barred = False
+        self.gone = self.barred = self.withdrawn = False
         self.died_s = math.inf
         self.reason = ""
         self.faults = self.resets = 0
@@ -55,6 +56,7 @@ class Health:
     def withdraw(self) -> None:
         """End the curve for good: the device is none of this process's, and nobody misses it."""
         self.leave(-math.inf)
+        self.withdrawn = True
         self.reason = ""
 
     def check(self, reading: Reading, moved_s: float, known_s: float) -> None:

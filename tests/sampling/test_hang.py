@@ -91,6 +91,35 @@ assert "gpu:0" in said[0] and "not answered" in said[0]
     run(source, log)
 
 
+def test_a_sensor_that_has_never_answered_is_named_in_rows(tmp_path):
+    """It hangs from the first reading on: rows say so, until it answers after all."""
+    log = tmp_path / "calls.csv"
+    source = (
+        HANGING
+        + """
+hanging = Hanging()
+hanging.hangs = True
+meter = new_meter(hanging, sensor(50.0, id="cpu:0"))
+with meter.track("during") as during:
+    sleep(2.5)
+assert "not answered" in during.record.meta["aimeter"]["missing"]["gpu:0"], during.record
+assert abs(during.cpu_j - 50 * during.duration_s) <= during.error_j
+hanging.hangs = False
+hanging.released.set()
+def answers():
+    with meter.track("after") as after:
+        sleep(0.2)
+    return after.gpu_j is not None
+until(answers)
+with meter.track("after") as after:
+    sleep(0.2)
+assert "missing" not in after.record.meta["aimeter"], after.record
+assert len(said) == 1, said
+"""
+    )
+    run(source, log)
+
+
 def test_rows_go_on_while_a_sensor_hangs(tmp_path):
     """Nobody flushes and a sensor hangs: the rows are on disk all the same when the process is killed."""
     log = tmp_path / "calls.csv"
