@@ -248,10 +248,18 @@ def _plainly(original: Callable[..., Any], self: Any, args: tuple[Any, ...], kwa
 
 
 def _unknown(subject: object) -> str:
-    kinds = [adapter.what for entry in adapters.entries() if (adapter := entry.load()) is not None]
+    found = [(entry, adapter) for entry in adapters.entries() if (adapter := entry.load()) is not None]
+    kinds = [adapter.what for _, adapter in found]
     cls = type(subject)
+    misnamed = [
+        f"The adapter {entry.value} is for it, but waits for a module {entry.module}, which is not loaded: name its "
+        f"entry point {hooks[0].module.partition('.')[0]}. "
+        for entry, adapter in found
+        if entry.framework not in sys.modules and (hooks := _hooks_of(adapter, subject))
+    ]
     return (
-        f"attach() does not know what to meter of {cls.__module__}.{cls.__qualname__}. It knows {', '.join(kinds)}. "
+        f"attach() does not know what to meter of {cls.__module__}.{cls.__qualname__}. {''.join(misnamed)}"
+        f"It knows {', '.join(kinds)}. "
         "Anything else: decorate a function with @aimeter.track, or use `with aimeter.track(...)` around the call."
     )
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,6 +65,7 @@ def run(
     told = {key: getattr(given, key) for key in settings}  # checked, and a relative path made absolute
     environment = autoload.environment(os.environ, told) if instrument else os.environ
     ours = {**settings, "log": None} if instrument else settings
+    before = _state(given.log)
     with child.signals_held() as mask, Meter(**ours) as meter:  # type: ignore[arg-type]
         child.let_go_of_waiting_signals(mask)
         with meter.track(name or label) as call:
@@ -76,7 +78,8 @@ def run(
                 call.finish("error", f"ExitStatus{status}" if status > 0 else _signal_name(-status))
         record = call.record
     if not quiet:
-        _say(sum_up(name or label, record, given.log, "rows" if instrument else "row"))
+        what = "row" if not instrument else "no row" if _state(given.log) == before else "rows"
+        _say(sum_up(name or label, record, given.log, what))
     return status
 
 
@@ -110,6 +113,17 @@ def sum_up(name: str, record: Record | None, log_file: Path | None, what: str = 
     if record.coverage < 1:
         parts.append(f"only {record.coverage:.0%} of the time covered")
     return f"aimeter: {name}: {', '.join(parts)}{log}"
+
+
+def _state(log_file: Path | None) -> object:
+    """Return what equals itself later if a log has got no row since; of what is no plain file that is unknown."""
+    try:
+        found = None if log_file is None else log_file.stat()
+    except OSError:
+        return None
+    if found is None or stat.S_ISREG(found.st_mode):
+        return found and (found.st_dev, found.st_ino, found.st_size)
+    return object()
 
 
 def _find(program: str) -> str:

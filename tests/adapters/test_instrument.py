@@ -252,6 +252,17 @@ def test_a_misspelt_hook_beside_one_that_is_right_is_one_warning(plugin, meter, 
     assert len(meter.records()) == 1
 
 
+def test_an_entry_point_that_is_not_named_after_the_framework(plugin):
+    """What refuses the object says which adapter would know it, and how the entry point is to be named."""
+    points = plugin / "toyplugin-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[aimeter.adapters]\ntoymodels = toyplugin:ADAPTER\n")
+    models = importlib.import_module("toyframework.models")
+    with pytest.raises(
+        TypeError, match=r"toyplugin:ADAPTER .* toymodels, .*name its entry point toyframework\. "
+    ):
+        aimeter.attach(models.Model())
+
+
 def test_a_moved_hook_is_one_warning(plugin, meter, caplog):
     """A version of the framework without the method: one warning, and it works."""
     path = plugin / "toyframework" / "models.py"
@@ -314,6 +325,19 @@ def test_run_instrument(app, plugin):
     assert "rows in" in done.stderr
     (row,) = programs.rows(log)
     assert (row["name"], float(row["items"]), row["intensity_g_per_kwh"] != "") == ("Model.run", 4, True)
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_run_instrument_says_that_there_was_no_row(plugin, already):
+    """The sum does not promise rows, in a log that is there or not, where no call was metered."""
+    log = plugin / "calls.csv"
+    if already:
+        with aimeter.Meter(sensors=[], log=log) as meter, meter.track("before"):
+            pass
+    command = ("-m", "aimeter", "run", "--instrument", "--log", str(log), "--")
+    done = run(*command, sys.executable, "-c", "", plugin=plugin)
+    assert done.returncode == 0
+    assert f"no row in {log}" in done.stderr
 
 
 def test_run_instrument_passes_the_exit_status(app, plugin):
