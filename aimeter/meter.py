@@ -250,8 +250,8 @@ class Meter:
 
     @property
     def findings(self) -> list[Finding]:
-        """What looking for sensors found."""
-        return list(self.sampler.search.findings)
+        """What looking for sensors found, and which of them are not used, as another's figure covers their devices."""
+        return self.sampler.search.findings
 
     @property
     def lost_rows(self) -> int:

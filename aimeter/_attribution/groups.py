@@ -96,7 +96,8 @@ class Groups:
             call.meter.warn_once(
                 "absent devices",
                 f"a call named {call.name!r} names devices that are not metered, or not among those of the call "
-                f"around it: {', '.join(absent)}. `aimeter doctor` lists those that are metered.",
+                f"around it: {', '.join(absent)}. These are metered: "
+                f"{', '.join(dict.fromkeys(channel.id for channel in channels)) or 'none'}.",
             )
         return groups or [self._nowhere]
 

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from aimeter._sampling.lock import StateLock
     from aimeter._sampling.pace import Pace
     from aimeter._sampling.protocols import Driver
-    from aimeter.sensors.base import Channel, Clock, Reading, Sensor
+    from aimeter.sensors.base import Channel, Clock, Finding, Kind, Reading, Sensor
 
 _SLACK_S = 0.002
 """Sensors due within this time of each other are read in one go."""
+
+_FOUND_HERE = "aimeter.sensors."
+"""Sensors of these modules are those that `aimeter doctor` knows; a program may hand over others."""
 
 
 class Readers:
@@ -38,6 +41,7 @@ class Readers:
     Attributes:
         traces: What is known of every channel so far, in the order in which they came; changed alone.
         sources: The sensors that are read.
+        covered: What is to be told of those that are not, as the figure of another covers their devices.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Readers:
     ) -> None:
         self.traces: list[Trace] = []
         self.sources: list[Source] = []
+        self.covered: list[Finding] = []
         self._calibration = calibration
         self._calibrated: dict[Channel, Calibration | None] = {}
         self._now, self._pace, self._lock, self._driver = now, pace, lock, driver
@@ -75,12 +80,15 @@ class Readers:
             counters = zip(added, beside, strict=True)
             sources += [Source(sensor=one, counter=counter) for counter, one in counters if one]
             self.sources = sources
-            covered = {kind for one in sources for channel in one.sensor.channels for kind in channel.covers}
+            channels = [channel for one in sources for channel in one.sensor.channels]
+            covered = {kind: channel.id for channel in channels for kind in channel.covers}
             self._trace_all()
         for source in sources:
             kinds = {channel.kind for channel in source.sensor.channels if not channel.covers}
-            if kinds and kinds <= covered:
+            if kinds and kinds <= covered.keys():
                 self.withdraw(source)
+                if source.counter is None:
+                    self.covered += _left_out(source.sensor, covered)
         return added
 
     def withdraw(self, source: Source) -> None:
@@ -184,7 +192,7 @@ class Readers:
                     died.append(trace)
         for trace in died:
             if not self._fall_back(source, trace):
-                self._report_lost(trace)
+                self._report_lost(source, trace)
         source.plan(self._now(), self._pace.counters_s())
 
     def _answer(self, source: Source) -> list[Reading]:
@@ -268,15 +276,17 @@ class Readers:
             if source.power_windows is not None:
                 source.power_windows.resume()
         for trace in silent:
-            self._report_lost(trace)
+            self._report_lost(source, trace)
 
-    def _report_lost(self, trace: Trace) -> None:
+    def _report_lost(self, source: Source, trace: Trace) -> None:
         """Say once that a channel died."""
         channel = trace.channel
+        where = "Rows say so in `coverage`"
+        if type(source.sensor).__module__.startswith(_FOUND_HERE):
+            where += "; `aimeter doctor` looks for the cause"
         self._warn_once(
             f"died-{channel.id}",
-            f"{channel.id} ({channel.name}) is not metered any more: {trace.reason}. "
-            "Rows say so in `coverage`; `aimeter doctor` looks for the cause.",
+            f"{channel.id} ({channel.name}) is not metered any more: {trace.reason}. {where}.",
         )
 
     # The end
@@ -303,6 +313,22 @@ class Readers:
         self._trace_all()
         for source in self.sources:
             source.inherited, source.asked_s = True, None
+
+
+def _left_out(sensor: Sensor, covered: dict[Kind, str]) -> list[Finding]:
+    """Return what is to be told of a sensor whose kinds of devices others cover, which are given by their ids."""
+    from aimeter.sensors.base import Finding  # noqa: PLC0415 - importing aimeter loads no sensors
+
+    return [
+        Finding(
+            channel.source,
+            f"{channel.id} {channel.name}",
+            "unused",
+            f"It works, but the figure of {covered[channel.kind]} covers the {channel.kind}.",
+        )
+        for channel in sensor.channels
+        if not channel.covers
+    ]
 
 
 def _beside(sensor: Sensor) -> Sensor | None:

@@ -36,7 +36,6 @@ class Search:
         warn_once: Logs a warning, once for each key.
 
     Attributes:
-        findings: What was found while looking for sensors.
         patience_s: How long to wait for that.
         found: Those that are always read have been looked for.
         opened: They have been read once, or were waited for in vain.
@@ -54,7 +53,7 @@ class Search:
         driver: Driver,
         warn_once: Callable[[str, str], None],
     ) -> None:
-        self.findings: list[Finding] = []
+        self._findings: list[Finding] = []
         self.found = False
         self.patience_s = OPEN_TIMEOUT_S
         self._discover, self._gpus = discover, gpus
@@ -73,6 +72,14 @@ class Search:
         self._question = Question()
         self.opened = False
         self.opened_s = -math.inf
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found while looking for sensors; what is said to be used of a source that others cover is not."""
+        covered = self._readers.covered
+        sources = {one.source for one in covered}
+        kept = [one for one in self._findings if one.status != "used" or one.source not in sources]
+        return [*kept, *covered]
 
     @property
     def is_open(self) -> bool:
@@ -107,10 +114,10 @@ class Search:
         with self._driver.asking(self._question, self.patience_s) as granted:
             if self.found or not granted:
                 return
-            sensors, self.findings = self._ask_for(self._discover)
+            sensors, self._findings = self._ask_for(self._discover)
             self._readers.add(sensors)
             self.found = True
-        self._tell_findings(self.findings)
+        self._tell_findings(self._findings)
 
     def _ask_for(
         self, discover: Callable[[], tuple[list[Sensor], list[Finding]]]
@@ -170,7 +177,7 @@ class Search:
             added = self._readers.add(fresh)
             self._gpu_sources = [one for one in [*self._gpu_sources, *added] if one in self._readers.sources]
             sources = {finding.source for finding in findings}
-            self.findings = [*findings, *(one for one in self.findings if one.source not in sources)]
+            self._findings = [*findings, *(one for one in self._findings if one.source not in sources)]
         for source in added:
             self._readers.read(source)
         self._tell_findings(findings)

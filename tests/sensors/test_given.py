@@ -6,8 +6,12 @@ import pytest
 
 import aimeter
 from aimeter.errors import ConfigurationError
-from aimeter.sensors.base import Outcome
+from aimeter.sensors.base import Finding, Outcome
+from aimeter.sensors.nvml import probe
 from aimeter.testing import FakeClock, FakeSensor
+from tests.emulator.clock import EmulatedClock
+from tests.emulator.nvml import GPU_IS_LOST
+from tests.sampling.test_revisit import EVERY_WAY
 
 
 @pytest.fixture
@@ -71,3 +75,35 @@ def test_a_sensor_that_never_gave_a_value_is_named_in_rows(clock):
         with meter.track("x") as call:
             clock.sleep(1.0)
         assert "missing" not in call.record.meta["aimeter"]
+
+
+def test_the_doctor_is_not_named_where_it_knows_nothing(caplog, nvml):
+    """It looks for the meters that aimeter knows; of those that a program hands over it knows nothing."""
+    clock, device = EmulatedClock(nvml), nvml.add("h100")
+    ((gpu,), _) = probe({}, clock)
+    own = FakeSensor(clock, id="other:0")
+    meter = aimeter.Meter(sensors=[own, gpu], clock=clock, region="FR", calibration="off")
+    own.fault = Outcome.GONE
+    for function in EVERY_WAY:
+        device.fault(function, GPU_IS_LOST)
+    with meter.track("x"):
+        clock.sleep(1.0)
+    lost = {line.partition(" ")[0]: line for line in caplog.messages if "not metered any more" in line}
+    assert lost["other:0"].endswith("Rows say so in `coverage`.")
+    assert lost["gpu:0"].endswith("`aimeter doctor` looks for the cause.")
+    meter.close()
+
+
+def test_a_sensor_that_another_one_covers_is_found_unused(clock):
+    """It is not read beside it, so that no joule counts twice; that it was left out can be seen."""
+    plug = FakeSensor(clock, 60.0, id="other:0", covers=("cpu", "dram"))
+    cpu = FakeSensor(clock, 20.0, id="cpu:0", name="package-0", source="powercap")
+    with aimeter.Meter(sensors=[cpu, plug], clock=clock, region="FR") as meter:
+        with meter.track("x") as call:
+            clock.sleep(1.0)
+        assert call.energy_j == pytest.approx(60.0)
+        assert meter.findings == [
+            Finding(
+                "powercap", "cpu:0 package-0", "unused", "It works, but the figure of other:0 covers the cpu."
+            )
+        ]
