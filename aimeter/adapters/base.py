@@ -10,11 +10,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 Original = Callable[..., Any]
+"""A method as it was before it was hooked. It takes the object first, as a function of the class."""
+
 Args = tuple[Any, ...]
+"""What a method was given by position, without the object."""
+
 Kwargs = dict[str, Any]
+"""What a method was given by name."""
 
 Handler = Callable[[Original, Any, Args, Kwargs], Any]
-"""``handler(original, self, args, kwargs)``: call ``original(self, *args, **kwargs)`` and return what it returns.
+"""What runs in a method's place as ``handler(original, self, args, kwargs)``.
+
+It calls ``original(self, *args, **kwargs)`` and returns what that returns.
 
 It runs for every object of the class, metered or not; `aimeter.adapters.scope.begin` tells which. It must let the
 caller's arguments, result and exceptions through untouched, and keep no reference to any of them.

@@ -74,7 +74,11 @@ def _say_if_kin(subject: object) -> None:
 
 
 class Scope:
-    """One metered call of an object of some framework. Use it with ``with``, once."""
+    """One metered call of an object of some framework. Use it with ``with``, once.
+
+    Attributes:
+        call: The `aimeter.Call` of the row: ``scope.call.count(items=2, tokens_out=7)``.
+    """
 
     __slots__ = (
         "_outer",

@@ -5,6 +5,7 @@ The framework is one of our own making, in a folder of the test, so that nothing
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import logging
@@ -261,6 +262,25 @@ def test_an_entry_point_that_is_not_named_after_the_framework(plugin):
         TypeError, match=r"toyplugin:ADAPTER .* toymodels, .*name its entry point toyframework\. "
     ):
         aimeter.attach(models.Model())
+
+
+def test_the_handler_of_a_coroutine(plugin, meter):
+    """The one that the page on plug-ins shows: the row spans what is awaited, and has its counts."""
+    page = (programs.ROOT / "docs" / "how-to" / "plug-ins.md").read_text("utf-8")
+    handler = page.partition("```python\n")[2].partition("```")[0]
+    (plugin / "toyplugin.py").write_text(
+        f"{handler}\nfrom aimeter.adapters import Adapter, Hook\n"
+        "ADAPTER = Adapter('toy models', (Hook('toyframework.models', 'Model', 'generate', generate),))\n"
+    )
+    (plugin / "toyframework" / "models.py").write_text(
+        "class Model:\n    async def generate(self, number):\n        return [number] * number\n"
+    )
+    models = importlib.import_module("toyframework.models")
+    model = meter.attach(models.Model())
+    assert asyncio.run(model.generate(3)) == [3, 3, 3]
+    assert asyncio.run(models.Model().generate(2)) == [2, 2]
+    aimeter.detach(model)
+    assert [(row.name, row.items) for row in meter.records()] == [("Model.generate", 3)]
 
 
 def test_a_moved_hook_is_one_warning(plugin, meter, caplog):
