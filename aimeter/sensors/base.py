@@ -31,7 +31,7 @@ class Channel:
 
     Attributes:
         id: Short and stable within a run, and no other channel's of the same meter: ``gpu:0``, ``cpu:1``, ``dram:0``,
-            ``other:0``. The columns `devices` and `devices_j` and the argument `devices` of ``track`` name it.
+            ``other:0``. The column ``devices`` and the argument of that name of ``track`` have it.
         kind: The column of the row that its energy belongs to.
         method: How the figure comes about: ``counter`` (the device counts energy), ``power`` (a reported power,
             integrated by aimeter) or ``estimate`` (computed from utilisation).
@@ -51,8 +51,8 @@ class Channel:
         max_power_w: Greatest power the device can draw, for plausibility; None if unknown.
         shared: The figure is of the whole device although this process may use only a part of it (MIG).
         covers: Kinds of other devices whose energy is in the figure, so that they are not metered beside it: the CPU
-            and its memory in the counter of a Grace Hopper module.
-        note: One line on what the figure covers, or None.
+            and its memory in the counter of a Grace Hopper module, and the GPU, too, in the power at the wall.
+        note: One line on what the figure covers, or None. Rows have it as ``aimeter.covers`` if `covers` names anything.
     """
 
     id: str
