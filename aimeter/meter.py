@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from aimeter._calls.arguments import Counts, checked, noted
 from aimeter._calls.call import Call, UnmeteredCall, UnnamedCall, limited
 from aimeter._meters import registry
+from aimeter._meters.apart import Apart
 from aimeter._meters.delivery import FLUSH_TIMEOUT_S, Delivery, deliver
 from aimeter._sampling.sampler import Sampler
 from aimeter._sampling.shared import sampler_id, shared_sampler
@@ -77,9 +78,10 @@ class Meter:
         self.settings = settings_module.load(settings)
         self.carbon = accounting(self.settings)
         self.source: Callable[[], Meter] = self._itself
+        logs: list[Sink] = []
         if self.settings.log is not None:
             log = open_log(self.settings.log, self.settings.log_conflict)
-            sinks = [*sinks, log]
+            logs.append(log)
             when_dropped(self, log.close)
         self.kind: type[Call] = Call if self.settings.enabled else UnmeteredCall
         self.unnamed: type[Call] = UnnamedCall if self.settings.enabled else UnmeteredCall
@@ -87,7 +89,9 @@ class Meter:
         self.sampler = _sampler_of(sensors, self.settings, clock)
         self._ids = _new_ids(self.sampler)
         self.synchronise = self.settings.sync == "auto"
-        self.delivery = Delivery(self.sampler, self.carbon, self.settings.memory_rows, sinks)
+        stepped = hasattr(clock, "attach")  # then nothing runs in the background
+        foreign = sinks if stepped else [Apart(sink, self.sampler.warn_once) for sink in sinks]
+        self.delivery = Delivery(self.sampler, self.carbon, self.settings.memory_rows, [*logs, *foreign])
         self.sampler.deliver_to(deliver)
         self.retired = False
         registry.enter(self)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import textwrap
+import time
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -16,6 +19,7 @@ from aimeter._support.notes import class_name, plain, text
 from aimeter.logs.read import read
 from aimeter.sensors.base import Outcome, Reading, heard
 from aimeter.testing import FakeClock, FakeSensor
+from tests.programs import names, run
 
 NOW = 1000.0
 OK = Outcome.OK
@@ -331,3 +335,104 @@ def test_a_sink_that_takes_rows_out_of_its_list_costs_no_other():
             clock.sleep(0.1)
         meter.flush()
     assert len(one.rows) == len(other.rows) == 1
+
+
+HANGING = """
+class Sink:
+    lost_rows, last_fault = 0, ""
+    def __init__(self, hangs=False):
+        self.hangs, self.names, self.closed = hangs, [], 0
+    def write(self, records):
+        if records and self.hangs:
+            released.wait()
+        self.names += [record.name for record in records]
+    def reopen(self):
+        self.names = []
+    def close(self):
+        self.closed += 1
+
+class Handler(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+
+def took(act):
+    began = perf_counter()
+    act()
+    return perf_counter() - began
+
+released, said = threading.Event(), []
+logging.getLogger("aimeter").addHandler(Handler())
+hanging, good = Sink(hangs=True), Sink()
+meter = aimeter.Meter(sensors=[sensor()], sinks=[hanging, good], log=LOG, region="FR")
+"""
+
+
+def test_a_sink_that_hangs_costs_no_other(tmp_path):
+    """Others have their rows, flushing, summing up and the exit take no longer than they may, and it is said once."""
+    log = tmp_path / "calls.csv"
+    source = """
+    for number in range(3):
+        with meter.track(f"call {number}"):
+            sleep(0.05)
+        assert took(meter.flush) < 5
+        assert f"call {number}" in open(LOG).read()
+    assert took(meter.flush) < 1.5, "it is known to hang"
+    assert took(meter.summary) < 1.5
+    assert good.names == [row.name for row in meter.records()] == ["call 0", "call 1", "call 2"]
+    assert hanging.names == []
+    assert len(said) == 1 and "the sink Sink takes longer" in said[0], said
+    with meter.track("open"):
+        print(time.time())
+        sys.exit(0)
+    """
+    ended_s = float(run(HANGING + textwrap.dedent(source), log))
+    assert time.time() - ended_s < 6
+    assert names(log) == ["call 0", "call 1", "call 2", "open"]
+
+
+def test_a_sink_that_hung_has_its_rows_in_order(tmp_path):
+    """What waited is written once it goes on; what found no place is counted, and the thread ends with its work."""
+    source = """
+    from aimeter._meters import apart
+    apart.MOST_WAITING = 100
+    for number in range(200):
+        with meter.track(f"{number:04}"):
+            pass
+        if number % 20 == 0:
+            meter.flush()
+    meter.flush()
+    assert 0 < meter.lost_rows < 200
+    released.set()
+    meter.close()
+    assert hanging.names == sorted(hanging.names)
+    assert len(hanging.names) == 200 - meter.lost_rows
+    assert len(good.names) == 200
+    assert hanging.closed == good.closed == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "aimeter-sink"]
+    """
+    run(HANGING + textwrap.dedent(source), tmp_path / "calls.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_child_that_was_forked_while_a_sink_hung(tmp_path):
+    """The child's own rows arrive, and those that waited are the parent's."""
+    log = tmp_path / "calls.csv"
+    source = """
+    with meter.track("parent"):
+        sleep(0.05)
+    meter.flush()
+    child = os.fork()
+    if not child:
+        hanging.hangs = False
+        with meter.track("child"):
+            sleep(0.05)
+        meter.flush()
+        assert hanging.names == good.names == ["child"], (hanging.names, good.names)
+        sys.exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    released.set()
+    meter.close()
+    assert hanging.names == good.names == ["parent"]
+    """
+    run(HANGING + textwrap.dedent(source), log)
+    assert names(log) == ["child", "parent"]

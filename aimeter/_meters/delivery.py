@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
-from aimeter._support.notes import class_name, raised
+from aimeter._meters.apart import PATIENCE_S, Apart, tell
+from aimeter._support.clocks import time
+from aimeter._support.notes import raised
 from aimeter._version import __version__
 from aimeter.sinks.memory import MemorySink
 
@@ -26,6 +28,9 @@ FLUSH_TIMEOUT_S = 2.0
 SO_FAR_TIMEOUT_S = 0.25
 """How long asking an open call for its joules waits for a fresh reading."""
 
+_SINK_TIMEOUT_S = 0.25
+"""How long flushing waits at least for sinks that have a thread of their own, where sensors took all the time."""
+
 _MOST_NAMES = 10_000
 """Names that the running summary tells apart: memory is bounded, although a name may be made up for each call."""
 
@@ -37,14 +42,16 @@ class Delivery:
         sampler: Whose figures they are made of.
         carbon: What makes grams of joules.
         memory_rows: How many are kept in memory.
-        sinks: Where else they go.
+        sinks: Where else they go, those by somebody else last.
     """
 
-    def __init__(self, sampler: Sampler, carbon: Accounting, memory_rows: int, sinks: Iterable[Sink]) -> None:
+    def __init__(
+        self, sampler: Sampler, carbon: Accounting, memory_rows: int, sinks: Iterable[Sink | Apart]
+    ) -> None:
         self._sampler = sampler
         self._carbon = carbon
         self._memory = MemorySink(memory_rows)
-        self._sinks: list[Sink] = [self._memory, *sinks]
+        self._sinks: list[Sink | Apart] = [self._memory, *sinks]
         self._tally = _new_tally()
         self._unbuilt_rows = 0
 
@@ -67,12 +74,15 @@ class Delivery:
 
     def flush(self, timeout_s: float) -> None:
         """Settle and write every call that has ended, waiting for slow sensors up to `timeout_s`."""
+        end_s = time.monotonic() + timeout_s
         self._sampler.flush(timeout_s)
         self._while_alone(lambda: self._write(()))
+        self._wait_for_sinks(max(end_s - time.monotonic(), _SINK_TIMEOUT_S))
 
     def close(self) -> None:
         """Have the sinks let go of what they hold; they open it again for rows to come."""
         self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
+        self._wait_for_sinks(PATIENCE_S)
 
     def go_on_from(self, before: Delivery, memory_rows: int) -> None:
         """Go on with the records and the summary of another meter, and with those of its calls that are still open."""
@@ -169,13 +179,15 @@ class Delivery:
             if alone:
                 act()
 
-    def _tell_sinks(self, tell: Callable[[Sink], None]) -> None:
+    def _tell_sinks(self, what: Callable[[Sink | Apart], None]) -> None:
         for sink in self._sinks:
-            try:
-                tell(sink)
-            except BaseException as error:  # noqa: BLE001 - the one boundary: a sink by somebody else may raise anything
-                kind = class_name(type(sink))
-                self._sampler.warn_once(f"sink {kind}", f"the sink {kind} raised {raised(error)}.")
+            tell(sink, what, self._sampler.warn_once)
+
+    def _wait_for_sinks(self, timeout_s: float) -> None:
+        end_s = time.monotonic() + timeout_s
+        for sink in self._sinks:
+            if isinstance(sink, Apart):
+                sink.wait(max(end_s - time.monotonic(), 0.0))
 
 
 class _Delivered(Protocol):

@@ -417,14 +417,13 @@ def test_calls_faster_than_they_can_be_settled(tmp_path):
         + """
 import aimeter._meters.delivery, aimeter._sampling.sampler
 aimeter._sampling.intake.MOST_BACKLOG, aimeter._sampling.intake.MOST_QUEUED = 2000, 10_000
-class Slow:
-    lost_rows, last_fault = 0, ""
-    def write(self, records):
-        blocked.wait()
-    def reopen(self): pass
-    def close(self): pass
-blocked = threading.Event()
-meter = aimeter.Meter(sensors=[sensor()], sinks=[Slow()], log=LOG, region="FR")
+from aimeter.sinks import CsvLog
+write, blocked = CsvLog.write, threading.Event()
+def slow(log, records):
+    blocked.wait()
+    write(log, records)
+CsvLog.write = slow
+meter = aimeter.Meter(sensors=[sensor()], log=LOG, region="FR")
 with meter.track("outer") as outer:
     for _ in range(4):
         for _ in range(7500):
