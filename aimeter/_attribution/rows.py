@@ -252,7 +252,7 @@ def _meta(
     if context.carbon.sources:
         common["factors"] = dict(context.carbon.sources)
     covers = {
-        trace.channel.id: trace.channel.note
+        trace.channel.id: trace.channel.note or f"includes {', '.join(trace.channel.covers)}"
         for trace in traces
         if trace.channel.covers or trace.channel.source == "process"
     }

@@ -107,3 +107,12 @@ def test_a_sensor_that_another_one_covers_is_found_unused(clock):
                 "powercap", "cpu:0 package-0", "unused", "It works, but the figure of other:0 covers the cpu."
             )
         ]
+
+
+def test_a_figure_that_covers_others_says_so_in_rows_without_a_note(clock):
+    """A note is optional; what the figure holds is not unknown for that."""
+    wall = FakeSensor(clock, 60.0, id="other:0", covers=("gpu", "cpu"))
+    with aimeter.Meter(sensors=[wall], clock=clock, region="FR") as meter:
+        with meter.track("x") as call:
+            clock.sleep(1.0)
+        assert call.record.meta["aimeter"]["covers"] == {"other:0": "includes gpu, cpu"}
