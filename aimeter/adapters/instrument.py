@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from aimeter import adapters
@@ -153,13 +154,22 @@ def _waiting_for(module: str) -> list[adapters.Entry]:
     top = _top(module)
     if not _may_be_framework(top):
         return []
+    waiting = _by_module(adapters.entries())
+    found = waiting.get(module, [])
     # A namespace package has no code whose end could be told, so that each of its modules stands for it.
-    within = module != top and getattr(sys.modules.get(top), "__file__", None) is None
-    return [
-        entry
-        for entry in adapters.entries()
-        if module in (entry.framework, entry.home) or (within and entry.framework == top)
-    ]
+    if module != top and top in waiting and getattr(sys.modules.get(top), "__file__", None) is None:
+        found = [*found, *waiting[top]]
+    return found
+
+
+@cache
+def _by_module(entries: tuple[adapters.Entry, ...]) -> dict[str, list[adapters.Entry]]:
+    """Return the entries by the modules that they wait for: their framework, and the module of the adapter."""
+    found: dict[str, list[adapters.Entry]] = {}
+    for entry in entries:
+        for module in {entry.framework, entry.home}:
+            found.setdefault(module, []).append(entry)
+    return found
 
 
 class _Watch:
