@@ -650,6 +650,34 @@ def test_watttime_logs_in_anew_where_its_token_is_withdrawn(server):
     assert len(server.seen) == 10
 
 
+def test_watttime_has_the_time_of_one_exchange_for_all(server, monkeypatch):
+    """A withdrawn token, the log-in and the answer to come, each slow, are together no slower than one may be."""
+    document = {
+        "data": [{"point_time": at(NOW), "value": 1000.0}],
+        "meta": {"region": "CAISO_NORTH", "units": "lbs_co2_per_mwh"},
+    }
+    logins = []
+
+    def play(seen):
+        if withdrawn:
+            time.sleep(0.8)
+        if seen.path == "/login":
+            logins.append(seen)
+            return Answer({"token": f"TOKEN-{len(logins)}"})
+        stale = withdrawn and seen.headers["Authorization"] == "Bearer TOKEN-1"
+        return Answer({"error": "token"}, 401) if stale else Answer(document)
+
+    withdrawn = False
+    server.answer = play
+    asked = WattTime("me", Secret(KEY), base=server.url)
+    asked.series("CAISO_NORTH", NOW, NOW)
+    withdrawn = True
+    monkeypatch.setattr("aimeter.carbon.providers.watttime.TOTAL_S", 2.0, raising=False)
+    with pytest.raises(ProviderFault, match="takes too long"):
+        asked.series("CAISO_NORTH", NOW, NOW)
+    assert [seen.path for seen in server.seen[2:4]] == ["/v3/historical", "/login"]
+
+
 # Choosing
 
 

@@ -85,13 +85,13 @@ def get(request: Request, *, total_s: float = TOTAL_S, max_bytes: int = MAX_BYTE
     return body
 
 
-def get_json(request: Request) -> Any:  # noqa: ANN401 - foreign JSON
+def get_json(request: Request, *, total_s: float = TOTAL_S) -> Any:  # noqa: ANN401 - foreign JSON
     """Return the decoded JSON of a successful answer.
 
     Raises:
         ProviderFault: There was none, or it is no JSON: a page of HTML, garbage, a document without end.
     """
-    body = get(request)
+    body = get(request, total_s=total_s)
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -119,6 +119,8 @@ def _exchange(request: Request, total_s: float, max_bytes: int) -> _Exchange:
     Another thread asks, and is left alone when the time is over: a socket that is being read cannot be called back. As
     long as too many of those are still being answered, nobody is asked.
     """
+    if total_s <= 0:  # earlier exchanges for the same answer took it all
+        return _Exchange(0, {}, b"", "the answer takes too long")
     _left_alone[:] = [thread for thread in _left_alone if thread.is_alive()]
     if len(_left_alone) >= _MOST_LEFT_ALONE:
         return _Exchange(0, {}, b"", f"{_MOST_LEFT_ALONE} earlier answers are still coming in")

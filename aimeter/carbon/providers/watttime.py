@@ -14,7 +14,7 @@ from aimeter._support.secret import Secret
 from aimeter.carbon.intensity import Signal, g_per_kwh_from_lb_per_mwh
 from aimeter.carbon.location import Zone
 from aimeter.carbon.providers.base import HOUR_S, ProviderFault, answer, epoch, no_zone, utc
-from aimeter.carbon.providers.http import Request, get_json
+from aimeter.carbon.providers.http import TOTAL_S, Request, get_json
 from aimeter.carbon.series import Kind, Point, Series
 
 _UNIT = "lbs_co2_per_mwh"
@@ -65,12 +65,13 @@ class WattTime:
     def _ask(self, what: str, zone: str, params: dict[str, str], *, ahead: bool) -> Series:
         signal = "co2_moer" if self.signal == "marginal" else "co2_aoer"
         held = self._token is not None
+        until_s = time.monotonic() + TOTAL_S  # of log-ins and answers together, up to four exchanges
         try:
-            document = self._get(what, zone, signal, params)
+            document = self._get(what, zone, signal, params, until_s)
         except ProviderFault as fault:
             if not held or fault.status != _UNAUTHORIZED:
                 raise
-            document = self._get(what, zone, signal, params)  # it was withdrawn before its time
+            document = self._get(what, zone, signal, params, until_s)  # it was withdrawn before its time
         try:
             return self._read(document, zone, signal, ahead=ahead)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
@@ -78,8 +79,8 @@ class WattTime:
         message = "watttime: the answer is not of the documented form"
         raise ProviderFault(message)
 
-    def _get(self, what: str, zone: str, signal: str, params: dict[str, str]) -> Any:  # noqa: ANN401 - foreign JSON
-        token = self._login()
+    def _get(self, what: str, zone: str, signal: str, params: dict[str, str], until_s: float) -> Any:  # noqa: ANN401 - foreign JSON
+        token = self._login(until_s)
         try:
             return get_json(
                 Request(
@@ -87,17 +88,19 @@ class WattTime:
                     {"region": zone, "signal_type": signal, **params},
                     {"Authorization": f"Bearer {token}"},
                     secrets=(token, self.password.reveal()),
-                )
+                ),
+                total_s=until_s - time.monotonic(),
             )
         except ProviderFault:
             self._token = None  # it may have been withdrawn
             raise
 
-    def _login(self) -> str:
+    def _login(self, until_s: float) -> str:
         if self._token is not None and time.monotonic() < self._token[0]:
             return self._token[1].reveal()
         password = self.password.reveal()
-        document = get_json(Request(f"{self.base}/login", login=(self.user, password), secrets=(password,)))
+        request = Request(f"{self.base}/login", login=(self.user, password), secrets=(password,))
+        document = get_json(request, total_s=until_s - time.monotonic())
         token = document.get("token") if isinstance(document, dict) else None
         if not isinstance(token, str) or not token:
             message = "watttime: the log-in gave no token"
