@@ -40,10 +40,13 @@ class Metered(Protocol):
 class Queue(Protocol):
     """Where calls put what happens to them, as far as they know of it: a sampler."""
 
-    put: Callable[[Any], None]
-    """Takes a call when it begins and when it ends, and pauses; `enqueue`, unless callers are slowed down."""
-    ready: bool
-    """Somebody will notice what is put, so that `ensure_running` need not be called."""
+    @property
+    def put(self) -> Callable[[Any], None]:
+        """Takes a call when it begins and when it ends, and pauses; `enqueue`, unless callers are slowed down."""
+
+    @property
+    def ready(self) -> bool:
+        """Somebody will notice what is put, so that `ensure_running` need not be called."""
 
     @property
     def now(self) -> Callable[[], float]:

@@ -66,9 +66,6 @@ class Sampler:
         cpu_s: CPU time of all rounds.
     """
 
-    put: Callable[[Call | Pause], None]
-    enqueue: Callable[[Call | Pause], None]
-
     def __init__(
         self,
         discover: Callable[[], tuple[list[Sensor], list[Finding]]],
@@ -79,6 +76,10 @@ class Sampler:
         interval_s: float = 0.05,
     ) -> None:
         self.now: Clock = clock
+        self.put: Callable[
+            [Call | Pause], None
+        ]  # set by the intake; declared in the class, a checker would bind it
+        self.enqueue: Callable[[Call | Pause], None]
         self.ready = self.unattended = self._let_go = False
         self.refreshed_s = -math.inf
         self.cpu_s = 0.0
