@@ -108,6 +108,7 @@ def hurry(monkeypatch, fault):
         monkeypatch.setattr(http, "READ_S", 0.2)
     if fault == "drips":
         monkeypatch.setattr(http.get, "__kwdefaults__", {"total_s": 0.3, "max_bytes": http.MAX_BYTES})
+        monkeypatch.setattr(http.get_json, "__kwdefaults__", {"total_s": 0.3})
 
 
 FAULTS = {
