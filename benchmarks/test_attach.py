@@ -117,7 +117,7 @@ def test_a_token(tiny: Any, meter: aimeter.Meter, full: bool, note: Callable[[Fi
 
     def begin() -> None:
         meter.attach(model)
-        handlers._decoding.set(handlers._Decoding())  # as after the first token
+        handlers._decoding.set(handlers.Decoding())  # as after the first token
 
     added = extra(ask, begin, lambda: aimeter.detach(model), 30 if full else 15)
     slow = slowness()
@@ -152,7 +152,7 @@ def timed(function):
     return run
 
 instrumentation._finished = timed(instrumentation._finished)
-instrumentation._Watch._begin = timed(instrumentation._Watch._begin)
+instrumentation._waiting_for = timed(instrumentation._waiting_for)
 timed(aimeter.instrument)()
 from transformers import LlamaForCausalLM, pipeline
 print(spent)
