@@ -89,6 +89,34 @@ def test_calls_that_meet_in_a_step_may_be_unlike():
     assert bar(curve, activity_of(short, long), *long) == expected
 
 
+@pytest.mark.parametrize("at_s", [0.123, 0.13, 0.15])
+def test_children_may_draw_all_of_a_step_or_nothing(at_s):
+    """A call in which another one begins: whichever side has less may have all of the excess."""
+    outer = (0.12, 0.16)
+    curve, activity = stairs(outer), activity_of(outer, shifts=[at_s])
+    part = (at_s - outer[0]) / 0.04
+    expected = pytest.approx(max(part, 1 - part) * LOAD_W * 0.04)
+    assert bar(curve, activity, 0.11, at_s) == expected
+    assert bar(curve, activity, at_s, 0.17) == expected
+
+
+def test_children_leave_no_doubt_of_the_call_around_them():
+    """However they share it, the call around them has all of the excess of its step."""
+    outer = (0.12, 0.16)
+    curve = stairs(outer, spread_w=1.5)
+    alone = 3 * 1.5 * math.hypot(0.02, 0.04)
+    assert bar(curve, activity_of(outer, shifts=[0.13, 0.15]), *outer) == pytest.approx(alone)
+
+
+def test_children_draw_no_more_than_the_device_can():
+    """Where a child begins 1 ms after its parent, all of a step cannot lie in that 1 ms, nor can it soon before the end."""
+    outer = (0.12, 0.16)
+    curve = stairs(outer, max_power_w=700.0)
+    for begin_s, end_s in ((0.121, 0.16), (0.12, 0.159)):
+        activity = activity_of(outer, shifts=[begin_s, end_s])
+        assert bar(curve, activity, begin_s, end_s) == pytest.approx((700.0 - LOAD_W) * 1e-3)
+
+
 # The times of knots
 
 
