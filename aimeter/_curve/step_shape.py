@@ -214,7 +214,9 @@ def shape_of(
     together = half + phase + common
     # Whether a call that begins or ends at a knot had done so by then is not known.
     unclear = activity.changes_near(knots, together)
-    power = np.where(open_then | unclear, np.tile(working, 2), np.tile(resting, 2))
+    # Its time and the step's energy may make the call seem to draw less than the device at rest: neither is then surer.
+    powers = np.where(open_then, np.tile(working, 2), np.tile(resting, 2))
+    power = np.where(unclear, np.maximum(np.tile(working, 2), np.tile(resting, 2)), powers)
     timing = np.hypot(*(lever * power * np.where(unclear, together, half)).reshape(2, -1))
     phase, shift = ((moved * one).reshape(2, -1).sum(axis=0) for one in (phase, common))
     rounding = np.maximum(before[ROUND], after[ROUND])
