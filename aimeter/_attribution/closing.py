@@ -106,9 +106,10 @@ def close_calls(
     expected = _expected(traces, start_s)
     covered = _by_device(traces, covered * expected)
     # Nothing is extrapolated into a gap; what the device may have drawn in it widens the error.
-    power = np.array([trace.last_power_w for trace in traces])[:, None]
+    seen_w = [(trace.unseen_w, trace.last_power_w) for trace in traces]
+    unseen_w, last_w = np.array(seen_w).reshape(-1, 2).T[:, :, None]
     late = np.array([entry.late_s for entry in entries])
-    half_j = np.where(expected, half_j + (duration - covered + late) * power, 0.0)
+    half_j = np.where(expected, half_j + (duration - covered) * unseen_w + late * last_w, 0.0)
     seen = np.where(duration > 0, covered / np.where(duration > 0, duration, 1.0), 1.0)
     coverage = np.where(expected, seen, 1.0).min(axis=0, initial=1.0)
     coverage = np.where(expected.any(axis=0), coverage, np.nan)

@@ -118,6 +118,12 @@ class Trace:
         return self._knots.last_power_w
 
     @property
+    def unseen_w(self) -> float:
+        """Mean power around its newest gap: what it may have drawn while it was not seen."""
+        unseen_w = self._knots.unseen_w
+        return unseen_w if self.alive and not math.isnan(unseen_w) else self.last_power_w
+
+    @property
     def unclaimed_j(self) -> float:
         """Energy that came to light after its time had been settled without it."""
         return self._knots.unclaimed_j

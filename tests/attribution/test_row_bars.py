@@ -7,6 +7,7 @@ import math
 import pytest
 
 import aimeter
+from aimeter.sensors.base import Outcome
 from aimeter.testing import FakeClock, FakeSensor
 
 IDLE_W, LOAD_W = 60.0, 300.0
@@ -323,3 +324,52 @@ def test_devices_that_can_tell_little_of_a_call_are_off_alike():
     bench.rest(0.01)
     bench.end(call)
     assert bench.bar(call) == pytest.approx(math.hypot(0.3 + 0.4, 0.1) * math.sqrt(2), rel=nearly)
+
+
+# Devices that go and come
+
+
+@pytest.mark.parametrize("ends", ["while it is away", "after it came back"])
+def test_a_device_that_goes_away_leaves_open_what_it_drew_last(ends):
+    """Of what nobody saw the row has nothing, and for its error the power last seen, times the time."""
+    bench = Bench(ROUNDED)
+    bench.learn_idle()
+    bench.rest(1.0)
+    call = bench.begin()
+    bench.rest(1.0)
+    bench.sensors[0].fault = Outcome.AGAIN
+    for _ in range(5):
+        bench.rest(0.5)
+    last_w, away_s, seen_j = LOAD_W, 2.5, LOAD_W * 1.0
+    if ends == "after it came back":
+        bench.sensors[0].fault = None
+        bench.look()
+        bench.rest(0.5)
+        seen_j += LOAD_W * 0.5
+    bench.end(call)
+    row = bench.rows()[call.call_id]
+    assert row.coverage == pytest.approx(1 - away_s / call.duration_s)
+    assert row.energy_j == pytest.approx(seen_j)
+    knots_j = ROUNDED_J * math.sqrt(2)
+    assert row.resolution_j == pytest.approx(knots_j + away_s * last_w, rel=1e-6)
+
+
+def test_a_device_that_comes_back_at_work_may_have_been_at_work():
+    """It went away at rest, and a call began meanwhile: the higher of the powers around what nobody saw."""
+    bench = Bench(ROUNDED)
+    bench.learn_idle()
+    bench.rest(1.0)
+    bench.sensors[0].fault = Outcome.AGAIN
+    for _ in range(5):
+        bench.rest(0.5)
+    call = bench.begin()
+    bench.rest(0.5)
+    bench.sensors[0].fault = None
+    bench.look()
+    bench.rest(0.5)
+    bench.end(call)
+    row = bench.rows()[call.call_id]
+    assert row.coverage == pytest.approx(0.5)
+    assert row.energy_j == pytest.approx(LOAD_W * 0.5)
+    knots_j = ROUNDED_J * math.sqrt(2)
+    assert row.resolution_j == pytest.approx(knots_j + 0.5 * LOAD_W, rel=1e-6)

@@ -47,6 +47,7 @@ class KnotWriter:
         learned: What is known of how the sensor publishes.
         idle: What is known of the device's idle power.
         last_power_w: Mean power up to the newest knot.
+        unseen_w: Mean power around the newest gap, before or after it, whichever is more; NaN if there was none.
         unclaimed_j: Energy that came to light after its time had been settled without it.
         returned: The channel was silent for a time, and an average has not been told yet.
     """
@@ -57,8 +58,10 @@ class KnotWriter:
         self.channel, self.curve = channel, curve
         self.readings, self.learned, self.idle = readings, learned, idle
         self.last_power_w = 0.0
+        self.unseen_w = math.nan
         self.unclaimed_j = 0.0
         self.returned = False
+        self._after_gap = False
         self._settled_gap_s: float | None = None
 
     def published(self, reading: Reading) -> Interval:
@@ -122,7 +125,7 @@ class KnotWriter:
             self._settled_gap_s = None
         power = joules / (time_s - end)
         around = max(power, self.last_power_w)
-        self.last_power_w = power
+        self._draw(power)
         rounding_j += self.channel.quantum_j
         uncertainty = (half_s + learned.latency.error_s) * around + rounding_j
         # Which moment of a look its value is of, is the sensor's habit: the knots are off by the same, and by latency.
@@ -156,7 +159,7 @@ class KnotWriter:
         """
         curve = self.curve
         self._settled_gap_s = None
-        self.last_power_w = watts
+        self._draw(watts)
         curve.append(
             curve.end_s + elapsed_s,
             curve.energy_j + joules,
@@ -179,6 +182,7 @@ class KnotWriter:
         most_w = self.channel.max_power_w or min(curve.limit_w, MOST_POWER_W)
         least_w = self.idle.least_w or 0.0
         half_j = max(most_w - watts, watts - least_w, 0.0) * span_s
+        self._note_gap()
         self._settled_gap_s = None
         curve.append(
             time_s, curve.energy_j + watts * span_s, 0.0, variance_j2=(half_j / SIGMAS_95) ** 2, seen=False
@@ -187,12 +191,24 @@ class KnotWriter:
     def settle_gap(self, time_s: float) -> None:
         """Close the curve at `time_s` without energy: somebody cannot wait for the next reading."""
         if len(self.curve) and time_s > self.curve.end_s:
+            self._note_gap()
             self.curve.append_gap(time_s)
             self._settled_gap_s = time_s
 
     def go_on(self, time_s: float) -> None:
         """Go on at `time_s` after a silence, which stays uncovered."""
         if len(self.curve):
+            self._note_gap()
             self.curve.append_gap(max(time_s, later(self.curve.end_s)))
             self._settled_gap_s = None
             self.returned = True
+
+    def _note_gap(self) -> None:
+        """Note what was drawn when a gap began."""
+        self.unseen_w, self._after_gap = self.last_power_w, True
+
+    def _draw(self, power_w: float) -> None:
+        """Note the mean power up to a knot that is added."""
+        self.last_power_w = power_w
+        if self._after_gap:
+            self.unseen_w, self._after_gap = max(self.unseen_w, power_w), False
