@@ -100,7 +100,7 @@ def close_calls(
     shared = np.clip(10 * (1 - alone), 0.0, 1.0) * weight**2
     variance = shared * np.maximum(ended.spread_before_j2 - began.spread_j2, 0.0)
     variance += SIGMAS_95**2 * np.maximum(ended.curve.variance_j2 - began.curve.variance_j2, 0.0) * alone**2
-    parts = weight / np.maximum(leaves_then, weight), held / np.maximum(leaves.before[end], weight)
+    parts = weight / np.maximum(leaves_then, weight), held / np.maximum(leaves.before[end], 1 / UNIT)
     curves = [trace.curve for trace in traces]
     half_j = resolution(curves, began.curve, ended.curve, parts, variance, duration, total)
     expected = _expected(traces, start_s)

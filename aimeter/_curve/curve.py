@@ -315,7 +315,8 @@ def read(
     time = np.concatenate([times_s] * len(found))
     time = np.minimum(np.maximum(time, before[TIME]), after[TIME])
     part = (time - before[TIME]) / np.maximum(after[TIME] - before[TIME], 1e-12)
-    shape = shape_of(time, part, before, after, activity)
+    limit_w = np.repeat([curve.limit_w for curve in known], times_s.size)
+    shape = shape_of(time, part, before, after, activity, limit_w)
     if shape is not None and finely:
         for number, (curve, (right, *_)) in enumerate(zip(known, found, strict=True)):
             if curve.refiner is not None:

@@ -22,6 +22,9 @@ TIME, JOULES, UNCERTAINTY, HALF, ROUND, PHASE, SHIFT, IDLE, DECAY, TAU, SPREAD, 
 NOTHING_J = 1e-9
 """A step of next to nothing has no shape worth dividing by."""
 
+_INSTANT_S = 1e-12
+"""Of a time that is no longer than this there is none."""
+
 UNLIKE = 1.3
 """Two calls, or two parts of one, that meet inside a step draw powers that differ by less than this part of their
 mean, in 95 % of cases: the spike that begins one call meets the plateau that ends another. Our judgement, from
@@ -143,7 +146,9 @@ class Shape(NamedTuple):
         return begin_j + shaped, likely, np.where(well, self.phase_j, 0.0), np.where(well, self.shift_j, 0.0)
 
 
-def shape_of(time: Array, part: Array, before: Array, after: Array, activity: Activity) -> Shape | None:
+def shape_of(
+    time: Array, part: Array, before: Array, after: Array, activity: Activity, limit_w: Array
+) -> Shape | None:
     """Return how the energy of stretches lies in them, and how wrong that may be; None if no idle power is known.
 
     Outside calls the device draws its idle power; the rest of the stretch is spread evenly over the time in
@@ -155,7 +160,8 @@ def shape_of(time: Array, part: Array, before: Array, after: Array, activity: Ac
 
     * the idle power is off by d: the error is d * (t - f T), because the knots hold the sum;
     * the open time before and after differs in power by a part u of its mean: u f (1 - f) X, or, if calls began or
-      ended inside it while others were open, as children do, by all of it: max(f, 1 - f) X;
+      ended inside it while others were open, as children do, by all of it: max(f, 1 - f) X, as far as the device
+      can draw so much in the open time before or after, which is nothing where there is none;
     * the knots are off in time by h and h', each by itself, together with its neighbours, or together with all: with p
       and p' drawn around them, (1 - f) p h and f p' h';
     * a knot is off in energy by what its sensor rounds.
@@ -189,7 +195,15 @@ def shape_of(time: Array, part: Array, before: Array, after: Array, activity: Ac
     # Where calls began or ended beside or inside others, the rest of a step may be any one's.
     shifts = activity.shift_s
     mixed = shifts.searchsorted(end) > shifts.searchsorted(begin, side="right")
-    unlike = np.where(busy & mixed, excess * np.maximum(held, 1 - held), unlike)
+    if mixed.any():
+        worked, most_w = excess * held, np.maximum(limit_w, excess / np.maximum(open_all, _INSTANT_S))
+        most_before, most_after = (
+            np.minimum(most_w * np.maximum(lapse, _INSTANT_S), excess)
+            for lapse in (open_now, open_all - open_now)
+        )
+        unlike = np.where(
+            busy & mixed, np.maximum(most_before - worked, most_after - (excess - worked)), unlike
+        )
     # A knot that is off in time moves the power around it, as far as the other knot does not hold it back.
     resting = np.divide(idle_all, rest_all, out=step / np.maximum(end - begin, 1e-12), where=rest_all > 0)
     working = np.divide(excess, open_all, out=resting.copy(), where=busy)
@@ -200,7 +214,9 @@ def shape_of(time: Array, part: Array, before: Array, after: Array, activity: Ac
     together = half + phase + common
     # Whether a call that begins or ends at a knot had done so by then is not known.
     unclear = activity.changes_near(knots, together)
-    power = np.where(open_then | unclear, np.tile(working, 2), np.tile(resting, 2))
+    # Its time and the step's energy may make the call seem to draw less than the device at rest: neither is then surer.
+    powers = np.where(open_then, np.tile(working, 2), np.tile(resting, 2))
+    power = np.where(unclear, np.maximum(np.tile(working, 2), np.tile(resting, 2)), powers)
     timing = np.hypot(*(lever * power * np.where(unclear, together, half)).reshape(2, -1))
     phase, shift = ((moved * one).reshape(2, -1).sum(axis=0) for one in (phase, common))
     rounding = np.maximum(before[ROUND], after[ROUND])

@@ -23,6 +23,7 @@ from aimeter.carbon.providers.electricitymaps import ElectricityMaps
 from aimeter.carbon.providers.gb import GreatBritain
 from aimeter.carbon.series import Kind, Point, Series
 from aimeter.errors import ConfigurationError
+from aimeter.logs.recompute import is_provisional
 from aimeter.testing import FakeClock, FakeSensor
 from tests.carbon_server import FAULTS, Answer, CarbonServer, at, hurry
 
@@ -505,12 +506,44 @@ def test_a_disabled_meter_asks_nobody(server, tmp_path):
 
 
 def test_a_region_that_only_the_provider_knows_has_no_fallback(tmp_path):
-    """Where the offline tables have no value the row has none either until the provider's arrives."""
-    clock, meter = metered(tmp_path, carbon_provider=lambda *_: 120.0, region="JE")
-    wait_for(lambda: meter.carbon.feed.known.series)
-    with meter, meter.track("x") as call:
-        clock.sleep(1.0)
+    """Where the offline tables have no value the row has none either until the provider's arrives: joules without
+    grams, not the world's nor 0, and a place that it waits for."""
+    answer = threading.Event()
+    clock, meter = metered(tmp_path, carbon_provider=lambda *_: answer.wait() and 120.0, region="Jersey")
+    with meter:
+        with meter.track("before") as call:
+            clock.sleep(36.0)
+        row = call.record
+        answer.set()
+        wait_for(lambda: meter.carbon.feed.known.series)
+        with meter.track("after") as call:
+            clock.sleep(36.0)
+    assert row.energy_j == pytest.approx(3600)
+    assert (row.intensity_g_per_kwh, row.co2e_g, row.co2e_error_g) == (None, None, None)
+    assert (row.zone, row.intensity_method) == ("JE", "none;fallback")
+    assert row.intensity_source == "none: the offline tables have no value for it"
+    assert row.meta["aimeter"]["carbon"]["reason"] == "it has not answered yet"
+    assert is_provisional(row)
     assert call.record.intensity_g_per_kwh == 120
+    assert call.record.co2e_g == pytest.approx(0.12)
+    assert not is_provisional(call.record)
+
+
+def test_a_known_region_without_a_value_asks_for_the_users_own(tmp_path):
+    """Alone it is refused when the meter is made; with the user's number there are grams, of that place."""
+    with pytest.raises(ConfigurationError, match=r"Jersey \(JE\) .*intensity_g_per_kwh="):
+        metered(tmp_path, region="JE")
+    clock, meter = metered(tmp_path, region="JE", intensity_g_per_kwh=30)
+    with meter, meter.track("x") as call:
+        clock.sleep(36.0)
+    assert (call.record.zone, call.record.intensity_method) == ("JE", "given")
+    assert call.record.co2e_g == pytest.approx(0.03)
+
+
+def test_an_unknown_region_is_refused_whatever_the_provider(tmp_path):
+    """A slip in the name is no place that only the provider knows."""
+    with pytest.raises(ConfigurationError, match="Did you mean 'Jersey'"):
+        metered(tmp_path, carbon_provider=lambda *_: 120.0, region="Jersy")
 
 
 @pytest.mark.parametrize(

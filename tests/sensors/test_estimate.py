@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +115,45 @@ def test_guest_of_a_large_server(host):
     assert mean_w == pytest.approx(15.96)
     low_w, high_w = (4 * watts for watts in SHARES["Sapphire Rapids"].max_range_w)
     assert 12 <= low_w < mean_w < high_w <= 19.5
+
+
+SERVERS = Path(__file__).with_name("specpower.csv")
+"""Measured servers: threads, and watts at the wall, idle and at full load. Out of data/SPECpower-2026-03-09.csv (SHA-256
+c19bd829f2753765ba4cc5b8d723f41c76a8a9afc54ad5444caf3a06e66a4c11) of cloud-carbon-footprint/ccf-coefficients at b0032d9,
+Apache-2.0: the results whose CPU bears a name that this repository's data/amd-*.csv and intel-*.csv give for a
+microarchitecture, as a whole (``8490`` is no ``8490H``), whatever else stands before and after it."""
+
+
+def servers():
+    with SERVERS.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_watts_of_a_cpu_are_those_of_its_measured_servers(name):
+    """Each value of the table is the median, or a percentile, of what was published for servers of that kind."""
+    share = SHARES[name]
+    kind = [row for row in servers() if row["microarchitecture"] == name]
+    for column, median_w, range_w in [
+        ("idle_w", share.idle_w, share.idle_range_w),
+        ("full_w", share.max_w, share.max_range_w),
+    ]:
+        true_w = np.percentile([float(row[column]) / int(row["threads"]) for row in kind], [50, 10, 90])
+        for stated, true in zip([median_w, *(range_w or ())], true_w, strict=False):
+            assert stated == pytest.approx(true, abs=0.0051 if true < 10 else 0.051)
+
+
+def test_no_measured_server_is_left_out():
+    """The table has each microarchitecture that was measured, and a range where there are enough servers for one."""
+    assert {row["microarchitecture"] for row in servers()} == set(SHARES)
+    without = {name for name, share in SHARES.items() if share.max_range_w is None}
+    assert without == {"Ivy Bridge"}  # three servers
+    assert {name for name, share in SHARES.items() if share.idle_range_w is None} - without == {"Coffee Lake"}
+
+
+def test_watts_of_an_unknown_cpu_are_the_published_average():
+    """CCF's MIN_WATTS_AVG and MAX_WATTS_AVG of AWS (its packages/aws/src/domain/AwsFootprintEstimationConstants.ts)."""
+    assert UNKNOWN == (0.74, 3.5, None, None)
 
 
 @pytest.mark.parametrize("name", [*SHARES, None])
@@ -251,12 +293,17 @@ def test_times_that_cannot_be_read(host):
         (6, 79, 1, "GenuineIntel", "Broadwell"),
         (6, 86, 3, "GenuineIntel", "Broadwell"),
         (6, 85, 4, "GenuineIntel", "Skylake"),
+        (6, 85, 5, "GenuineIntel", "Cascade Lake"),
         (6, 85, 7, "GenuineIntel", "Cascade Lake"),
+        (6, 142, 10, "GenuineIntel", "Coffee Lake"),
         (6, 158, 10, "GenuineIntel", "Coffee Lake"),
         (6, 106, 6, "GenuineIntel", "Ice Lake"),
+        (6, 108, 1, "GenuineIntel", "Ice Lake"),
+        (6, 106, 9, "GenuineIntel", "Ice Lake"),
         (6, 143, 8, "GenuineIntel", "Sapphire Rapids"),
         (6, 207, 2, "GenuineIntel", "Emerald Rapids"),
         (6, 173, 1, "GenuineIntel", "Granite Rapids"),
+        (6, 174, 1, "GenuineIntel", "Granite Rapids"),
         (23, 1, 2, "AuthenticAMD", "EPYC 1"),
         (23, 49, 0, "AuthenticAMD", "EPYC 2"),
         (25, 1, 1, "AuthenticAMD", "EPYC 3"),
