@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aimeter
-from aimeter._curve.activity import Activity
+from aimeter._attribution import energy
 from aimeter._curve.curve import Points
 from aimeter._curve.resolution import half_width, resolution
 from aimeter.testing import FakeClock, FakeSensor
@@ -234,16 +234,11 @@ class Plain:
                 self.parent[child] = self.parent[call]
         self.edges.append((call.end_s, call, before, self.weight_of(self.leaves())))
 
-    def activity(self):
-        open_now = np.array([after > 0 for *_, after in self.edges])
-        times = np.array([time_s for time_s, *_ in self.edges])
-        changes = np.concatenate([[True], open_now[1:] != open_now[:-1]])
-        return Activity(times[changes], open_now[changes], times[~changes])
-
-    def resolution_j(self, call, curve):
-        """Return what errors.md says of a call's share."""
-        times = np.array([time_s for time_s, *_ in self.edges])
-        at = Points(*(line[None] for line in curve.at(times, self.activity())))
+    def resolution_j(self, call, curve, said):
+        """Return what errors.md says of a call's share, with what the curve said of each time when it was settled."""
+        told = [said[time_s][0] for time_s, *_ in self.edges]
+        curve.steady_s = said[call.end_s][1]
+        at = Points(*(np.array([line]) for line in zip(*told, strict=True)))
         off_j = np.sqrt(half_width(at) ** 2 + at.phase_j**2 + at.shift_j**2)[0]
         first, last = (k for k, (_, one, *_) in enumerate(self.edges) if one is call)
         weight, record = self.weight[call], call.record
@@ -278,6 +273,23 @@ scripts = st.lists(
 @given(scripts, st.booleans())
 def test_errors_of_shares_are_what_a_plain_reckoning_gives(script, rested):
     """Any pattern of nesting, overlap and weights on a counter in steps: see "Shared energy" in errors.md."""
+    said, whole = {}, energy.read
+
+    def listen(curves, times_s, *rest):
+        [points] = found = whole(curves, times_s, *rest)
+        for time_s, *point in zip(times_s.tolist(), *points, strict=True):
+            said[time_s] = point, curves[0].steady_s
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(energy, "read", listen)
+        calls, plain, curve = play(script, rested=rested)
+    for call in calls:
+        assert call.record.resolution_j == pytest.approx(plain.resolution_j(call, curve, said), rel=1e-6)
+
+
+def play(script, *, rested):
+    """Return the calls of a script, settled, who shared with whom, and the curve of their device."""
     bench, plain, calls = Bench(Looked, 0.05, period_s=0.1, max_power_w=1.5 * WATTS), Plain(), []
     if rested:
         first = bench.begin()
@@ -301,6 +313,5 @@ def test_errors_of_shares_are_what_a_plain_reckoning_gives(script, rested):
         plain.end(call)
     bench.wait(2.0)
     [trace] = bench.meter.sampler.readers.traces
-    for call in calls:
-        # The counter's period, and so for how long its phase stays off by the same, is learned on after a call is settled.
-        assert call.record.resolution_j == pytest.approx(plain.resolution_j(call, trace.curve), rel=1e-3)
+    assert len(bench.meter.records()) == len(plain.held)
+    return calls, plain, trace.curve
