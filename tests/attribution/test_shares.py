@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 import aimeter
 from aimeter._attribution import closing, energy
+from aimeter._attribution.edges import Entry
 from aimeter._attribution.rows import together
+from aimeter._calls.call import Call
 from aimeter._curve.curve import Points
 from aimeter.testing import FakeClock, FakeSensor
 
@@ -234,6 +237,42 @@ def test_a_child_that_outlives_its_parent_keeps_its_share():
     assert parent.energy_j == pytest.approx(200, rel=1e-3)
     assert parent.self_j == pytest.approx(100, rel=1e-3)
     assert child.energy_j == pytest.approx(200, rel=1e-3)
+
+
+def test_a_task_that_outlives_the_calls_around_it_leaves_the_outermost_its_own():
+    """One call after another ends around a task: each holds it while both last, and the outermost goes on after it."""
+    clock = FakeClock()
+    meter = aimeter.Meter(sensors=[FakeSensor(clock, 100.0)], clock=clock, region="FR")
+    root, middle, inner, task = calls = [meter.track(name) for name in ("root", "middle", "inner", "task")]
+    for call in calls:
+        call.__enter__()
+        clock.sleep(1.0)
+    for call in (inner, middle, task, root):
+        call.finish("ok", None)
+        clock.sleep(1.0)
+    assert task.energy_j == task.self_j == pytest.approx(300, rel=1e-3)
+    assert (inner.energy_j, inner.self_j) == pytest.approx((200, 100), rel=1e-3)
+    assert (middle.energy_j, middle.self_j) == pytest.approx((400, 100), rel=1e-3)
+    assert (root.energy_j, root.self_j) == pytest.approx((700, 200), rel=1e-3)
+
+
+def test_a_long_call_keeps_nothing_of_the_calls_in_it_that_have_ended():
+    """A service in one call for days, with a call inside it for each request: its memory does not grow with them."""
+    clock = FakeClock()
+    meter = aimeter.Meter(sensors=[FakeSensor(clock, 100.0)], clock=clock, region="FR", memory_rows=1)
+
+    def kept():
+        gc.collect()
+        return sum(isinstance(one, Entry | Call) for one in gc.get_objects())
+
+    before = kept()
+    with meter.track("service"), meter.track("worker") as worker:
+        for _ in range(100):
+            with meter.track("request"), meter.track("step"):
+                clock.sleep(0.02)
+        meter.flush()
+        assert kept() - before < 10  # the two that are open, and what is known of them
+    assert worker.energy_j == pytest.approx(100 * (worker.end_s - worker.start_s), rel=1e-3)
 
 
 def test_several_devices_add_up():

@@ -533,7 +533,7 @@ def test_a_known_region_without_a_value_asks_for_the_users_own(tmp_path):
     """Alone it is refused when the meter is made; with the user's number there are grams, of that place."""
     with pytest.raises(ConfigurationError, match=r"Jersey \(JE\) .*intensity_g_per_kwh="):
         metered(tmp_path, region="JE")
-    clock, meter = metered(tmp_path, region="JE", intensity_g_per_kwh=30)
+    clock, meter = metered(tmp_path, region="Jersey", intensity_g_per_kwh=30)
     with meter, meter.track("x") as call:
         clock.sleep(36.0)
     assert (call.record.zone, call.record.intensity_method) == ("JE", "given")
