@@ -8,23 +8,11 @@ import pytest
 
 import aimeter
 from aimeter.sensors.base import Outcome
-from aimeter.testing import FakeClock, FakeSensor
+from aimeter.testing import FakeClock
+from tests.fakes import Looked
 
 IDLE_W, LOAD_W = 60.0, 300.0
 NEVER_S = 60.0
-
-
-class Looked(FakeSensor):
-    """A counter of which a look takes a while; the value is of the moment at which it begins."""
-
-    def __init__(self, clock, watts, *, look_s=0.0, **channel):
-        super().__init__(clock, watts, **channel)
-        self._look_s = look_s
-
-    def read(self):
-        [reading] = super().read()
-        self._clock.now_s += self._look_s
-        return [reading._replace(after_s=self._clock())]
 
 
 class Bench:
@@ -185,30 +173,28 @@ def test_a_first_call_is_as_wrong_as_its_knots_allow():
 
 
 class Apart:
-    """What happens at the middle between two looks that are 0.1 s apart, or right at a look; 1 s from one to the next."""
+    """What happens in the middle between two looks that are 0.1 s apart, more than 1 s from one to the next."""
 
-    def __init__(self, bench, *, at_looks):
-        self.bench, self.at_looks = bench, at_looks
+    def __init__(self, bench):
+        self.bench = bench
         bench.learn_idle()
 
     def __enter__(self):
         self.bench.rest(0.5)
-        if not self.at_looks:
-            self.bench.clock.sleep(0.05)
+        self.bench.clock.sleep(0.05)
 
     def __exit__(self, *_):
-        if not self.at_looks:
-            self.bench.rest(0.05)
+        self.bench.rest(0.05)
         self.bench.rest(0.5)
 
 
-def two_that_overlap(bench, *, at_looks=True, weights=(None, None)):
+def two_that_overlap(bench):
     """Begin one call, then another, end the one, then the other; return both."""
-    apart = Apart(bench, at_looks=at_looks)
+    apart = Apart(bench)
     with apart:
-        first = bench.begin(weight=weights[0])
+        first = bench.begin()
     with apart:
-        second = bench.begin(weight=weights[1])
+        second = bench.begin()
     with apart:
         bench.end(first)
     with apart:
@@ -216,27 +202,10 @@ def two_that_overlap(bench, *, at_looks=True, weights=(None, None)):
     return first, second
 
 
-def test_calls_that_overlap_are_as_wrong_as_their_ends_and_each_others():
-    """The first has all at its begin and half at its end; the second's begin gives half of what is off to the wrong one."""
-    bench = Bench(ROUNDED)
-    first, second = two_that_overlap(bench)
-    expected = ROUNDED_J * math.sqrt(1 + 1 / 4 + (1 - 1 / 2) ** 2)
-    assert bench.bar(first, second) == pytest.approx([expected] * 2, rel=nearly)
-
-
-def test_calls_that_overlap_by_unlike_weights():
-    """Two thirds and one third while both are open: that is what ends, and what the other's end is divided by, count with."""
-    bench = Bench(ROUNDED)
-    first, second = two_that_overlap(bench, weights=(2.0, 1.0))
-    expected = ROUNDED_J * math.sqrt(1 + (2 / 3) ** 2 + (1 - 2 / 3) ** 2)
-    other = ROUNDED_J * math.sqrt((1 / 3) ** 2 + 1 + (1 - 1 / 3) ** 2)
-    assert bench.bar(first, second) == pytest.approx([expected, other], rel=nearly)
-
-
 def test_knots_that_are_off_by_themselves_count_for_each_of_them():
     """A counter that is renewed every millisecond: in the middle between two knots at work, each is off by half of itself."""
     bench = Bench(RENEWED)
-    first, second = two_that_overlap(bench, at_looks=False)
+    first, second = two_that_overlap(bench)
     rest_j, work_j = IDLE_W * HALF_S, LOAD_W * HALF_S * math.hypot(0.5, 0.5)
     expected = math.sqrt(rest_j**2 + (work_j / 2) ** 2 + (work_j / 2) ** 2)
     assert bench.bar(first, second) == pytest.approx([expected] * 2, rel=2 * nearly)
@@ -245,7 +214,7 @@ def test_knots_that_are_off_by_themselves_count_for_each_of_them():
 def test_knots_that_are_off_alike_cancel_as_far_as_powers_and_shares_do():
     """A look of 2 ms: rest at one end, half of the work at the other; and half of what the other's end is off by."""
     bench = Bench(LOOKED)
-    first, second = two_that_overlap(bench, at_looks=False)
+    first, second = two_that_overlap(bench)
     shift_s = LOOK_S / 2
     ends_j = (LOAD_W / 2 - IDLE_W) * shift_s
     expected = math.hypot(ends_j, LOAD_W * shift_s / 2)
@@ -268,27 +237,6 @@ def test_whoever_has_nearly_all_loses_little_to_others():
     by_others = 10 * (1 - alone) * 2 * (1 - 1 / 2) ** 2
     expected = [ROUNDED_J * math.sqrt(2 + by_others), ROUNDED_J * math.sqrt(2 / 4)]
     assert bench.bar(long, short) == pytest.approx(expected, rel=nearly)
-
-
-@pytest.mark.parametrize("children", [1, 3])
-def test_a_call_around_others_is_as_wrong_as_by_itself(children):
-    """However many calls share inside it, and whatever they weigh: all of it is its own."""
-    bench = Bench(ROUNDED)
-    bench.learn_idle()
-    bench.rest(1.0)
-    outer = bench.begin()
-    bench.rest(0.5)
-    inner = []
-    for weight in range(1, children + 1):
-        call = bench.begin(weight=float(weight))
-        call._parent = outer
-        inner.append(call)
-        bench.rest(0.5)
-    for call in inner:
-        bench.end(call)
-        bench.rest(0.5)
-    bench.end(outer)
-    assert bench.bar(outer) == pytest.approx(ROUNDED_J * math.sqrt(2), rel=nearly)
 
 
 # Several devices

@@ -11,7 +11,8 @@ import aimeter
 from aimeter._attribution import energy
 from aimeter._curve.curve import Points
 from aimeter._curve.resolution import half_width, resolution
-from aimeter.testing import FakeClock, FakeSensor
+from aimeter.testing import FakeClock
+from tests.fakes import Looked
 
 QUANTUM_J = 5.0
 WATTS = 1000.0
@@ -20,9 +21,9 @@ WATTS = 1000.0
 class Bench:
     """Calls on a counter that is read whenever one begins or ends, and is then off by `QUANTUM_J` at most."""
 
-    def __init__(self, sensor=FakeSensor, interval_s=60.0, **channel):
+    def __init__(self, interval_s=60.0, **channel):
         self.clock = FakeClock(1.0)
-        self.sensor = sensor(self.clock, WATTS, quantum_j=QUANTUM_J, **channel)
+        self.sensor = Looked(self.clock, WATTS, quantum_j=QUANTUM_J, **channel)
         self.meter = aimeter.Meter(
             sensors=[self.sensor], clock=self.clock, region="FR", calibration="off", interval_s=interval_s
         )
@@ -188,15 +189,6 @@ def test_a_gap_between_calls_divides_by_no_number(bench):
     assert [call.resolution_j for call in calls] == [in_quanta(2), in_quanta(2)]
 
 
-class Looked(FakeSensor):
-    """A counter in steps, each look at which takes a while."""
-
-    def read(self):
-        [reading] = super().read()
-        self._clock.now_s += 0.004
-        return [reading._replace(after_s=self._clock())]
-
-
 class Plain:
     """Who shared the device with whom, reckoned the slow way: edge by edge."""
 
@@ -290,7 +282,7 @@ def test_errors_of_shares_are_what_a_plain_reckoning_gives(script, rested):
 
 def play(script, *, rested):
     """Return the calls of a script, settled, who shared with whom, and the curve of their device."""
-    bench, plain, calls = Bench(Looked, 0.05, period_s=0.1, max_power_w=1.5 * WATTS), Plain(), []
+    bench, plain, calls = Bench(0.05, look_s=0.004, period_s=0.1, max_power_w=1.5 * WATTS), Plain(), []
     if rested:
         first = bench.begin()
         plain.begin(first, None, None)
