@@ -16,20 +16,9 @@ from aimeter._curve.idle_fit import Power, fit_idle
 from aimeter._curve.response_fit import Estimate
 from aimeter._curve.trace import Trace
 from aimeter._support.statistics import SIGMAS_95
-from aimeter.sensors.base import Channel, Outcome, Reading
+from aimeter.sensors.base import Outcome
 from tests.energies import energy_between
-
-
-def channel(**changes):
-    fields = {
-        "id": "gpu:0", "kind": "gpu", "method": "counter", "quantity": "energy", "name": "GPU",
-        "device": "GPU-1", "source": "fake", "period_s": 0.1, **changes,
-    }  # fmt: skip
-    return Channel(**fields)
-
-
-def read(trace, time, value, *, outcome=Outcome.OK, took_s=0.0, reason=""):
-    trace.take(Reading(time, time + took_s, outcome, value if outcome is Outcome.OK else None, reason))
+from tests.readings import channel, read
 
 
 def play(trace, power_w, *, seconds, period_s, every_s=None, start=0.0):
