@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from aimeter._curve.activity import Activity
 from aimeter._curve.idle_fit import fit_idle
-from aimeter._curve.moving_average import ROUNDING_W, MovingAverage
+from aimeter._curve.moving_average import MovingAverage
 from aimeter._curve.trace import Trace
 from aimeter._support.statistics import SIGMAS_95
 from tests.readings import bar, channel, read
@@ -168,7 +169,7 @@ def test_a_mean_is_off_by_its_rounding_and_by_when_it_was_published():
     *_, off_j = trace.curve.knots
     expected = [
         half_s * max(before, now) + ROUNDED_W * PERIOD_S + half_s * abs(now - before)
-        for before, now in zip(watts, watts[1:], strict=False)
+        for before, now in pairwise(watts)
     ]
     assert off_j[2:] == pytest.approx(expected[1:], rel=1e-3)
 
