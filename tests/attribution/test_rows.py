@@ -1,0 +1,183 @@
+"""Rows: what their columns hold of the energy, of the water it took, and of the making of the hardware."""
+
+from __future__ import annotations
+
+import pytest
+
+import aimeter
+from aimeter.sensors.base import Outcome
+from aimeter.testing import FakeSensor
+
+KWH_J = 3.6e6
+YEAR_S = 365.25 * 86400.0
+H100_KG, LIFE_YEARS, IN_USE = (164.0, 575.0), (3.0, 6.0), (0.3, 1.0)
+"""As data/embodied.csv has them, from the least to the most."""
+
+
+def meter_of(clock, *sensors, **options):
+    return aimeter.Meter(sensors=list(sensors), clock=clock, region="FR", calibration="off", **options)
+
+
+def made_g(seconds):
+    """Return the bounds of what making an H100 emitted for so long a use."""
+    lower = 1e3 * H100_KG[0] * seconds / (LIFE_YEARS[1] * YEAR_S * IN_USE[1])
+    upper = 1e3 * H100_KG[1] * seconds / (LIFE_YEARS[0] * YEAR_S * IN_USE[0])
+    return pytest.approx(lower), pytest.approx(upper)
+
+
+# Water and making, beside a PUE that is a number
+
+
+@pytest.mark.parametrize("pue", [1.0, 1.25])
+@pytest.mark.parametrize(
+    ("chosen", "litres"),
+    [
+        ({"wue_l_per_kwh": 0.5}, (0.5, None)),
+        ({"grid_water_l_per_kwh": 4.0}, (None, 4.0)),
+        ({"wue_l_per_kwh": 0.5, "grid_water_l_per_kwh": 4.0}, (0.5, 4.0)),
+        ({}, (None, None)),
+    ],
+)
+def test_water_of_a_kilowatt_hour(clock, pue, chosen, litres):
+    """On site it is by the IT's energy, in the grid by all that the building takes; what was not chosen is empty."""
+    meter = meter_of(clock, FakeSensor(clock, 3600.0), pue=pue, intensity_g_per_kwh=80.0, **chosen)
+    with meter.track("x") as call:
+        clock.sleep(1000.0)
+    row = call.record
+    site_l, grid_l = litres
+    assert row.energy_j == pytest.approx(KWH_J)
+    assert row.water_site_l == (None if site_l is None else pytest.approx(site_l))
+    assert row.water_grid_l == (None if grid_l is None else pytest.approx(grid_l * pue))
+    assert (row.pue, row.co2e_g) == (pue, pytest.approx(80.0 * pue))
+    assert row.embodied_g is None
+    names = {"pue"} if pue != 1.0 and chosen else set()
+    names |= {"water_site"} if site_l is not None else set()
+    names |= {"water_grid"} if grid_l is not None else set()
+    assert set(row.meta["aimeter"].get("factors", {})) == names
+
+
+@pytest.mark.parametrize("pue", [1.0, 1.25])
+def test_making_is_by_time_whatever_the_building_takes(clock, pue):
+    """Embodied carbon is of the hardware: neither the joules nor the PUE change it."""
+    meter = meter_of(clock, FakeSensor(clock, 3600.0), pue=pue, embodied="h100")
+    with meter.track("x") as call:
+        clock.sleep(1000.0)
+    row = call.record
+    lower, upper = made_g(1000.0)
+    assert (row.embodied_lower_g, row.embodied_upper_g) == (lower, upper)
+    assert row.embodied_g == pytest.approx((row.embodied_lower_g * row.embodied_upper_g) ** 0.5)
+    assert (row.water_site_l, row.water_grid_l) == (None, None)
+
+
+def test_making_is_shared_as_the_time_is(clock):
+    """Two calls at once have half of the hardware each; one that waits for its consumer has none of it meanwhile."""
+    meter = meter_of(clock, FakeSensor(clock, 100.0), pue=1.25, embodied="h100")
+    first, second = meter.track("first"), meter.track("second")
+    with first:
+        second.__enter__()
+        second._parent = None
+        clock.sleep(10.0)
+        second.finish("ok", None)
+        clock.sleep(20.0)
+
+    @meter.track("held")
+    def numbers():
+        clock.sleep(5.0)
+        yield 1
+        clock.sleep(2.0)
+        yield 2
+
+    for _ in numbers():
+        clock.sleep(100.0)
+    rows = {row.name: row for row in meter.records()}
+    for name, seconds in (("first", 25.0), ("second", 5.0), ("held", 7.0)):
+        lower, upper = made_g(seconds)
+        assert (rows[name].embodied_lower_g, rows[name].embodied_upper_g) == (lower, upper)
+
+
+def test_water_of_nothing_metered_is_unknown(clock):
+    """Without joules there are no litres and no grams, and none are made up; the hardware was there all the same."""
+    sensor = FakeSensor(clock, 100.0)
+    sensor.fault = Outcome.GONE
+    meter = meter_of(
+        clock, sensor, pue=1.25, wue_l_per_kwh=0.5, grid_water_l_per_kwh=4.0, market_g_per_kwh=9.0, embodied="h100"
+    )  # fmt: skip
+    with meter.track("x") as call:
+        clock.sleep(10.0)
+    row = call.record
+    assert (row.energy_j, row.co2e_g, row.market_co2e_g, row.water_site_l, row.water_grid_l) == (None,) * 5
+    assert row.embodied_lower_g == made_g(10.0)[0]
+
+
+# The idle part
+
+
+def rest(meter, clock):
+    """Let devices be seen at rest."""
+    with meter.track("warm-up"):
+        clock.sleep(0.1)
+    clock.sleep(3.0)
+
+
+def test_the_idle_part_is_of_the_devices_that_metered_the_call(clock):
+    """A device that was gone when the call began adds nothing to its idle part, and does not empty it either."""
+    gpu, cpu = FakeSensor(clock, 40.0), FakeSensor(clock, 10.0, id="cpu:0")
+    meter = meter_of(clock, gpu, cpu)
+    rest(meter, clock)
+    with meter.track("both") as both:
+        clock.sleep(1.0)
+    assert both.idle_j == pytest.approx(50.0, rel=1e-3)
+    cpu.fault = Outcome.GONE
+    clock.sleep(1.0)
+    with meter.track("one") as one:
+        clock.sleep(2.0)
+    assert (one.cpu_j, one.idle_j) == (None, pytest.approx(80.0, rel=1e-3))
+
+
+def test_the_idle_part_is_known_beside_a_device_that_never_answered(clock):
+    """A device of which nothing was ever seen has no idle power, and none is missed where it metered nothing."""
+    gpu, cpu = FakeSensor(clock, 40.0), FakeSensor(clock, 10.0, id="cpu:0")
+    cpu.fault = Outcome.AGAIN
+    meter = meter_of(clock, gpu, cpu)
+    rest(meter, clock)
+    with meter.track("x") as call:
+        clock.sleep(2.0)
+    assert (call.cpu_j, call.idle_j) == (None, pytest.approx(80.0, rel=1e-3))
+
+
+def test_the_idle_part_is_unknown_where_that_of_one_device_is(clock):
+    """A device that metered the call and was never seen at rest leaves the sum unknown, not small."""
+    cpu = FakeSensor(clock, 10.0, id="cpu:0")
+    cpu.fault = Outcome.AGAIN
+    meter = meter_of(clock, FakeSensor(clock, 40.0), cpu)
+    rest(meter, clock)
+    with meter.track("around") as around:
+        clock.sleep(0.1)
+        cpu.fault = None
+        clock.sleep(60.0)
+    assert around.cpu_j == pytest.approx(600.0, rel=0.02)  # it is asked again after a second
+    assert around.idle_j is None
+
+
+def test_the_idle_part_is_shared_and_no_more_than_the_call_has(clock):
+    """Half of the idle power where two are open, by weight; and where the device draws less than at rest, all that it draws."""
+    power = {"w": 40.0}
+    sensor = FakeSensor(clock, lambda _: power["w"])
+    meter = meter_of(clock, sensor)
+    rest(meter, clock)
+    power["w"] = 100.0
+    heavy, light = meter.track("heavy", weight=3.0), meter.track("light")
+    with heavy:
+        light.__enter__()
+        light._parent = None
+        clock.sleep(2.0)
+        light.finish("ok", None)
+    power["w"] = 40.0
+    clock.sleep(3.0)
+    assert heavy.idle_j == pytest.approx(2.0 * 40.0 * 3 / 4, rel=1e-3)
+    assert light.idle_j == pytest.approx(2.0 * 40.0 * 1 / 4, rel=1e-3)
+    power["w"] = 30.0
+    with meter.track("less") as less:
+        clock.sleep(1.0)
+    assert less.idle_j == pytest.approx(30.0, rel=1e-3)
+    assert less.idle_j <= less.energy_j
