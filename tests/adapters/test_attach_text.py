@@ -167,6 +167,50 @@ def test_every_decoding_mode_counts_and_changes_no_token(tiny, meter, family, op
     assert found["prefill"][0].tokens_out + found["decode"][0].tokens_out == expected
 
 
+@pytest.mark.parametrize("where", ["argument", "configuration", "model", "pipeline"])
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_each_sequence_of_a_prompt_has_its_first_token_of_the_prefill(tiny, meter, family, beams, where):
+    """Three sequences of each of two prompts: six tokens are the prefill's, read are the two prompts; beams are work."""
+    transformers = importlib.import_module("transformers")
+    tokenizer = tiny.byte_bpe()
+    tiny.seeded()
+    model = getattr(tiny, family)(len(tokenizer))
+    asked = {
+        "max_new_tokens": 5,
+        "min_new_tokens": 5,
+        "do_sample": beams == 1,
+        "num_beams": beams,
+        "num_return_sequences": 3,
+        "bad_words_ids": [[tiny.PAD]],  # which only a model with random weights would choose
+    }
+    prompts = ["two trains leave", "snow"]
+    batch = tokenizer(prompts, return_tensors="pt", padding=True)
+    read = int(batch.attention_mask.sum())
+    if where == "pipeline":
+        task = {"llama": "text-generation", "t5": "text2text-generation"}[family]
+        if task not in transformers.pipelines.SUPPORTED_TASKS:
+            pytest.skip("of older versions")
+        subject, whole = transformers.pipeline(task, model=model, tokenizer=tokenizer), task
+        with attached(meter, subject):
+            subject(prompts, batch_size=2, **asked)
+    else:
+        whole = "generate"
+        if where == "configuration":
+            config = transformers.GenerationConfig.from_model_config(model.config)
+            config.update(**asked)
+            asked = {"generation_config": config}
+        elif where == "model":
+            model.generation_config.update(**asked)
+            asked = {}
+        with attached(meter, model):
+            model.generate(**batch, **asked)
+    rows = by_name(meter)
+    found = [(row.tokens_in, row.tokens_out) for name in (whole, "prefill", "decode") for row in rows[name]]
+    assert found == [(read, 2 * 3 * 5), (read, 2 * 3), (None, 2 * 3 * 4)]
+    assert rows[whole][0].items == 2
+
+
 def test_a_draft_model_is_part_of_the_decode(tiny, meter, clock):
     """Assisted generation calls generate of the draft: one row, the same tokens, all joules in it."""
     tokenizer = tiny.byte_bpe()
