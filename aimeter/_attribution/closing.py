@@ -71,10 +71,10 @@ def close_calls(
     """
     if not edges.closes:
         return None
-    entries = [close.entry for close in edges.closes]
+    entries = edges.closes
     calls = [entry.call for entry in entries]
     # Where each call opened: an edge of this batch, or what was kept of an earlier one.
-    end = np.array([close.edge for close in edges.closes], dtype=np.intp) - edges.first
+    end = np.array([entry.closed for entry in entries], dtype=np.intp) - edges.first
     begin = np.array([entry.edge for entry in entries], dtype=np.intp) - edges.first
     at_begin, leaves_then = lines[:, :, np.maximum(begin, 0)], leaves.after[np.maximum(begin, 0)]
     for index in np.flatnonzero(begin < 0):
@@ -86,12 +86,12 @@ def close_calls(
     table = accounts[[entry.row for entry in entries]]
     own, total = table[:, OWN, TIME + 1 :].T, table[:, TOTAL, TIME + 1 :].T
     share_s = table[:, TOTAL, TIME]
-    held = np.array([close.leaves for close in edges.closes], dtype=np.float64) / UNIT
+    held = np.array([entry.leaves for entry in entries], dtype=np.float64) / UNIT
     weight = np.array([entry.weight for entry in entries], dtype=np.float64) / UNIT
     window = ended.curve.energy_j - began.curve.energy_j
     alone = np.divide(total, window, out=np.zeros_like(total), where=window > 0)
     start_s = np.array([call.start_s for call in calls])
-    lapse = np.array([edges.time_s[e] for e in end]) - start_s
+    lapse = np.array(edges.time_s)[end] - start_s
     duration = np.array([call.end_s for call in calls]) - start_s
     duration = np.maximum(np.minimum(duration, lapse), 0.0)
     covered = np.minimum(ended.curve.covered_s - began.curve.covered_s, duration)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -42,7 +45,7 @@ class Entry:
         leaves: Weight of the leaves inside it, itself included, in multiples of 1 / UNIT; so is `weight`.
         leaf: Whether it is one.
         late_s: How much later than they happened its begin and end are settled.
-        closed: Number of the edge at which it ended.
+        closed: Number of the edge at which it ended; `leaves` are those that were inside it then.
         batch: The batch of edges in which `row` is its place among the accounts.
         accounts: What it earned, shape (2, earners).
         at_open: What was known where it began, shape (lines, traces); see `aimeter._attribution.closing.Marks`.
@@ -58,7 +61,7 @@ class Entry:
     suspended_since_s: float | None = None
     suspended_s = 0.0
     late_s = 0.0
-    closed: int | None = None
+    closed: int = sys.maxsize
     batch = -1
     row = -1
     accounts: Array | None = None
@@ -73,7 +76,7 @@ class Entry:
 
     def outlasts(self, edge: int) -> bool:
         """Return whether the call did not end before this edge."""
-        return self.closed is None or self.closed >= edge
+        return self.closed >= edge
 
     def part(self, places: Sequence[int], traces: int) -> Entry:
         """Return a copy that knows of these places among the traces only; its relatives are still the old ones."""
@@ -85,43 +88,33 @@ class Entry:
         return twin
 
 
-class Close(NamedTuple):
-    """The end of a call.
-
-    Attributes:
-        edge: Its number.
-        entry: The call.
-        leaves: Weight of the leaves that were inside it, in multiples of 1 / UNIT.
-    """
-
-    edge: int
-    entry: Entry
-    leaves: int
-
-
 class Edges:
     """Edges in time order and what each changes; they are numbered for ever, from 0.
 
     Attributes:
         first: Number of the first one here.
+        newest_s: When the last one is, taken or not; NaN if there was none.
         time_s: When each is.
         leaves: Weight of all leaves after each, in multiples of 1 / UNIT.
         edge: For each change the number of its edge; ascending.
         entry: Whom it concerns.
-        change: What leaves it gained by itself, and with its children.
+        own: What leaves it gained by itself, in multiples of 1 / UNIT.
+        total: The same with its children.
         opens: The calls that began.
         closes: The calls that ended.
     """
 
     def __init__(self, first: int = 0) -> None:
         self.first = first
-        self.time_s: list[float] = []
+        self.newest_s = math.nan
+        self.time_s = array("d")
         self.leaves: list[int] = []
-        self.edge: list[int] = []
+        self.edge = array("q")
         self.entry: list[Entry] = []
-        self.change: list[tuple[int, int]] = []
+        self.own: list[int] = []
+        self.total: list[int] = []
         self.opens: list[Entry] = []
-        self.closes: list[Close] = []
+        self.closes: list[Entry] = []
 
     @property
     def end(self) -> int:
@@ -130,20 +123,22 @@ class Edges:
 
     def entries(self) -> Iterable[Entry]:
         """Return all calls that something here refers to, some more than once."""
-        return [*self.entry, *self.opens, *(close.entry for close in self.closes)]
+        return [*self.entry, *self.opens, *self.closes]
 
     def with_entries(self, copies: Mapping[int, Entry]) -> Edges:
         """Return the same edges with copies of the entries, which are found by the entries' identity."""
         twin = Edges(self.first)
-        twin.time_s, twin.leaves, twin.edge = [*self.time_s], [*self.leaves], [*self.edge]
-        twin.change = [*self.change]
+        twin.newest_s = self.newest_s
+        twin.time_s, twin.leaves, twin.edge = self.time_s[:], self.leaves[:], self.edge[:]
+        twin.own, twin.total = self.own[:], self.total[:]
         twin.entry = [copies[id(entry)] for entry in self.entry]
         twin.opens = [copies[id(entry)] for entry in self.opens]
-        twin.closes = [close._replace(entry=copies[id(close.entry)]) for close in self.closes]
+        twin.closes = [copies[id(entry)] for entry in self.closes]
         return twin
 
     def add(self, time_s: float, leaves: int) -> int:
-        """Add an edge and return its number."""
+        """Add an edge and return its number; whatever the queue's order, edges never go back in time."""
+        time_s = self.newest_s = max(time_s, self.newest_s)  # NaN, before the first, is no maximum
         self.time_s.append(time_s)
         self.leaves.append(leaves)
         return self.first + len(self.time_s) - 1
@@ -152,7 +147,8 @@ class Edges:
         """Note that a call gained leaves, `own` of them by itself and `total` with its children."""
         self.edge.append(edge)
         self.entry.append(entry)
-        self.change.append((own, total))
+        self.own.append(own)
+        self.total.append(total)
 
     def take(self, count: int) -> Edges:
         """Remove and return the first `count` edges with all that they change."""
@@ -164,10 +160,11 @@ class Edges:
         cut = bisect_right(self.edge, last)
         head.edge, self.edge = self.edge[:cut], self.edge[cut:]
         head.entry, self.entry = self.entry[:cut], self.entry[cut:]
-        head.change, self.change = self.change[:cut], self.change[cut:]
+        head.own, self.own = self.own[:cut], self.own[cut:]
+        head.total, self.total = self.total[:cut], self.total[cut:]
         cut = bisect_right(self.opens, last, key=lambda entry: entry.edge)
         head.opens, self.opens = self.opens[:cut], self.opens[cut:]
-        cut = bisect_right(self.closes, last, key=lambda close: close.edge)
+        cut = bisect_right(self.closes, last, key=lambda entry: entry.closed)
         head.closes, self.closes = self.closes[:cut], self.closes[cut:]
         return head
 
@@ -176,14 +173,13 @@ class OpenTimes:
     """The times at which any call was open, as the edges tell them one by one."""
 
     def __init__(self) -> None:
-        self._time_s: list[float] = []
-        self._open: list[bool] = []
-        self._shift_s: list[float] = []
+        self._time_s, self._shift_s = array("d"), array("d")
+        self._open = bytearray()
 
     def copy(self) -> OpenTimes:
         """Return a copy that shares nothing with this one."""
         twin = OpenTimes()
-        twin._time_s, twin._open, twin._shift_s = [*self._time_s], [*self._open], [*self._shift_s]
+        twin._time_s, twin._open, twin._shift_s = self._time_s[:], self._open[:], self._shift_s[:]
         return twin
 
     def add(self, time_s: float, *, busy: bool) -> None:
@@ -198,7 +194,8 @@ class OpenTimes:
         """Return the activity, known up to the horizon."""
         if not self._time_s:
             return NO_ACTIVITY
-        return Activity(np.array(self._time_s), np.array(self._open), np.array(self._shift_s))
+        is_open = np.array(self._open, dtype=bool)
+        return Activity(np.array(self._time_s), is_open, np.array(self._shift_s))
 
     def forget(self, before_s: float) -> None:
         """Drop what no stretch that is still to be read reaches back to, but for the call before it."""

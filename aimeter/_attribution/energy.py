@@ -132,22 +132,28 @@ class Energy:
 
         An account that held m leaves between edges i and j has earned m * (V[j] - V[i]).
         """
-        entries: list[Entry] = []
-        rows = np.empty(len(edges.entry), dtype=np.intp)
-        # A call can end without a change of leaves: all that it has left is suspended children.
-        for index, entry in enumerate([*edges.entry, *(close.entry for close in edges.closes)]):
-            if entry.batch != self._batch:
-                entry.batch, entry.row = self._batch, len(entries)
+        batch, entries, rows = self._batch, list[Entry](), list[int]()
+        for entry in edges.entry:
+            if entry.batch != batch:
+                entry.batch, entry.row = batch, len(entries)
                 entries.append(entry)
-            if index < rows.size:
-                rows[index] = entry.row
-        accounts = np.zeros((len(entries), 2, earned.shape[0]))
+            rows.append(entry.row)
+        # A call can end without a change of leaves: all that it has left is suspended children.
+        for entry in edges.closes:
+            if entry.batch != batch:
+                entry.batch, entry.row = batch, len(entries)
+                entries.append(entry)
+        width = earned.shape[0]
+        accounts = np.zeros((len(entries), 2, width))
         for entry in entries:
             if entry.accounts is not None:
-                accounts[entry.row] = widened(entry.accounts, earned.shape[0])
-        change = np.array(edges.change, dtype=np.float64) / UNIT
-        at = np.array(edges.edge, dtype=np.intp) - edges.first
-        np.add.at(accounts, rows, -change[:, :, None] * earned.T[at][:, None, :])
+                accounts[entry.row] = widened(entry.accounts, width)
+        change = np.array([edges.own, edges.total], dtype=np.float64).T / UNIT
+        at = np.array(edges.edge) - edges.first
+        gained = -change[:, :, None] * earned.T[at][:, None, :]
+        # NumPy takes a quarter of the time if there is one axis only.
+        cells = np.array(rows, dtype=np.intp)[:, None] * (2 * width) + np.arange(2 * width)
+        np.add.at(accounts.reshape(-1), cells.reshape(-1), gained.reshape(-1))
         for entry in entries:
             if entry.outlasts(edges.end):
                 entry.accounts = accounts[entry.row].copy()

@@ -38,7 +38,8 @@ class Forgotten:
 
     def begin(self, call: Call) -> None:
         """Note that a call is open, and which open ones it holds."""
-        holding = [place for held in call.holds() if (place := id(held)) in self._open]
+        held = call.holds()
+        holding = [place for one in held if (place := id(one)) in self._open] if held else None
         if holding:
             self._holding[id(call)] = holding
             for place in holding:
@@ -46,11 +47,13 @@ class Forgotten:
 
     def end(self, call: Call) -> None:
         """Note that a call is closed."""
-        self._looks.pop(id(call), None)
-        self._inside.pop(id(call), None)
-        for place in self._holding.pop(id(call), ()):
-            if place in self._inside:
-                self._inside[place] -= 1
+        if self._looks:
+            self._looks.pop(id(call), None)
+        if self._inside:
+            self._inside.pop(id(call), None)
+            for place in self._holding.pop(id(call), ()):
+                if place in self._inside:
+                    self._inside[place] -= 1
 
     def give_up(self, now_s: float) -> None:
         """End calls whose end was not seen. A few are looked at in turn."""

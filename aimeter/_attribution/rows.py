@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -119,7 +118,7 @@ def _told(calls: Sequence[Call], context: Context) -> dict[str, Iterable[object]
         "name": [text(call.name) for call in calls],
         "status": [call.status for call in calls],
         "error_type": [call.error_type for call in calls],
-        "start": [_utc(context.epoch_s + call.start_s) for call in calls],
+        "start": _utc(context.epoch_s + np.array([call.start_s for call in calls])),
         "duration_s": [call.duration_s for call in calls],
         "thread": [call.thread for call in calls],
         "model": [None if model is None else str(model) for model in models],
@@ -127,15 +126,14 @@ def _told(calls: Sequence[Call], context: Context) -> dict[str, Iterable[object]
     }
 
 
-def _utc(epoch_s: float) -> str:
-    """Return a time as ISO 8601 in UTC with microseconds."""
-    second, micro = divmod(round(epoch_s * 1e6), 1_000_000)
-    return f"{_utc_second(second)}.{micro:06d}Z"
-
-
-@lru_cache(maxsize=8)
-def _utc_second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def _utc(epoch_s: Array) -> list[str]:
+    """Return times as ISO 8601 in UTC with microseconds."""
+    micros_since = np.rint(epoch_s * 1e6).astype(np.int64)
+    seconds, micros = (part.tolist() for part in np.divmod(micros_since, 1_000_000))
+    texts = {
+        second: datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S") for second in set(seconds)
+    }
+    return [f"{texts[second]}.{micro:06d}Z" for second, micro in zip(seconds, micros, strict=True)]
 
 
 class _Devices(NamedTuple):
@@ -160,6 +158,8 @@ def _by_device(figures: Figures, traces: Sequence[Trace]) -> list[tuple[float, .
     """Return the column of joules by device, in the order of the names in `devices`."""
     joules = figures.energy_j.T.tolist()
     places = _places([device_name(trace.channel) for trace in traces])
+    if figures.metered.all() and len(set(places)) == len(places):
+        return list(map(tuple, joules))
     found: list[tuple[float, ...]] = []
     for metered, drawn in zip(figures.metered.T.tolist(), joules, strict=True):
         own: dict[int, float] = {}
@@ -267,6 +267,8 @@ def _meta(
     borrowed_s = [
         (k, one.calibration.measured_s) for k, one in enumerate(traces) if one.calibration is not None
     ]
+    if not (died or doubtful or borrowed_s or carbon or figures.suspended_s.any()):
+        return [_noted(call.notes, call.remarks, common, nothing) for call in figures.calls]
     metas: list[Mapping[str, object]] = []
     for index, (call, suspended_s) in enumerate(
         zip(figures.calls, figures.suspended_s.tolist(), strict=True)
@@ -288,12 +290,21 @@ def _meta(
             remarks = {**remarks, "idle": {"source": "calibration", "age_s": round(age_s)}}
         if carbon is not None:
             remarks = {**remarks, "carbon": carbon[index]}
-        if notes or remarks:
-            rest = {key: value for key, value in notes.items() if key != "model"}
-            metas.append({**rest, "aimeter": {**remarks, **common}})
-        else:
-            metas.append(nothing)
+        metas.append(_noted(notes, remarks, common, nothing))
     return metas
+
+
+def _noted(
+    notes: Mapping[str, object],
+    remarks: Mapping[str, object],
+    common: Mapping[str, object],
+    nothing: Mapping[str, object],
+) -> Mapping[str, object]:
+    """Return what stands in a row's `meta`."""
+    if not (notes or remarks):
+        return nothing
+    rest = {key: value for key, value in notes.items() if key != "model"}
+    return {**rest, "aimeter": {**remarks, **common}}
 
 
 def _missing(call: Call, died: Sequence[Trace], metered: Container[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from aimeter._attribution.edges import UNIT, Close, Edges, Entry, OpenTimes
+from aimeter._attribution.edges import UNIT, Edges, Entry, OpenTimes
 from aimeter._attribution.energy import Energy
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Shares:
     @property
     def newest_s(self) -> float:
         """When a call last began or ended; NaN if none did."""
-        return self._edges.time_s[-1] if self._edges.time_s else self._energy.edge_s
+        return self._edges.newest_s
 
     @property
     def idle_since_s(self) -> float | None:
@@ -156,7 +156,7 @@ class Shares:
         parent = None
         while around is not None and parent is None:  # calls around it may have no part in these devices
             parent, around = self._entries.get(id(around)), around.parent
-        edge = self._edge(time_s)
+        edge = self._edges.add(time_s, self._leaves)
         entry = Entry(call, parent, edge)
         if weight != UNIT:
             entry.weight = weight
@@ -174,7 +174,7 @@ class Shares:
     def close(self, call: Call, time_s: float) -> None:
         """Note that a call ends."""
         entry = self._entries.pop(id(call))
-        edge = self._edge(time_s)
+        edge = self._edges.add(time_s, self._leaves)
         if entry.suspended_since_s is not None:
             self._pause(entry, time_s, suspended=False, edge=edge)
         leaves, own = entry.leaves, -entry.weight * entry.leaf
@@ -192,7 +192,7 @@ class Shares:
             parent.children.update(orphans)
             parent.awake += entry.awake - 1
         self._propagate(parent, edge, own)
-        self._edges.closes.append(Close(edge, entry, leaves))
+        self._edges.closes.append(entry)
 
     def pause(self, call: Call, time_s: float, *, suspended: bool) -> None:
         """Note that a generator's consumer holds it suspended from now on, or resumes it."""
@@ -209,7 +209,7 @@ class Shares:
         if entry.parent is not None:
             # What runs meanwhile is the work of the call around the generator.
             entry.parent.awake += -1 if suspended else +1
-        self._propagate(entry, self._edge(time_s) if edge is None else edge)
+        self._propagate(entry, self._edges.add(time_s, self._leaves) if edge is None else edge)
 
     def _propagate(self, entry: Entry | None, edge: int, change: int = 0) -> None:
         """Carry what happened to a call outward: who is a leaf now, and how many leaves each call holds.
@@ -237,9 +237,3 @@ class Shares:
         at = edge - self._edges.first
         self._edges.leaves[at] = self._leaves
         self._open_times.add(self._edges.time_s[at], busy=self._leaves > 0)
-
-    def _edge(self, time_s: float) -> int:
-        """Add an edge; whatever the queue's order, edges never go back in time."""
-        return self._edges.add(
-            max(time_s, self.newest_s), self._leaves
-        )  # before the first, that is NaN, no maximum

@@ -225,8 +225,10 @@ class Call(Figured):
     def holds(self) -> list[Call]:
         """Return the calls around it that this one holds, one as often as there are references."""
         token: Token[Call | None] | None = getattr(self, "_token", None)
-        held = getattr(self, "_parent", None), None if token is None else token.old_value
-        return [one for one in held if isinstance(one, Call)]
+        parent, before = getattr(self, "_parent", None), None if token is None else token.old_value
+        if parent is None and not isinstance(before, Call):
+            return []
+        return [one for one in (parent, before) if isinstance(one, Call)]
 
     def is_left(self) -> bool:
         """Return whether only the context in which it is current holds the call; it is ended then.

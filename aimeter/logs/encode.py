@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, get_type_hints
@@ -89,7 +89,9 @@ def json_text(value: object) -> str:
 # --- records, a column at a time: most of a column needs to be looked at only once
 
 _Column = tuple[Any, ...]
-_Writer = Callable[[_Column, str], Sequence[str]]
+_Texts = Sequence[str] | str
+"""A column as text, value by value; a single text is that of all."""
+_Writer = Callable[[_Column, str], _Texts]
 
 _TYPES: dict[str, object] = get_type_hints(Record)
 _UNIQUE = frozenset({"call_id", "parent_id", "start"})
@@ -100,9 +102,10 @@ def _numbers(values: _Column, unknown: str) -> list[str]:
     if None not in values:
         text = "\n".join(repeat("%.9g", len(values))) % values
         if "n" not in text:  # as nan and inf have
-            return [
-                number if "." in number or "e" in number else f"{number}.0" for number in text.split("\n")
-            ]
+            numbers = text.split("\n")
+            if text.count(".") == len(numbers):
+                return numbers
+            return [number if "." in number or "e" in number else f"{number}.0" for number in numbers]
     return [unknown if value is None or not math.isfinite(value) else _number(value) for value in values]
 
 
@@ -116,9 +119,22 @@ def _number_lists(write: Callable[[str], str]) -> _Writer:
     """Return how lists of numbers are written, as JSON; what is not finite is null."""
 
     def column(values: _Column, _: str) -> list[str]:
-        return [write(f"[{','.join(_numbers(value, 'null'))}]" if value else "[]") for value in values]
+        return [write(_number_list(value)) for value in values]
 
     return column
+
+
+def _number_list(values: tuple[float, ...]) -> str:
+    text = _list_template(len(values)) % values
+    # Nearly always each number is finite and has a point.
+    if text.count(".") == len(values) and "n" not in text:
+        return text
+    return f"[{','.join(_numbers(values, 'null'))}]" if values else "[]"
+
+
+@lru_cache(maxsize=64)
+def _list_template(length: int) -> str:
+    return f"[{','.join(repeat('%.9g', length))}]"
 
 
 def _texts(write: Callable[[Any], str]) -> _Writer:
@@ -139,10 +155,10 @@ def _metas(write: Callable[[Mapping[str, object]], str]) -> _Writer:
 def _same_or(write: _Writer) -> _Writer:
     """Return a writer that does its work once if a column has the same value throughout, as most have."""
 
-    def column(values: _Column, unknown: str) -> Sequence[str]:
+    def column(values: _Column, unknown: str) -> _Texts:
         if values.count(values[0]) < len(values):
             return write(values, unknown)
-        return list(write(values[:1], unknown)) * len(values)
+        return write(values[:1], unknown)[0]
 
     return column
 
@@ -167,11 +183,17 @@ def _writers(
     )
 
 
-def _rows(records: Sequence[Record], writers: Sequence[_Writer], unknown: str) -> Iterable[tuple[str, ...]]:
+def _lines(records: Sequence[Record], writers: Sequence[_Writer], unknown: str, template: str) -> list[bytes]:
+    """Return records as lines of UTF-8, by a template with a ``%s`` for each column.
+
+    What all rows have in common is put into the template first.
+    """
     columns = zip(*records, strict=True)
-    return zip(
-        *(write(values, unknown) for write, values in zip(writers, columns, strict=False)), strict=True
-    )
+    texts = [write(values, unknown) for write, values in zip(writers, columns, strict=False)]
+    filled = template % tuple(text.replace("%", "%%") if isinstance(text, str) else "%s" for text in texts)
+    different = [text for text in texts if not isinstance(text, str)]
+    fields = zip(*different, strict=True) if different else [()] * len(records)
+    return [(filled % each).encode() for each in fields]
 
 
 def _csv_meta(meta: Mapping[str, object]) -> str:
@@ -187,12 +209,13 @@ def _csv_array(array: str) -> str:
 
 _CSV_WRITERS = _writers(csv_text, _csv_meta, _csv_array)
 _CSV_FIELD = re.compile(',("[^"]*(?:""[^"]*)*"|[^",]*)')
+_CSV_TEMPLATE = ",".join(repeat("%s", len(COLUMNS))) + "\r\n"
 CSV_HEADER: bytes = ",".join(COLUMNS).encode() + NEWLINE
 
 
 def csv_lines(records: Sequence[Record]) -> list[bytes]:
     """Return each record as one whole CSV line, UTF-8, with its line end."""
-    return [(",".join(fields) + "\r\n").encode() for fields in _rows(records, _CSV_WRITERS, "")]
+    return _lines(records, _CSV_WRITERS, "", _CSV_TEMPLATE) if records else []
 
 
 def csv_line(record: Record) -> bytes:
@@ -206,7 +229,7 @@ _JSON_TEMPLATE = "{" + ",".join(f'"{column}":%s' for column in COLUMNS) + "}\n"
 
 def json_lines(records: Sequence[Record]) -> list[bytes]:
     """Return each record as one whole line of JSON, UTF-8: every column in order, unknown as null."""
-    return [(_JSON_TEMPLATE % fields).encode() for fields in _rows(records, _JSON_WRITERS, "null")]
+    return _lines(records, _JSON_WRITERS, "null", _JSON_TEMPLATE) if records else []
 
 
 def json_line(record: Record) -> bytes:

@@ -168,7 +168,7 @@ class _Sums:
 
 
 _REMEMBERED = 4096
-"""Rows of which it is remembered that they came, for children that come after them."""
+"""So many rows at least, and twice as many at most, are remembered to have come, for children that come after them."""
 
 _MOST_ORPHANS = 100_000
 """Calls for whose children it is remembered that their own row has not come. Of more, the oldest are taken to have come
@@ -190,8 +190,9 @@ class Tally:
         """By name, by model and by whether no other call encloses the calls."""
         self._orphans: dict[str, _Sums] = {}
         """Calls inside another whose row has not come: it is open, in another log, or was lost in a crash."""
-        self._seen: dict[str, None] = {}
+        self._seen: set[str] = set()
         """Calls whose rows came lately: children may outlive them."""
+        self._seen_before: set[str] = set()
 
     def add(self, record: Record, *, after_parent: bool = False) -> None:
         """Count one record in; `after_parent` tells that the row of the call around it is known to have come before."""
@@ -203,17 +204,21 @@ class Tally:
                 key = OTHER_NAMES, None, record.parent_id is None
             sums = self._sums.setdefault(key, _Sums())
         sums.add(record)
-        self._orphans.pop(record.call_id, None)
-        self._seen[record.call_id] = None
+        if self._orphans:
+            self._orphans.pop(record.call_id, None)
+        self._seen.add(record.call_id)
         if len(self._seen) > _REMEMBERED:
-            del self._seen[next(iter(self._seen))]
-        if not after_parent and record.parent_id is not None and record.parent_id not in self._seen:
+            self._seen, self._seen_before = set(), self._seen
+        if not (after_parent or record.parent_id is None or self._has_seen(record.parent_id)):
             orphans = self._orphans.get(record.parent_id)
             if orphans is None:
                 orphans = self._orphans[record.parent_id] = _Sums()
                 if len(self._orphans) > _MOST_ORPHANS:
                     del self._orphans[next(iter(self._orphans))]
             orphans.add(record)
+
+    def _has_seen(self, call_id: str) -> bool:
+        return call_id in self._seen or call_id in self._seen_before
 
     def summary(self, *, skipped: int = 0) -> Summary:
         """Return the sums so far; `skipped` is the number of a log's lines that were no rows."""
