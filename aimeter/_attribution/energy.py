@@ -175,13 +175,15 @@ class Energy:
                 shares.append(0.0)
                 windows.append(0.0)
                 continue
-            tail = max(now_s - trace.curve.end_s, 0.0) * trace.last_power_w if trace.alive else 0.0
-            energy = trace.curve.energy_j + tail
+            power, end_s = trace.last_power_w if trace.alive else 0.0, trace.curve.end_s
+            energy = trace.curve.energy_j + max(now_s - end_s, 0.0) * power
             if k < len(settled):
                 window = max(energy - begin_j[k], 0.0)
                 share = settled[k] + part * max(energy - float(self._edge_j[k]), 0.0)
             else:
-                window = max(energy - float(trace.curve.at(time, activity).energy_j[0]), 0.0)
+                began_j = float(trace.curve.at(time, activity).energy_j[0])
+                began_j += max(entry.call.start_s - end_s, 0.0) * power
+                window = max(energy - began_j, 0.0)
                 share = window * part
             shares.append(share)
             windows.append(window)
