@@ -321,3 +321,20 @@ def test_a_device_that_comes_back_at_work_may_have_been_at_work():
     assert row.energy_j == pytest.approx(LOAD_W * 0.5)
     knots_j = ROUNDED_J * math.sqrt(2)
     assert row.resolution_j == pytest.approx(knots_j + 0.5 * LOAD_W, rel=1e-6)
+
+
+def test_an_end_that_is_told_late_is_settled_late():
+    """A thread was kept from the queue: what was drawn until then is on the wrong side, and all of it in the error."""
+    bench = Bench(ROUNDED)
+    bench.learn_idle()
+    bench.rest(1.0)
+    call, kept = bench.begin(), []
+    bench.rest(1.0)
+    put, call._put = call._put, kept.append
+    bench.end(call)
+    bench.rest(1.0)
+    put(kept.pop())
+    row = bench.rows()[call.call_id]
+    off_j = row.energy_j - LOAD_W * 1.0
+    assert off_j == pytest.approx(IDLE_W * 1.0, rel=0.11)
+    assert row.resolution_j == pytest.approx(ROUNDED_J * math.sqrt(2) + off_j, rel=1e-6)

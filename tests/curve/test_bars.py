@@ -232,6 +232,20 @@ def test_without_idle_power_only_the_knots_bound_a_call():
     assert bar(curve, activity_of(), 0.005, 0.15) == pytest.approx(math.hypot(at_begin, at_end))
 
 
+def test_a_step_that_holds_more_than_the_limit_is_a_limit_by_itself():
+    """A limit that is wrong, or an update that came late: the step's own mean is then all that it may draw at a time."""
+    curve = Curve(counted=True, max_power_w=50.0)
+    for number in range(4):
+        curve.append(0.1 * number, 12.0 * number, 0.0)
+    assert bar(curve, activity_of(), 0.05, 0.25) == pytest.approx(0.0, abs=1e-9)
+    curve = Curve(counted=True, max_power_w=50.0)
+    for number in range(4):
+        curve.append(0.1 * number, 12.0 * number, 0.6)
+    # From 0.6 J below one knot to 0.6 J above the next in 0.1 s, so 132 W: at an end of a step that is 0.6 J either way.
+    assert bar(curve, activity_of(), 0.1, 0.2) == pytest.approx(math.hypot(0.6, 0.6))
+    assert bar(curve, activity_of(), 0.05, 0.25) == pytest.approx(math.hypot(1.2, 1.2))
+
+
 def test_no_call_is_more_uncertain_than_its_knots_allow():
     """What lies between the least at its begin and the most at its end, or between nothing and as much again."""
     first, second, spread_w = (0.11, 0.12), (0.12, 0.19), 500.0
@@ -317,6 +331,14 @@ def test_a_part_time_sensor_that_saw_no_load_may_meet_any():
     assert bar(known, activity_of(), 0.5, 2.5) == pytest.approx(300.0 * 0.125 * math.sqrt(2))
 
 
+def test_how_far_the_power_swung_is_kept():
+    """What another way of reading the device begins with: the greatest swing that was seen or known before."""
+    watts = [60.0] * 10 + [300.0] * 20
+    assert sampled(watts[10:]).swing_w == pytest.approx(0.0, abs=1e-9)
+    assert sampled(watts).swing_w == pytest.approx(240.0)
+    assert sampled(watts, swing_w=400.0).swing_w == 400.0
+
+
 def test_a_sensor_that_misses_nothing_fears_nothing_unseen():
     """One that looks at nine tenths of the time or more has the swing that it saw."""
     watts = [60.0] * 10 + [300.0] * 20
@@ -327,6 +349,6 @@ def test_a_sensor_that_misses_nothing_fears_nothing_unseen():
 def test_what_a_sampled_knot_is_off_by_adds_to_what_the_average_hides():
     """The coarser of the two knots around each end."""
     curve = Curve(counted=False, reach_s=0.15)
-    for number, off_j in enumerate((0.0, 0.2, 0.5, 0.1, 0.1)):
+    for number, off_j in enumerate((0.0, 0.5, 0.2, 0.1, 0.3)):
         curve.append(0.1 * number, 6.0 * number, off_j)
-    assert bar(curve, activity_of(), 0.15, 0.35) == pytest.approx(math.hypot(0.5, 0.1))
+    assert bar(curve, activity_of(), 0.15, 0.35) == pytest.approx(math.hypot(0.5, 0.3))

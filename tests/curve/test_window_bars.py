@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aimeter._curve.activity import Activity, IdlePower
-from aimeter._curve.curve import Curve
+from aimeter._curve.curve import Curve, read
 from aimeter._curve.power_windows import PowerWindows
 from aimeter._support.statistics import SIGMAS_95
 from aimeter.sensors.base import Outcome, Reading
@@ -92,6 +92,19 @@ def test_a_window_on_one_of_two_calls_leaves_what_it_did_not_see(board):
     assert board.tell(*FIRST) == pytest.approx((joules, SIGMAS_95 * deviation_j), rel=2e-3)
     second = excess_j - joules
     assert board.tell(*SECOND) == pytest.approx((second, SIGMAS_95 * deviation_j), rel=2e-3)
+
+
+def test_boards_beside_one_another_keep_their_windows(board):
+    """Read together with one that has no power beside its counter, at times in any order: each as by itself."""
+    plain = Curve(counted=True, max_power_w=700.0)
+    for time_s, joules in board.curve.knots[:2].T.tolist():
+        plain.append(time_s, joules, 0.0, idle=IdlePower(IDLE_W, 0.0, 0.05, 0.0))
+    times_s = np.array([2.04, 0.5, 2.02, 2.08, 2.03])
+    together = read([plain, board.curve, plain], times_s, board.activity)
+    alone = [curve.at(times_s, board.activity) for curve in (plain, board.curve, plain)]
+    for one, other in zip(together, alone, strict=True):
+        assert np.array(one) == pytest.approx(np.array(other))
+    assert not np.allclose(alone[0].energy_j, alone[1].energy_j)
 
 
 def test_inside_a_call_the_power_may_be_unlike(board):
