@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aimeter._attribution.edges import UNIT
-from aimeter._attribution.figures import Figures, joined
+from aimeter._attribution.figures import Figures, SoFar, joined
 from aimeter._attribution.forgotten import Forgotten
 from aimeter._attribution.groups import Group, Groups, Open
 from aimeter._attribution.shares import MOST_EDGES
@@ -114,22 +114,20 @@ class Attribution:
         since = [group.shares.idle_since_s for group in groups if not math.isnan(group.shares.newest_s)]
         return None if not since or None in since else max(one for one in since if one is not None)
 
-    def so_far(self, call: Call, now_s: float) -> tuple[list[float | None], list[float | None]] | None:
-        """Return the joules of an open call up to now, and of its whole window, by trace; None if it is not open.
-
-        None stands for a trace in which the call has no part.
-        """
+    def so_far(self, call: Call, now_s: float) -> SoFar | None:
+        """Return the joules of an open call up to now; None if it is not open."""
         known = self._open.get(id(call))
         if known is None:
             return None
-        shares: list[float | None] = [None] * len(self.traces)
-        windows: list[float | None] = [None] * len(self.traces)
+        count = len(self.traces)
+        so_far = SoFar([None] * count, [None] * count, [None] * count)
         for group in known.groups:
             found = group.shares.so_far(call, now_s)
             if found is not None:
-                for place, share, window in zip(group.places, *found, strict=False):
-                    shares[place], windows[place] = share, window
-        return shares, windows
+                for joules, own in zip(so_far, found.tolist(), strict=True):
+                    for place, joule in zip(group.places, own, strict=True):
+                        joules[place] = joule
+        return so_far
 
     # The queue
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aimeter._attribution.closing import Leaves, Marks, close_calls
-from aimeter._attribution.edges import TIME, TOTAL, UNIT, Edges, Entry, earners, widened
+from aimeter._attribution.edges import OWN, TIME, TOTAL, UNIT, Edges, Entry, earners, widened
 from aimeter._curve.curve import Points, read
 from aimeter._curve.resolution import half_width
 
@@ -159,41 +159,36 @@ class Energy:
                 entry.accounts = accounts[entry.row].copy()
         return accounts
 
-    def so_far(
-        self, entry: Entry, now_s: float, leaves: int, activity: Activity
-    ) -> tuple[list[float], list[float]]:
-        """Return the joules of an open call up to now, and of its whole window, by trace.
+    def so_far(self, entry: Entry, now_s: float, edges: Edges, activity: Activity) -> Array:
+        """Return the joules of an open call up to now, shape (3, traces): share, own part, and its whole window.
 
-        What lies beyond the last settled edge is shared among the `leaves` open now, at the power last seen.
+        Args:
+            entry: The call.
+            now_s: Up to when; beyond the newest knot the power last seen goes on.
+            edges: Those that wait to be settled.
+            activity: When calls were open.
         """
-        time = np.array([entry.call.start_s])
-        part = entry.leaves / max(leaves, 1)
-        settled, begin_j = self._known(entry)
-        shares, windows = [], []
+        self._grow()
+        time = np.array([*edges.time_s, now_s])
+        energy = self._read(time, activity).energy_j
         for k, trace in enumerate(self.traces):
-            if not len(trace.curve):
-                shares.append(0.0)
-                windows.append(0.0)
-                continue
-            power, end_s = trace.last_power_w if trace.alive else 0.0, trace.curve.end_s
-            energy = trace.curve.energy_j + max(now_s - end_s, 0.0) * power
-            if k < len(settled):
-                window = max(energy - begin_j[k], 0.0)
-                share = settled[k] + part * max(energy - float(self._edge_j[k]), 0.0)
-            else:
-                began_j = float(trace.curve.at(time, activity).energy_j[0])
-                began_j += max(entry.call.start_s - end_s, 0.0) * power
-                window = max(energy - began_j, 0.0)
-                share = window * part
-            shares.append(share)
-            windows.append(window)
-        return shares, windows
-
-    def _known(self, entry: Entry) -> tuple[list[float], list[float]]:
-        """Return what a call earned up to the last edge, and the curves where it began, as far as both are known."""
+            if trace.alive and len(trace.curve):
+                energy[k] += np.maximum(time - trace.curve.end_s, 0.0) * trace.last_power_w
+        first = math.isnan(self.edge_s)
+        step = np.maximum(np.diff(energy, prepend=energy[:, :1] if first else self._edge_j[:, None]), 0.0)
+        before = np.array([self.edge_leaves, *edges.leaves]) / UNIT
+        share = np.divide(1.0, before, out=np.zeros_like(before), where=before > 0)
+        # Leaves that the call holds, by itself and with its children, up to each of these times.
+        held = np.zeros((2, time.size)) + np.array([[entry.weight * entry.leaf], [entry.leaves]])
+        for edge, one, own, total in zip(edges.edge, edges.entry, edges.own, edges.total, strict=True):
+            if one is entry:
+                held[:, : edge - edges.first + 1] -= [[own], [total]]
+        held /= UNIT
+        earned = held @ (step * share).T
         if entry.accounts is None or entry.at_open is None:
-            return [], []
-        earned = entry.accounts[TOTAL] + entry.leaves / UNIT * self._earned[: entry.accounts.shape[1]]
-        # A trace that was added since had drawn nothing by then.
-        at_open = widened(entry.at_open, entry.accounts.shape[1] - 1)
-        return earned[TIME + 1 :].tolist(), Marks.of(at_open).curve.energy_j.tolist()
+            begin_j = energy[:, max(entry.edge - edges.first, 0)]
+        else:
+            accounts = widened(entry.accounts, self._earned.size) + held[:, :1] * self._earned
+            earned += accounts[:, TIME + 1 :]
+            begin_j = Marks.of(widened(entry.at_open, len(self.traces))).curve.energy_j
+        return np.array([earned[TOTAL], earned[OWN], np.maximum(energy[:, -1] - begin_j, 0.0)])

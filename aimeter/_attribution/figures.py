@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from aimeter._curve.activity import Array
 
 
+class SoFar(NamedTuple):
+    """What an open call used so far, by trace; None where it has no part.
+
+    Attributes:
+        energy_j: Its share, children included; `self_j` without them.
+        window_j: All that the device drew since the call began.
+    """
+
+    energy_j: list[float | None]
+    self_j: list[float | None]
+    window_j: list[float | None]
+
+
 class Figures(NamedTuple):
     """What calls used. Arrays have a row for each trace, if they differ by trace, and a column for each call.
 

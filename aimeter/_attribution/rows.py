@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aimeter._attribution.figures import Figures
+from aimeter._attribution.figures import Figures, SoFar
 from aimeter._support.clocks import time
 from aimeter._support.machine import machine
 from aimeter._support.notes import text
@@ -337,17 +337,15 @@ def _implausible(figures: Figures, traces: Sequence[Trace]) -> dict[int, dict[st
     return found
 
 
-def so_far(
-    call: Call, shares: Sequence[float | None], windows: Sequence[float | None], context: Context
-) -> Figures:
-    """Return provisional figures of a call that is still open; half of what it used is left open.
-
-    None among `shares` and `windows` stands for a device in which the call has no part.
-    """
-    share, window = (np.array([one or 0.0 for one in each])[:, None] for each in (shares, windows))
+def so_far(call: Call, used: SoFar, context: Context) -> Figures:
+    """Return provisional figures of a call that is still open; half of what it used is left open."""
+    share, own, window = (np.array([one or 0.0 for one in each])[:, None] for each in used)
     one, none = np.ones(1), np.zeros(1)
     metered = np.array(
-        [len(trace.curve) > 0 and has is not None for trace, has in zip(context.traces, shares, strict=True)],
+        [
+            len(trace.curve) > 0 and has is not None
+            for trace, has in zip(context.traces, used.energy_j, strict=True)
+        ],
         dtype=bool,
     )[:, None]
-    return Figures([call], share, share, window, share / 2, metered, 0 * share, one, one, none)
+    return Figures([call], share, own, window, share / 2, metered, 0 * share, one, one, none)

@@ -98,12 +98,12 @@ class Shares:
         edges = self._edges.take(count)
         return self._energy.share_out(edges, self._open_times.activity(), teaches=teaches)
 
-    def so_far(self, call: Call, now_s: float) -> tuple[list[float], list[float]] | None:
-        """Return the joules of an open call up to now, and of its whole window, by trace; None if it is not open."""
+    def so_far(self, call: Call, now_s: float) -> Array | None:
+        """Return the joules of an open call up to now, see `Energy.so_far`; None if it is not open."""
         entry = self._entries.get(id(call))
         if entry is None:
             return None
-        return self._energy.so_far(entry, now_s, self._leaves, self._open_times.activity())
+        return self._energy.so_far(entry, now_s, self._edges, self._open_times.activity())
 
     def learn_idle(self, until_s: float, idle_since_s: float | None) -> None:
         """Tell each trace about the time since no call is open anywhere, if so, and forget old activity."""

@@ -128,7 +128,7 @@ class Delivery:
         with self._sampler.alone():
             context = self._context()
             return [
-                None if some is None else build(so_far(call, *some, context), context)[0]
+                None if some is None else build(so_far(call, some, context), context)[0]
                 for call, some in zip(calls, found, strict=True)
             ]
 

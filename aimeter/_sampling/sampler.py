@@ -30,7 +30,7 @@ from aimeter._support.shield import shielded
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aimeter._attribution.figures import Figures
+    from aimeter._attribution.figures import Figures, SoFar
     from aimeter._calls.call import Call, Pause
     from aimeter._curve.trace import Trace
     from aimeter._sampling.protocols import Selection, SteppedClock
@@ -255,10 +255,8 @@ class Sampler:
         """Wait until `done`, which is asked after every settling, for at most `timeout_s`; return whether it is."""
         return self._driver.wait_for(done, timeout_s)
 
-    def so_far(
-        self, calls: list[Call], timeout_s: float
-    ) -> list[tuple[list[float | None], list[float | None]] | None]:
-        """Return the joules of open calls by trace, share and window; None for one that is not open.
+    def so_far(self, calls: list[Call], timeout_s: float) -> list[SoFar | None]:
+        """Return what open calls used so far; None for one that is not open.
 
         Waits up to `timeout_s` for a reading of every sensor.
         """

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aimeter._attribution.attribution import Attribution
-    from aimeter._attribution.figures import Figures
+    from aimeter._attribution.figures import Figures, SoFar
     from aimeter._calls.call import Call
     from aimeter._sampling.intake import Intake
     from aimeter._sampling.readers import Readers
@@ -66,8 +66,8 @@ class Settling:
         attribution = self._intake.attribution
         return attribution is not None and attribution.settled_s >= target_s
 
-    def so_far(self, calls: list[Call]) -> list[tuple[list[float | None], list[float | None]] | None]:
-        """Return the joules of open calls by trace, share and window; None for one that is not open."""
+    def so_far(self, calls: list[Call]) -> list[SoFar | None]:
+        """Return what open calls used so far; None for one that is not open."""
         attribution, now = self.attribution(), self._now()
         return [attribution.so_far(call, now) for call in calls]
 

@@ -223,3 +223,39 @@ def test_what_nobody_used_of_devices_named_apart_is_each_devices_own(clock):
     with meter.track("both"):
         clock.sleep(1.0)
     assert meter.unattributed_j() == {"gpu:0": near(200.0), "cpu:0": near(70.0)}
+
+
+@pytest.mark.parametrize("began", ["two children", "a pause"])
+def test_so_far_of_a_call_in_which_something_changed_since_the_last_value(clock, began):
+    """What has not been settled yet changes nothing of what was earned before."""
+    meter = meter_of(clock, FakeSensor(clock, 100.0, period_s=1.0))
+    with meter.track("earlier"):
+        clock.sleep(20.0)
+    clock.sleep(5.0)
+    with meter.track("outer") as outer:
+        clock.sleep(0.5)
+        call = beside(meter, outer)
+        clock.sleep(10.0)
+        if began == "a pause":
+            call.pause(suspended=True)
+        else:
+            inside = [beside(meter, call), beside(meter, call)]
+        clock.sleep(0.1)
+        assert call.energy_j == pytest.approx(1000.0, abs=30.0)
+        assert outer.energy_j == pytest.approx(1060.0, abs=30.0)
+        for one in inside if began == "two children" else []:
+            one.finish("ok", None)
+        call.finish("ok", None)
+
+
+def test_the_own_part_so_far_leaves_out_what_children_used(clock):
+    """An open call says what it used without its children, as its row will, and so adds up with theirs."""
+    meter = meter_of(clock, FakeSensor(clock, 100.0))
+    with meter.track("outer") as outer:
+        clock.sleep(1.0)
+        with meter.track("inner") as inner:
+            clock.sleep(2.0)
+            assert (outer.self_j, inner.self_j) == (near(100.0), near(200.0))
+        clock.sleep(4.0)
+        assert (outer.energy_j, outer.self_j, inner.self_j) == (near(700.0), near(500.0), near(200.0))
+    assert outer.self_j == near(500.0)

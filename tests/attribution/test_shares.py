@@ -52,6 +52,20 @@ class Plain:
     def end(self, call, now_s):
         self.move_to(now_s)
         self.open.discard(call)
+        self.suspended.discard(call)
+        for child in self.open:
+            if self.parent[child] is call:
+                self.parent[child] = self.parent[call]
+
+    def figures(self, call):
+        """Return what the row has of its own part and its window."""
+        return tuple(pytest.approx(one[call], rel=1e-6, abs=1e-4) for one in (self.own, self.window))
+
+    def pause(self, call, now_s):
+        """Suspend a call, or resume it; return whether it is suspended now."""
+        self.move_to(now_s)
+        self.suspended ^= {call}
+        return call in self.suspended
 
 
 def power(seed):
@@ -73,7 +87,7 @@ def power(seed):
 
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["begin", "begin", "nest", "end", "end_any"]),
+        st.sampled_from(["begin", "begin", "nest", "end", "end_any", "pause", "look"]),
         st.floats(min_value=0.0, max_value=0.2),
         st.integers(min_value=0, max_value=10),
     ),
@@ -85,7 +99,7 @@ operations = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(operations, st.integers(min_value=0, max_value=1000))
 def test_shares_are_what_a_plain_reckoning_gives(steps, seed):
-    """Any pattern of nesting and overlap: each call's share is the sum over instants of power / leaves."""
+    """Any pattern of nesting, overlap and suspension: a share is the sum over instants of power / leaves, at any time."""
     clock = FakeClock(1.0)
     watts, exact = power(seed)
     # A counter without steps, read at every start and end: what is left is the arithmetic of the shares.
@@ -94,7 +108,7 @@ def test_shares_are_what_a_plain_reckoning_gives(steps, seed):
     plain = Plain(exact)
     begin_s = clock()
     plain.move_to(begin_s)
-    calls, children = [], {}
+    calls = []
 
     def begin(parent):
         call = meter.track(f"call {len(calls)}")
@@ -103,24 +117,27 @@ def test_shares_are_what_a_plain_reckoning_gives(steps, seed):
         call._parent = parent  # what the context variable would say in a task of its own
         calls.append(call)
         plain.begin(call, parent, clock())
-        children.setdefault(parent, []).append(call)
 
     for operation, seconds, pick in steps:
         running = [call for call in calls if not call.ended]
-        if operation == "begin":
+        call = running[pick % len(running)] if running else None
+        if operation == "begin" or call is None:
             begin(None)
-        elif operation == "nest" and running:
-            begin(running[pick % len(running)])
-        elif operation.startswith("end") and running:
+        elif operation == "nest":
+            begin(call)
+        elif operation == "pause":
+            meter.sampler.refresh(0)
+            call.pause(suspended=plain.pause(call, clock()))
+        elif operation == "look":
+            plain.move_to(clock())
+            assert (call.self_j, call.window_j) == plain.figures(call)
+        else:
             # "end" ends calls that have no open child; "end_any" may leave children behind.
             able = [c for c in running if operation == "end_any" or not plain.children(c)]
-            call = able[pick % len(able)]
+            call = (able or running)[pick % len(able or running)]
             meter.sampler.refresh(0)
             plain.end(call, clock())
             call.finish("ok", None)
-            for child in plain.parent:
-                if plain.parent[child] is call and child in plain.open:
-                    plain.parent[child] = plain.parent[call]
         clock.now_s += seconds
         meter.sampler.refresh(0)
     for call in [call for call in calls if not call.ended]:
@@ -133,8 +150,7 @@ def test_shares_are_what_a_plain_reckoning_gives(steps, seed):
     total = sum(row.self_j for row in rows.values())
     for call in calls:
         row = rows[call.call_id]
-        assert row.self_j == pytest.approx(plain.own[call], rel=1e-6, abs=1e-4)
-        assert row.window_j == pytest.approx(plain.window[call], rel=1e-6, abs=1e-4)
+        assert (row.self_j, row.window_j) == plain.figures(call)
         assert row.self_j - 1e-6 <= row.energy_j <= row.window_j + 1e-4
         assert row.resolution_j >= 0
     unattributed = meter.unattributed_j()["gpu:0"]
