@@ -62,9 +62,12 @@ class Settling:
         return attribution.newest_s
 
     def has_settled_up_to(self, target_s: float) -> bool:
-        """Return whether every call that ended before a time is settled; asked by anybody."""
+        """Return whether every call that ended by a time is settled; asked by anybody."""
         attribution = self._intake.attribution
-        return attribution is not None and attribution.settled_s >= target_s
+        if attribution is None or attribution.settled_s < target_s:
+            return False
+        # On a coarse clock, or one that is told when to move, what is queued may be of that very moment.
+        return attribution.settled_s > target_s or not attribution.queue
 
     def so_far(self, calls: list[Call]) -> list[SoFar | None]:
         """Return what open calls used so far; None for one that is not open."""
