@@ -1,10 +1,11 @@
-"""Real processes for tests: a function run in a forked child, and what became of it."""
+"""Real processes for tests: a function run in a forked child, what became of it, and how many files one holds."""
 
 from __future__ import annotations
 
 import os
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 
 def start(work: Callable[[], object]) -> int:
@@ -30,3 +31,8 @@ def wait(pid: int) -> int:
 def run(work: Callable[[], object]) -> None:
     """Run `work` in a child; what fails there fails here."""
     assert wait(start(work)) == 0
+
+
+def descriptors() -> int:
+    """Return how many files this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

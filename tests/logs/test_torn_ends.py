@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 from collections import deque
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from aimeter.logs.appendfile import AppendFile
 from aimeter.logs.csvlog import CsvLayout
 from aimeter.logs.jsonl import JsonLinesLayout
 from aimeter.report import read
+from tests.children import descriptors
 from tests.records import make_record
 
 LAYOUTS = {"calls.csv": CsvLayout(), "calls.jsonl": JsonLinesLayout()}
@@ -100,6 +102,25 @@ def test_an_end_that_stays_is_removed_and_told(path, caplog):
     assert f"(80 bytes) of its log {path}" in record.getMessage()
 
 
+@pytest.mark.parametrize("kept", [1, 30, -1])
+def test_a_torn_header_makes_room_for_a_whole_one(tmp_path, kept):
+    """Whoever began the log was killed in its first write: the next row finds the names of its columns above it."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes(CsvLayout.header[:kept].rstrip(b"\r"))
+    append(opened(path, lambda _: None), "mine")
+    assert path.read_bytes() == CsvLayout.header + line(path, "mine")
+
+
+def test_who_may_read_and_write_a_new_log_is_for_the_user_to_say(path):
+    """It is made as any other file is: all that the umask leaves, and nothing to execute."""
+    mask = os.umask(0o027)
+    try:
+        append(opened(path), "first")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
 def test_a_file_that_may_only_grow_keeps_its_torn_end(path, monkeypatch):
     """``chattr +a`` lets nothing be removed: the torn line is ended, and the rows go on."""
 
@@ -121,9 +142,11 @@ def test_no_look_is_taken_at_an_end_that_is_whole(path):
     assert path.read_bytes() == whole + line(path, "second")
     for end in {LAYOUTS[path.name].newline, b"\n"}:
         path.write_bytes(begun(path, "first").removesuffix(end))
+        opened(path).check()
+        assert path.read_bytes() == whole
+        path.write_bytes(whole.removesuffix(end))
         append(opened(path), "second")
-        assert names(path) == ["first", "second"]
-        assert b"\r\r" not in path.read_bytes()
+        assert path.read_bytes() == whole + line(path, "second")
 
 
 class Disk:
@@ -241,10 +264,6 @@ def test_a_lock_that_comes_free_is_waited_for_no_longer(path):
     append(opened(path, wait), "mine")
     assert len(waits) == 5 + 1  # and the look at the torn end
     assert path.read_bytes() == before + line(path, "mine")
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as many as this lists, its own included
 
 
 def test_a_log_holds_one_descriptor(path):

@@ -335,15 +335,54 @@ def test_microarchitecture_of_arm():
     assert microarchitecture("") is None
 
 
-def test_unknown_cpu(host):
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 23\n", None),
+        ("vendor_id\t: AuthenticAMD\nmodel\t\t: 1\n", None),
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\n", None),
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 85\n", "Skylake"),
+    ],
+)
+def test_what_a_guest_is_not_told_is_not_made_up(cpuinfo, expected):
+    """Without its family or model a CPU is unknown; without its stepping, the first of its model."""
+    assert microarchitecture(cpuinfo) == expected
+
+
+def test_unknown_cpu(host, monkeypatch):
     """A CPU that is in no table gets the average, and its name says so."""
+    monkeypatch.setattr(estimate.platform, "processor", lambda: "")
     machine = Machine(cpus=1)
     sensor = build(host, machine, cpuinfo="")
-    if sensor.channels[0].name != "1 vCPUs, unknown CPU":
-        pytest.skip("the platform module knows the CPU of this machine")
-    joules(sensor)
+    assert sensor.channels[0].name == "1 vCPUs, unknown CPU"
+    start_j = joules(sensor)
     machine.run(1.0, user=1.0)
-    assert joules(sensor) == pytest.approx(3.5)
+    assert joules(sensor) - start_j == pytest.approx(3.5)
+
+
+@pytest.mark.parametrize(("ahead_s", "believed"), [(0.099, True), (0.101, False)])
+def test_cpu_time_may_run_ahead_of_the_clock_by_one_period_of_a_quota(host, ahead_s, believed):
+    """100 ms on each CPU, in which more of them than the quota allows may be busy; beyond that it is no work."""
+    machine = Machine(cpus=2)
+    sensor = build(host, machine)
+    start_j = joules(sensor)
+    machine.now += 1.0
+    machine.times = machine.times._replace(user=machine.times.user + 2 * (1 + ahead_s))
+    work_j = 2 * (1 + ahead_s) * (3.99 - 0.90)
+    assert joules(sensor) - start_j == pytest.approx(2 * 0.90 + believed * work_j)
+
+
+def test_a_machine_that_cannot_be_read_yet_is_none_of_zeros(host):
+    """CPU times that fail when the estimate is set up are read later all the same, and not the process's instead."""
+    machine = Machine(cpus=1)
+    machine.broken = True
+    sensor = build(host, machine)
+    assert sensor.channels[0].source == "psutil"
+    assert sensor.read()[0].outcome is Outcome.AGAIN
+    machine.broken = False
+    start_j = joules(sensor)
+    machine.run(1.0, user=1.0)
+    assert joules(sensor) - start_j == pytest.approx(3.99)
 
 
 def pod_v2(host, quota="200000 100000", usage=10_000_000, path="/", inner="kubepods/pod1"):
@@ -367,6 +406,34 @@ def test_pod_on_a_shared_node(host):
     share = SHARES["Sapphire Rapids"]
     assert joules(sensor) - start_j == pytest.approx(10 * power_w(share, 2, 0.25))
     assert (sensor.channels[0].source, sensor.channels[0].name) == ("cgroup", "2 vCPUs, Sapphire Rapids")
+
+
+@pytest.mark.parametrize(
+    ("usage", "source"), [("usage_usec 0", "process"), ("usage_usec 1", "cgroup"), ("nonsense", "cgroup")]
+)
+def test_a_group_that_counts_nothing_is_not_believed(host, usage, source):
+    """This process is in it and has worked, so its CPU time of 0 is dead; one that cannot be read yet is asked again."""
+    group = pod_v2(host, path="/kubepods/pod1")
+    write(group, cpu__stat=usage)
+    (channel,) = build(host, Machine(cpus=64)).channels
+    assert channel.source == source
+    assert ("control group's CPU time is zero" in channel.note) == (source == "process")
+    assert (
+        channel.device == f"group-{(group / 'cpu.stat').stat().st_ino:x}"
+    )  # another pod's is another device
+
+
+def test_a_group_that_counts_nothing_leaves_the_process(host, monkeypatch):
+    """All the group's CPUs are at rest, and this process's own work is what is known of theirs."""
+    own_s = [100.0]
+    monkeypatch.setattr(estimate.time, "process_time", lambda: own_s[0])
+    machine = Machine(cpus=64)
+    pod_v2(host, path="/kubepods/pod1", usage=0)
+    sensor = build(host, machine)
+    start_j = joules(sensor)
+    machine.now += 10.0
+    own_s[0] += 10.0
+    assert joules(sensor) - start_j == pytest.approx(10 * (2 * 0.90 + 3.99 - 0.90))
 
 
 def test_inside_a_container(host):
@@ -494,6 +561,26 @@ def test_cpu_times_of_zeros_are_dead(host, monkeypatch):
     own_s[0] += 10.0
     share = SHARES["Sapphire Rapids"]
     assert joules(sensor) - start_j == pytest.approx(10 * (4 * share.idle_w + share.max_w - share.idle_w))
+
+
+def test_states_that_a_platform_has_not_are_no_work(host):
+    """Windows and macOS have fewer CPU times: those that are there count, and all of them at 0 are dead too."""
+
+    class Few(NamedTuple):
+        user: float
+        system: float
+        idle: float
+
+    machine = Machine(cpus=1)
+    machine.times = Few(50.0, 50.0, 50.0)
+    sensor = build(host, machine)
+    start_j = joules(sensor)
+    machine.now += 1.0
+    machine.times = Few(50.5, 50.25, 50.25)
+    assert joules(sensor) - start_j == pytest.approx(0.90 + 0.75 * (3.99 - 0.90))
+    assert estimate.busy_s(machine.times) == 100.75
+    machine.times = Few(0.0, 0.0, 0.0)
+    assert build(host, machine).channels[0].source == "process"
 
 
 @pytest.mark.parametrize("count", ["", "1", "64"])

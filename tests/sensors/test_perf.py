@@ -11,6 +11,7 @@ import pytest
 
 from aimeter.sensors import perf
 from aimeter.sensors.base import Outcome, Sensor
+from tests.children import descriptors
 from tests.emulator.perf import PowerPmu
 
 SOFTWARE, CPU_CLOCK = 1, 0
@@ -214,11 +215,11 @@ def test_reopen_and_close(make):
     sensor.close()
     sensor.close()
     pmu.close()
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     fresh = only(probe(pmu)[0])
     fresh.close()
     pmu.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert descriptors() == before
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the power PMU exists on x86 only")

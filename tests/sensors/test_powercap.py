@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from aimeter.sensors import powercap, rapl
 from aimeter.sensors.base import Outcome, Sensor
+from tests.children import descriptors
 from tests.emulator.powercap import (
     AMD_UNIT_J,
     INTEL_UNIT_J,
@@ -63,10 +64,6 @@ def joules(sensor, tree, seconds):
         step_j = last.value - first.value
         result[channel.id] = step_j if step_j >= 0 else step_j + channel.wrap_j
     return result
-
-
-def open_files():
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def statuses(findings):
@@ -446,15 +443,15 @@ def test_readings_are_stamped_around_the_value(tree):
 def test_reopen_and_close(tree):
     """A sensor reads on after `reopen`; closing twice is harmless and leaves no file open."""
     server(tree)
-    before = open_files()
+    before = descriptors()
     sensor = only(probe(tree)[0])
-    assert open_files() == before
+    assert descriptors() == before
     sensor.read()
     sensor.reopen()
     assert {reading.outcome for reading in sensor.read()} == {Outcome.OK}
     sensor.close()
     sensor.close()
-    assert open_files() == before
+    assert descriptors() == before
 
 
 def test_forked_child_reads(tree):
