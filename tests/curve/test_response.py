@@ -63,27 +63,37 @@ def test_the_latency_of_a_counter_lies_inside(case, period_s):
     assert found.latency.error_s < 0.06 * period_s + 0.002
 
 
-@settings(max_examples=40)
-@given(cases, st.floats(0.1, 1.0))
-def test_the_window_of_a_power_lies_inside(case, part):
-    """Whatever part of its period a power looks at: latency and window lie within their half-widths, if any are given."""
-    seed, ends, latency_s, noise, outliers = case
-    window_s = 0.1 * part
-    points = ramp_points(
-        np.random.default_rng(seed), ends, latency_s=latency_s, window_s=window_s, period_s=0.1,
-        noise=noise, outliers=outliers,
-    )  # fmt: skip
-    found = fit(points, latest_s=0.15, period_s=0.1, widest_s=0.12)
-    if found is None:
-        return
-    for estimate, truth_s in ((found.latency, latency_s), (found.window, window_s)):
-        assert estimate is None or abs(estimate.value_s - truth_s) <= 1.6 * estimate.error_s
+def used(found, truths_s):
+    """Return which part of its half-width each estimate that was given is off by."""
+    return [
+        abs(one.value_s - truth_s) / one.error_s for one, truth_s in zip(found, truths_s, strict=True) if one
+    ]
+
+
+def test_the_window_of_a_power_lies_inside():
+    """Whatever part of its period a power looks at, noisy or not: nearly all sets of ends tell latency and window, and
+    no half-width is left by far."""
+    parts = []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        latency_s, window_s = rng.uniform(0, 0.04), rng.uniform(0.01, 0.1)
+        points = ramp_points(
+            rng, int(rng.integers(24, 61)), latency_s=latency_s, window_s=window_s, period_s=0.1,
+            noise=rng.uniform(0.01, 0.05), outliers=(0.0, 0.05)[seed % 2],
+        )  # fmt: skip
+        found = fit(points, latest_s=0.15, period_s=0.1, widest_s=0.12)
+        parts += used(found or (), (latency_s, window_s) if found else ())
+    assert len(parts) > 0.95 * 2 * 120
+    assert max(parts) <= 1.6
 
 
 def test_half_widths_hold_in_95_of_100_cases():
-    """Over 150 sets of 40 ends each, of powers and counters, 95 % of the half-widths hold, and most sets tell."""
+    """Over 150 sets of 40 ends each, of powers and counters, 95 % of the half-widths hold, and nearly all sets tell.
+
+    Loads stop less cleanly than these do, for which half-widths leave room: 95 of 100 use about half of theirs.
+    """
     rng = np.random.default_rng(7)
-    inside = []
+    counters, latencies, windows = [], [], []
     for k in range(150):
         spans, latency_s = k % 2 == 0, rng.uniform(0, 0.03)
         window_s = 0.1 if spans else rng.uniform(0.015, 0.1)
@@ -91,10 +101,11 @@ def test_half_widths_hold_in_95_of_100_cases():
         found = fit(points, latest_s=0.15, period_s=0.1, widest_s=0.12)
         if found is None:
             continue
-        pairs = ((found.latency, latency_s), (found.window, window_s))
-        inside += [abs(one.value_s - truth) <= one.error_s for one, truth in pairs if one is not None]
-    assert len(inside) > 180
-    assert np.mean(inside) > 0.95
+        (counters if spans else latencies).extend(used((found.latency,), (latency_s,)))
+        windows += used((found.window,), (window_s,))
+    for parts, usual in ((counters, 0.37), (latencies, 0.56), (windows, 0.58)):
+        assert len(parts) >= 72
+        assert np.quantile(parts, 0.95) == pytest.approx(usual, rel=0.3)
 
 
 def test_what_is_no_ramp_says_nothing():
@@ -263,12 +274,12 @@ def serve(nvml, preset, *, counter=True, calls=60, interval_s=0.05, **sensor):
     return trace, gpu, spans
 
 
-@pytest.mark.parametrize(("period_s", "latency_s"), [(0.1, 0.015), (0.02, 0.005)])
-def test_a_late_counter_is_put_right(nvml, period_s, latency_s):
+@pytest.mark.parametrize(("period_s", "latency_s", "half_s"), [(0.1, 0.015, 0.0029), (0.02, 0.005, 0.0017)])
+def test_a_late_counter_is_put_right(nvml, period_s, latency_s, half_s):
     """Once its latency is learned, a counter's curve is where the energy was drawn, and no joule is lost."""
     trace, gpu, spans = serve(nvml, "h100", counter_period_s=period_s, counter_latency_s=latency_s)
     assert abs(trace.learned.latency.value_s - latency_s) <= trace.learned.latency.error_s
-    assert trace.learned.latency.error_s > 0
+    assert trace.learned.latency.error_s == pytest.approx(half_s, rel=0.3)
     times, joules, _ = trace.curve.knots
     assert (np.diff(times) > 0).all()
     truth = np.array([gpu.true_energy_j(times[-60], time) for time in times[-60:]])
@@ -297,6 +308,7 @@ def test_a_window_that_is_not_as_documented_is_learned(nvml, preset, window_s):
     """A100 of 18 ms (25 documented), Turing of 20 ms (100): the true window is found and used; joules are conserved."""
     trace, gpu, _ = serve(nvml, preset, counter=False, calls=120, instant_window_s=window_s)
     assert abs(trace.learned.window.value_s - window_s) <= trace.learned.window.error_s
+    assert trace.learned.window.error_s == pytest.approx(0.0025, rel=0.3)
     assert trace.curve.seen == pytest.approx(10 * trace.learned.window.value_s)
     assert trace.curve.reach_s == pytest.approx(
         0.1 + trace.learned.window.value_s + trace.learned.latency.error_s
@@ -319,7 +331,7 @@ def test_an_average_of_a_whole_period_that_is_late_is_put_right(nvml):
     """A power that sees all of the time is a counter in disguise, and its latency is learned like one's."""
     trace, gpu, _ = serve(nvml, "rtx3090", counter=False, instant_latency_s=0.012)
     assert abs(trace.learned.latency.value_s - 0.012) <= trace.learned.latency.error_s
-    assert trace.learned.latency.error_s > 0
+    assert trace.learned.latency.error_s == pytest.approx(0.0026, rel=0.3)
     assert trace.curve.counted
     times, joules, _ = trace.curve.knots
     assert joules[-1] - joules[-200] == pytest.approx(gpu.true_energy_j(times[-200], times[-1]), rel=0.01)
