@@ -125,6 +125,19 @@ def test_a_call_that_is_ended_while_it_is_suspended(bench, clock):
     assert bench.meter.unattributed_j() == {"gpu:0": pytest.approx(0.0, abs=1e-6)}
 
 
+def test_to_be_told_twice_changes_nothing(bench, clock):
+    """A pause in a pause is none, nor is the end of one that has ended."""
+    with bench.meter.track("outer") as outer:
+        with bench.meter.track("gen") as call:
+            clock.sleep(1.0)
+            for suspended in (True, True, False, False):
+                call.pause(suspended=suspended)
+                clock.sleep(1.0)
+        clock.sleep(1.0)
+    gen, outer = bench.rows()
+    assert (gen.energy_j, outer.energy_j, outer.self_j) == (near(3.0), near(6.0), near(3.0))
+
+
 def test_two_generators_side_by_side(bench, clock):
     """While one is suspended the other one has all, and closing the first leaves the second as it is."""
     with bench.meter.track("outer"):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
+import aimeter
 from aimeter._sampling.sampler import LINGER_S
+from aimeter.testing import FakeSensor
 
 
 def near(joules):
@@ -21,16 +25,54 @@ def test_a_call_that_ends_in_the_moment_in_which_it_was_asked_is_flushed(clock, 
     assert (row.energy_j, row.status) == (near(100.0), "ok")
 
 
-def test_a_sampler_does_not_retire_in_a_long_call(clock, meter):
+@pytest.mark.parametrize("interval_s", [0.05, 2.0])
+def test_a_sampler_does_not_retire_in_a_long_call(clock, interval_s):
     """However long nothing begins or ends: while a call is open the sensors are read, and for a while after it."""
+    sensors = [FakeSensor(clock, 100.0)]
+    meter = aimeter.Meter(sensors=sensors, clock=clock, region="FR", interval_s=interval_s)
     sampler = meter.sampler
     with meter.track("long") as call:
         for _ in range(200):
-            clock.sleep(LINGER_S)
+            clock.sleep(LINGER_S / 2)
             assert not sampler.try_stop()
-    clock.sleep(LINGER_S / 2)
+    while call.settled is None:
+        clock.sleep(LINGER_S / 4)
     assert not sampler.try_stop()
     clock.sleep(2 * LINGER_S)
     assert sampler.try_stop()
     assert not sampler.ready
-    assert call.energy_j == near(200 * LINGER_S * 100.0)
+    assert call.energy_j == near(100 * LINGER_S * 100.0)
+
+
+class Hand:
+    """A clock that is moved by hand, and drives nothing."""
+
+    now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+@pytest.mark.parametrize("retired", [False, True])
+def test_calls_that_no_thread_serves_have_all_their_joules(monkeypatch, caplog, retired):
+    """Each reads the sensors as it begins and ends, also those that were open when the sampler retired at exit."""
+
+    def refuse(self):
+        raise RuntimeError
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    clock = Hand()
+    meter = aimeter.Meter(sensors=[FakeSensor(clock, 100.0)], clock=clock, region="FR", calibration="off")
+    with meter.track("long") as long:
+        clock.now_s += 10.0
+        if retired:
+            meter.sampler.retire()
+        clock.now_s += 1000.0
+        assert (long.energy_j, long.window_j) == (near(101_000.0),) * 2
+        with meter.track("inner") as inner:
+            clock.now_s += 5.0
+        clock.now_s += 2.0
+    assert (inner.energy_j, inner.record.coverage) == (near(500.0), 1.0)
+    assert (long.energy_j, long.self_j, long.record.coverage) == (near(101_700.0), near(101_200.0), 1.0)
+    assert meter.unattributed_j() == {"gpu:0": pytest.approx(0.0, abs=1e-6)}
+    assert ["no thread can be started" in line for line in caplog.messages] == [True]
