@@ -308,6 +308,23 @@ def test_a_file_of_somebody_elses_is_looked_at_anew(path, way):
     file.close()
 
 
+def test_a_number_that_is_another_file_by_now_is_left_alone(path):
+    """The program has closed all descriptors and opened a file of its own: that is neither written to nor closed."""
+    file = opened(path)
+    append(file, "first")
+    with path.with_name("other").open("wb") as other:
+        os.dup2(other.fileno(), file._fd)
+        taken = file._fd
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(IsADirectoryError):
+            append(file, "second")
+        file.close()
+        assert os.fstat(taken).st_ino == os.fstat(other.fileno()).st_ino
+        assert os.fstat(taken).st_size == 0
+        os.close(taken)
+
+
 class Restless(type(Path())):
     """A path at which there is another file whenever one looks."""
 

@@ -180,6 +180,61 @@ def test_estimates_are_marked(host):
     assert channel.quantum_j == pytest.approx(0.01 * (3.99 - 0.90))
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "quota", "words"),
+    [
+        (
+            SAPPHIRE_RAPIDS,
+            "",
+            "64 CPUs at 57.6 W idle and 255.4 W busy (servers of its kind: 197.8 to 309.8 W)",
+        ),
+        (
+            SAPPHIRE_RAPIDS,
+            "50000 100000",
+            "0.5 of 64 CPUs, as the control group allows at 0.5 W idle and 2.0 W busy (servers of its kind: 1.5 to 2.4 W)",
+        ),
+        ("", "", "64 CPUs at 47.4 W idle and 224.0 W busy"),
+    ],
+)
+@pytest.mark.parametrize("dead", [False, True])
+def test_what_the_model_assumes_is_told(host, monkeypatch, cpuinfo, quota, words, dead):
+    """How many CPUs, the watts at rest and under load, those of the servers it is taken from, and how sure that is."""
+    monkeypatch.setattr(estimate.platform, "processor", lambda: "")
+    machine = Machine()
+    note = ""
+    if quota:
+        pod_v2(host, quota=quota, path="/kubepods/pod1", usage=int(not dead))
+        note = "the control group's CPU time is zero"
+    elif dead:
+        machine.times = Times(*[0.0] * len(Times._fields))
+        note = "the machine's CPU times are all zero"
+    (host / "proc" / "cpuinfo").write_text(cpuinfo)
+    _, (finding,) = estimate.probe(host / "proc", host / "cgroup", cpu_times=machine.cpu_times, online=64)
+    told = f"The model puts {words}, give or take half."
+    if dead:
+        told += f" Of the work only this process's own is seen, as {note}."
+    assert finding.detail == told
+
+
+def test_a_cpu_without_cpuinfo_is_the_one_that_the_platform_names(host, monkeypatch):
+    """Windows has no /proc, and names its CPU in a word of its own."""
+    named = "Intel64 Family 6 Model 143 Stepping 8, GenuineIntel"
+    monkeypatch.setattr(estimate.platform, "processor", lambda: named)
+    (sensor,), _ = estimate.probe(host / "none", host / "cgroup", cpu_times=Machine().cpu_times, online=2)
+    assert sensor.channels[0].name == "2 vCPUs, Sapphire Rapids"
+
+
+@pytest.mark.parametrize(
+    ("of_psutil", "of_os", "cpus"), [(5, 3, 5), (None, 3, 3), (None, None, 1), (1, None, 1)]
+)
+def test_the_cpus_are_those_that_are_online(host, monkeypatch, of_psutil, of_os, cpus):
+    """As the system says; at least the one that runs this."""
+    monkeypatch.setattr("psutil.cpu_count", lambda: of_psutil)
+    monkeypatch.setattr(os, "cpu_count", lambda: of_os)
+    (sensor,), _ = estimate.probe(host / "proc", host / "cgroup", cpu_times=Machine().cpu_times)
+    assert sensor.channels[0].name.partition(",")[0] == f"{cpus} vCPUs"
+
+
 def test_memory_is_inside(host):
     """A guest's estimate is one CPU channel; its note says that memory is inside, and none is added."""
     (channel,) = build(host, Machine(cpus=2)).channels
