@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from aimeter._curve.activity import Activity, IdlePower
+from aimeter._curve.activity import UNKNOWN, Activity, IdlePower
 from aimeter._curve.curve import Curve
 from aimeter._support.statistics import SIGMAS_95
 from tests.energies import energy_between
@@ -115,6 +115,55 @@ def test_children_draw_no_more_than_the_device_can():
     for begin_s, end_s in ((0.121, 0.16), (0.12, 0.159)):
         activity = activity_of(outer, shifts=[begin_s, end_s])
         assert bar(curve, activity, begin_s, end_s) == pytest.approx((700.0 - LOAD_W) * 1e-3)
+
+
+# What is drawn at rest
+
+
+def decaying(call, *, step_j, decay_w=40.0, tau_s=0.05):
+    """A step of 0.1 s after a call that ended at its begin, in which the power decays to idle."""
+    curve = Curve(counted=True, max_power_w=1e6)
+    curve.append(0.0, 0.0, 1e3)
+    idle = IdlePower(IDLE_W, decay_w, tau_s, 0.0)
+    curve.append(0.1, LOAD_W * 0.1, 1e3, idle=idle)
+    curve.append(0.2, LOAD_W * 0.1 + step_j, 1e3, idle=idle)
+    return curve, activity_of((0.0, 0.1), *call)
+
+
+def rested_j(since_s, until_s, decay_w=40.0, tau_s=0.05):
+    """What is drawn between two times after a call."""
+    decay_s = tau_s * (math.exp(-since_s / tau_s) - math.exp(-until_s / tau_s))
+    return IDLE_W * (until_s - since_s) + decay_w * decay_s
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.9, 1.2])
+def test_what_decays_after_a_call_has_its_shape(scale):
+    """At rest a step lies as idle power and decay do, by as much more or less as it holds."""
+    curve, activity = decaying((), step_j=scale * rested_j(0.0, 0.1))
+    joules, _ = energy_between(curve, [0.1, 0.12, 0.15], [0.12, 0.15, 0.2], activity)
+    parts = [rested_j(0.0, 0.02), rested_j(0.02, 0.05), rested_j(0.05, 0.1)]
+    assert joules == pytest.approx([scale * one for one in parts])
+
+
+def test_what_decays_after_a_call_is_none_of_the_next():
+    """A second call in the step has what is left of it; what decays begins anew at its end."""
+    second = (0.14, 0.16)
+    quiet_j = [rested_j(0.0, 0.04), rested_j(0.0, 0.04)]
+    curve, activity = decaying([second], step_j=sum(quiet_j) + 5.0)
+    joules, _ = energy_between(curve, [0.1, 0.14, 0.16], [0.14, 0.16, 0.2], activity)
+    assert joules == pytest.approx([quiet_j[0], 5.0, quiet_j[1]])
+
+
+def test_a_step_before_the_idle_power_was_known_is_spread_evenly():
+    """Beside steps in which it is known."""
+    call = (0.02, 0.05)
+    curve = Curve(counted=True, max_power_w=1e6)
+    for number in range(4):
+        known = IdlePower(IDLE_W, 0.0, 0.05, 0.0) if number > 1 else UNKNOWN
+        curve.append(0.1 * number, 12.0 * number, 0.0, idle=known)
+    activity = activity_of(call, (0.12, 0.15))
+    joules, _ = energy_between(curve, [0.02, 0.12], [0.05, 0.15], activity)
+    assert joules == pytest.approx([12.0 * 0.3, 12.0 - IDLE_W * 0.07])
 
 
 # The times of knots
@@ -258,6 +307,11 @@ def test_no_call_is_more_uncertain_than_its_knots_allow():
     assert bar(curve, activity, *first) == pytest.approx(most_j - LOAD_W * 0.01)
     assert bar(curve, activity, *second) == pytest.approx(math.hypot(between_j, 3 * spread_w * 0.01))
     assert bar(curve, activity, 0.11, 0.19) == pytest.approx(math.hypot(15.0, 15.0))
+    # What knots are off by together is not in these bounds, and comes on top.
+    off = Off(phase_s=0.3e-3, shift_s=0.2e-3)
+    curve = stairs(first, second, tells_bounds=True, spread_w=spread_w, off=off)
+    room_j = 2 * IDLE_W * (off.phase_s + off.shift_s)
+    assert bar(curve, activity, *first) == pytest.approx(most_j - LOAD_W * 0.01 + room_j)
 
 
 def test_no_call_is_more_uncertain_than_its_device_can_draw():
@@ -273,9 +327,13 @@ def test_what_nobody_saw_is_a_guess_of_either_sign():
     """A variance over a stretch widens what lies in it by 1.96 of its root, in proportion to the time."""
     curve = Curve(counted=True)
     for number in range(4):
-        curve.append(0.1 * number, 10.0 * number, 0.0, variance_j2=4.0 * (number == 2), seen=number != 2)
-    assert bar(curve, activity_of(), 0.1, 0.2) == pytest.approx(SIGMAS_95 * 2.0)
-    assert bar(curve, activity_of(), 0.0, 0.3) == pytest.approx(SIGMAS_95 * 2.0)
+        curve.append(0.1 * number, 10.0 * number, 0.0, variance_j2=100.0 * (number == 2), seen=number != 2)
+    assert bar(curve, activity_of(), 0.1, 0.2) == pytest.approx(SIGMAS_95 * 10.0)
+    assert bar(curve, activity_of(), 0.0, 0.3) == pytest.approx(SIGMAS_95 * 10.0)
+    half_j = math.hypot(
+        SIGMAS_95 * 10.0 * math.sqrt(0.5), 5.0
+    )  # and all or nothing of the step may lie before its middle
+    assert bar(curve, activity_of(), 0.1, 0.15) == pytest.approx(half_j)
     assert bar(curve, activity_of(), 0.2, 0.3) == pytest.approx(0.0, abs=1e-9)
 
 
