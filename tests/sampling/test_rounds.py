@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -53,14 +54,20 @@ class Hand:
         return self.now_s
 
 
-@pytest.mark.parametrize("retired", [False, True])
-def test_calls_that_no_thread_serves_have_all_their_joules(monkeypatch, caplog, retired):
-    """Each reads the sensors as it begins and ends, also those that were open when the sampler retired at exit."""
+@pytest.fixture
+def no_thread(monkeypatch):
+    """Have no thread started."""
 
     def refuse(self):
         raise RuntimeError
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+@pytest.mark.usefixtures("no_thread")
+@pytest.mark.parametrize("retired", [False, True])
+def test_calls_that_no_thread_serves_have_all_their_joules(caplog, retired):
+    """Each reads the sensors as it begins and ends, also those that were open when the sampler retired at exit."""
     clock = Hand()
     meter = aimeter.Meter(sensors=[FakeSensor(clock, 100.0)], clock=clock, region="FR", calibration="off")
     with meter.track("long") as long:
@@ -71,8 +78,27 @@ def test_calls_that_no_thread_serves_have_all_their_joules(monkeypatch, caplog, 
         assert (long.energy_j, long.window_j) == (near(101_000.0),) * 2
         with meter.track("inner") as inner:
             clock.now_s += 5.0
+        assert inner.settled.energy_j == near(500.0)
         clock.now_s += 2.0
     assert (inner.energy_j, inner.record.coverage) == (near(500.0), 1.0)
     assert (long.energy_j, long.self_j, long.record.coverage) == (near(101_700.0), near(101_200.0), 1.0)
     assert meter.unattributed_j() == {"gpu:0": pytest.approx(0.0, abs=1e-6)}
     assert ["no thread can be started" in line for line in caplog.messages] == [True]
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_calls_that_begin_cut_no_step_of_a_counter_short(caplog):
+    """Only who has ended cannot wait for a counter's next step: those that begin meanwhile take none of its joules."""
+    clock = Hand()
+    meter = aimeter.Meter(
+        sensors=[FakeSensor(clock, 100.0, period_s=1.0)], clock=clock, region="FR", calibration="off"
+    )
+    with meter.track("long") as long, contextlib.ExitStack() as inside:
+        for _ in range(20):
+            clock.now_s += 0.9
+            inside.enter_context(meter.track("inside"))
+            clock.now_s += 0.1
+            meter.sampler.ensure_running()
+    assert long.energy_j == pytest.approx(2000.0, abs=100.0)  # a step at either end
+    assert long.record.coverage == pytest.approx(1.0, abs=0.01)
+    assert len(caplog.messages) == 1
