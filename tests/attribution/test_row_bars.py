@@ -7,8 +7,9 @@ import math
 import pytest
 
 import aimeter
+from aimeter._curve.health import DEAD_AFTER_S
 from aimeter.sensors.base import Outcome
-from aimeter.testing import FakeClock
+from aimeter.testing import FakeClock, FakeSensor
 from tests.fakes import Looked
 
 IDLE_W, LOAD_W = 60.0, 300.0
@@ -321,6 +322,45 @@ def test_a_device_that_comes_back_at_work_may_have_been_at_work():
     assert row.energy_j == pytest.approx(LOAD_W * 0.5)
     knots_j = ROUNDED_J * math.sqrt(2)
     assert row.resolution_j == pytest.approx(knots_j + 0.5 * LOAD_W, rel=1e-6)
+
+
+@pytest.mark.parametrize(("window_s", "away_s"), [(0.025, 1.0), (0.1, 1.0), (0.1, 3.0)])
+def test_a_power_that_goes_and_comes_may_have_been_anything(window_s, away_s):
+    """Not read for a second, 300 W are guessed, and it may have been 700; away for longer, it is a device that was away."""
+    clock, loads = FakeClock(1.0), []
+
+    def drawn_j(begin_s, end_s):
+        loaded_s = sum(max(0.0, min(end_s, end) - max(begin_s, begin)) for begin, end in loads)
+        return IDLE_W * (end_s - begin_s) + (LOAD_W - IDLE_W) * loaded_s
+
+    limit_w, period_s = 700.0, 0.1
+    sensor = FakeSensor(
+        clock,
+        energy_j=drawn_j,
+        quantity="power",
+        period_s=period_s,
+        window_s=window_s,
+        max_power_w=limit_w,
+    )
+    meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR", calibration="off")
+    for seconds, away in [*[(0.5, 0.0)] * 12, (4.0, away_s)]:
+        loads.append((clock(), clock() + seconds + away))
+        with meter.track("call") as call:
+            clock.sleep(seconds / 2)
+            if away:
+                sensor.fault = Outcome.AGAIN
+                clock.sleep(away)
+                sensor.fault = None
+            clock.sleep(seconds / 2)
+        clock.sleep(1.0)
+    clock.sleep(1.0)
+    row = call.record
+    missing_s = (1 - row.coverage) * row.duration_s
+    assert missing_s == pytest.approx(away_s, abs=1.1 * period_s + window_s)
+    ends_j = (LOAD_W - IDLE_W) * (period_s + window_s) * math.sqrt(2) if window_s < period_s else 0.0
+    guess_j = (limit_w - LOAD_W) * missing_s if away_s < DEAD_AFTER_S else 0.0
+    assert row.resolution_j == pytest.approx(math.hypot(ends_j, guess_j) + LOAD_W * missing_s, rel=0.01)
+    assert abs(row.energy_j - LOAD_W * row.duration_s) <= row.resolution_j
 
 
 def test_an_end_that_is_told_late_is_settled_late():
