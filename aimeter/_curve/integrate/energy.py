@@ -89,7 +89,7 @@ class CounterIntegrator:
         before = self._knots.readings.value
         self._health.fail(f"jumped from {before:.6g} J to {value:.6g} J, more than the device can draw")
         self._knots.readings.value = value
-        self._knots.settle_gap(reading.after_s)
+        self._knots.break_off(reading.after_s)
         self._leap(reading.after_s)
 
     def _reset(self, reading: Reading, step: Step, published_s: float, elapsed_s: float) -> None:
@@ -99,7 +99,7 @@ class CounterIntegrator:
         health.reason = "the counter was reset"
         if step is Step.LOST:
             health.reason = f"was not read for {elapsed_s:.0f} s, in which it may have wrapped more than once"
-        knots.settle_gap(published_s - knots.learned.latency.value_s)
+        knots.break_off(published_s - knots.learned.latency.value_s)
         knots.learned.published_s = math.nan
         if step is Step.RESET:
             self._leap(reading.after_s)

@@ -195,6 +195,11 @@ class KnotWriter:
             self.curve.append_gap(time_s)
             self._settled_gap_s = time_s
 
+    def break_off(self, time_s: float) -> None:
+        """Close the curve at `time_s` without energy: its counter begins anew, so that all that it counts comes after."""
+        self.settle_gap(time_s)
+        self._settled_gap_s = None
+
     def go_on(self, time_s: float) -> None:
         """Go on at `time_s` after a silence, which stays uncovered."""
         if len(self.curve):
