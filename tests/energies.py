@@ -1,4 +1,4 @@
-"""The energy between two times as aimeter tells it of a call that has a device to itself."""
+"""The energy between two times as aimeter tells it of a call that has a device to itself, and how well bars fit."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def energy_between(curve, start_s, end_s, activity=NO_ACTIVITY):
     whole = np.ones_like(joules)
     half_j = resolution([curve], start, end, (whole, whole), sampled, end_s - start_s, joules)
     return joules[0], half_j[0]
+
+
+def used_part(errors, bars):
+    """Return which part of its bar the 95th of a hundred uses: 1 where bars are as wide as they must be, else less."""
+    return float(np.quantile(np.abs(errors) / np.asarray(bars), 0.95))

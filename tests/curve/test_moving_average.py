@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aimeter._curve.moving_average import ROUNDING_W, MovingAverage
 from aimeter._support.statistics import SIGMAS_95
+from tests.energies import used_part
 
 powers = st.lists(st.floats(min_value=0.0, max_value=700.0), min_size=3, max_size=60)
 
@@ -47,9 +49,12 @@ def test_rest_joins_the_chains_again():
 
 
 def test_the_truth_lies_within_the_error_of_the_chains():
-    """Errors of the published power add up along a chain, and its error says so: 95 % of energies lie inside."""
+    """Errors of the published power add up along a chain, and its error says so.
+
+    It has room for windows that are not quite as they should be, as the next test has them: this uses a ninth.
+    """
     choose = random.Random(7)
-    inside = count = 0
+    off = []
     for _ in range(20):
         levels = [50.0] * 20 + [choose.uniform(40.0, 300.0) for _ in range(300)]
         average = MovingAverage(1.0, 0.1)
@@ -57,10 +62,10 @@ def test_the_truth_lies_within_the_error_of_the_chains():
         for k in range(10, len(levels)):
             power = sum(levels[k - 9 : k + 1]) / 10 + choose.gauss(0, ROUNDING_W / SIGMAS_95)
             joules = average.publish(k * 0.1, power, least_w=40.0)
-            truth += 0.1 * levels[k] if k > 10 else 0.0
-            inside += abs(joules - truth) <= average.error_j
-            count += 1
-    assert inside >= 0.93 * count
+            if k > 10:
+                truth += 0.1 * levels[k]
+                off.append((joules - truth, average.error_j))
+    assert used_part(*np.array(off).T) == pytest.approx(0.11, rel=0.3)
 
 
 def test_a_window_of_which_only_the_mean_is_known_is_as_uncertain_as_that():
@@ -109,7 +114,7 @@ def test_a_window_of_two_periods_is_not_renewed_as_a_whole():
 def test_a_window_that_weighs_its_second_unevenly_is_inside_the_error():
     """As on real boards a step shows by nine parts in a hundred each 0.1 s, and by what is missing once it is a second old."""
     weights = [0.09] * 9 + [0.19]
-    inside = count = 0
+    off = []
     choose = random.Random(11)
     for _ in range(20):
         average = MovingAverage(1.0, 0.1)
@@ -120,10 +125,10 @@ def test_a_window_that_weighs_its_second_unevenly_is_inside_the_error():
         for k in range(10, len(levels)):
             mean = sum(weight * levels[k - i] for i, weight in enumerate(weights))
             joules = average.publish(0.1 * k, mean, half_s=2e-4, least_w=49.0)
-            truth += 0.1 * levels[k] if k > 10 else 0.0
-            inside += abs(joules - truth) <= average.error_j
-            count += 1
-    assert inside >= 0.95 * count
+            if k > 10:
+                truth += 0.1 * levels[k]
+                off.append((joules - truth, average.error_j))
+    assert used_part(*np.array(off).T) == pytest.approx(0.77, rel=0.3)
 
 
 def test_the_window_before_the_first_publication_may_hold_a_load():

@@ -63,7 +63,7 @@ def test_the_latency_of_a_counter_lies_inside(case, period_s):
     assert found.latency.error_s < 0.06 * period_s + 0.002
 
 
-def used(found, truths_s):
+def used_parts(found, truths_s):
     """Return which part of its half-width each estimate that was given is off by."""
     return [
         abs(one.value_s - truth_s) / one.error_s for one, truth_s in zip(found, truths_s, strict=True) if one
@@ -82,7 +82,7 @@ def test_the_window_of_a_power_lies_inside():
             noise=rng.uniform(0.01, 0.05), outliers=(0.0, 0.05)[seed % 2],
         )  # fmt: skip
         found = fit(points, latest_s=0.15, period_s=0.1, widest_s=0.12)
-        parts += used(found or (), (latency_s, window_s) if found else ())
+        parts += used_parts(found or (), (latency_s, window_s) if found else ())
     assert len(parts) > 0.95 * 2 * 120
     assert max(parts) <= 1.6
 
@@ -101,8 +101,8 @@ def test_half_widths_hold_in_95_of_100_cases():
         found = fit(points, latest_s=0.15, period_s=0.1, widest_s=0.12)
         if found is None:
             continue
-        (counters if spans else latencies).extend(used((found.latency,), (latency_s,)))
-        windows += used((found.window,), (window_s,))
+        (counters if spans else latencies).extend(used_parts((found.latency,), (latency_s,)))
+        windows += used_parts((found.window,), (window_s,))
     for parts, usual in ((counters, 0.37), (latencies, 0.56), (windows, 0.58)):
         assert len(parts) >= 72
         assert np.quantile(parts, 0.95) == pytest.approx(usual, rel=0.3)
