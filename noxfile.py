@@ -138,5 +138,5 @@ def mutation(session: nox.Session) -> None:
     """Change the lines of the last commit and see which changes no test notices; fails for none."""
     _needs(session, "mutation")
     # No change is begun after seven minutes, so that the last one's tests end within ten.
-    given = session.posargs or ("--changed", "HEAD~1", "--minutes", "7", "--seconds-each", "30")
+    given = session.posargs or ("--changed", "HEAD~1", "--near", "--minutes", "7", "--seconds-each", "30")
     _python(session, "-m", "benchmarks.mutation", *given)

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--minutes", type=float, default=10_000, help="begin no further change after these")
     parser.add_argument("--seconds-each", type=float, default=60, help="of tests for one change")
+    parser.add_argument("--near", action="store_true", help="ask the tests of a module's own folder alone")
     parser.add_argument("--write", action="store_true", help="write the table into the docs")
     given = parser.parse_args(arguments)
     if given.write and (given.changed or given.parts != list(PARTS)):
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     folder = copied()
     try:
-        scores, all_tried = put_to_the_tests(chosen, Trial(folder, Reach(), given.seconds_each), end_s)
+        scores, all_tried = put_to_the_tests(
+            chosen, Trial(folder, Reach(), given.seconds_each, near_only=given.near), end_s
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(page.table(scores))

@@ -59,11 +59,26 @@ PARTS: dict[str, tuple[str, ...]] = {
 """Each part is one step on the way from a reading to a row, or a source of its figures. What only shows, asks or sets up
 (commands, doctor, demo, providers of the network) is left out: a slip there is seen by whoever uses it."""
 
-ELSEWHERE: tuple[str, ...] = ("tests/test_end_to_end.py", "tests/test_unseen.py", "tests/attribution")
-"""Asked besides the tests in a module's own folder: they hold the rows that come out at the end against the truth."""
+ELSEWHERE: tuple[str, ...] = (
+    "tests/attribution",
+    "tests/test_end_to_end.py",
+    "tests/test_promises.py",
+    "tests/calls",
+    "tests/curve",
+    "tests/sensors",
+    "tests/report",
+    "tests/logs",
+    "tests/sampling",
+    "tests/carbon",
+    "tests/test_unseen.py",
+)
+"""Asked when those of the module's own folder notice nothing: what may reach a part from afar, rows above all."""
 
-NAMED = {"record": ("tests/logs", "tests/report", "tests/test_program_world.py")}
-"""Whose tests lie where what it is used by has its own."""
+NAMED = {
+    "record": ("tests/logs", "tests/report", "tests/test_program_world.py"),
+    "_curve/calibration": ("tests/calibration", "tests/curve"),
+}
+"""Whose tests lie where what uses it has its own."""
 
 
 def modules(part: str) -> list[str]:
@@ -73,9 +88,10 @@ def modules(part: str) -> list[str]:
 
 def near_tests(module: str) -> list[str]:
     """Return where the tests of a module lie: the same folder, or the file of its name, or beside all folders."""
-    name = module.removeprefix("aimeter/").split("/")[0].removesuffix(".py").lstrip("_")
+    name = module.removeprefix("aimeter/").removesuffix(".py")
     if name in NAMED:
         return list(NAMED[name])
+    name = name.split("/")[0].lstrip("_")
     for path in (f"tests/{name}", f"tests/test_{name}.py"):
         if (ROOT / path).exists():
             return [path]

@@ -82,7 +82,7 @@ class Reach:
         """Return all tests of these files and folders that pass on their own, and how long each takes."""
         found: dict[str, float] = {}
         for test in files(tests):
-            found |= self._files[test]["seconds"]
+            found |= self._files[test]["seconds"] if test in self._files else {}
         return found
 
     def through(self, module: str, function: str) -> set[str]:

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cosmic_ray.testing import run_tests
@@ -32,18 +32,20 @@ class Trial:
     Args:
         folder: The copy of the tree.
         reach: Which tests reach what.
-        seconds_each: So long may the tests take that are asked about one change, by the time they took unchanged.
+        seconds_each: So long may the tests of one kind take, by the time they took unchanged.
+        near_only: Ask the tests of a module's own folder alone.
     """
 
-    def __init__(self, folder: Path, reach: Reach, seconds_each: float) -> None:
+    def __init__(self, folder: Path, reach: Reach, seconds_each: float, *, near_only: bool = False) -> None:
         self.folder = folder
         self._reach = reach
         self._seconds_each = seconds_each
+        self._elsewhere = () if near_only else ELSEWHERE
         self._noticed: dict[str, str] = json.loads(NOTICED.read_text("utf-8")) if NOTICED.exists() else {}
 
     def is_ready(self, mutant: Mutant, end_s: float) -> bool:
-        """Learn what the tests reach that would be asked, and return whether there was time for it."""
-        return self._reach.measure([*near_tests(mutant.module), *ELSEWHERE], self.folder, end_s)
+        """Learn what the tests near by reach, and return whether there was time for it."""
+        return self._reach.measure(near_tests(mutant.module), self.folder, end_s)
 
     def noticed_by(self, mutant: Mutant) -> str | None:
         """Return the test that fails with this change, or None if all pass that were asked."""
@@ -54,18 +56,20 @@ class Trial:
                 return test
         return None
 
-    def _asked(self, mutant: Mutant) -> list[list[str]]:
-        """Return the tests to ask: what noticed it before, what reaches the function, and what starts processes near by."""
+    def _asked(self, mutant: Mutant) -> Iterator[list[str]]:
+        """Yield the tests to ask: what noticed it before, what reaches the function, what may do so in a process."""
+        if (before := self._noticed.get(mutant.name)) and self._reach.measure(
+            [before.partition("::")[0]], self.folder
+        ):
+            yield [before] if before in self._reach.seconds([before.partition("::")[0]]) else []
         near = self._reach.seconds(near_tests(mutant.module))
-        seconds = near | self._reach.seconds(ELSEWHERE)
-        reaching = self._reach.through(mutant.module, mutant.function) & seconds.keys()
-        before = self._noticed.get(mutant.name)
-        return [
-            [before] if before in seconds else [],
-            self._in_order([test for test in reaching if test in near], seconds),
-            self._in_order([test for test in reaching if test not in near], seconds),
-            self._in_order(self._reach.in_processes(near.keys() - reaching), seconds),
-        ]
+        reaching = self._reach.through(mutant.module, mutant.function)
+        yield self._in_order(reaching & near.keys(), near)
+        yield self._in_order(self._reach.in_processes(near.keys() - reaching), near)
+        self._reach.measure(self._elsewhere, self.folder)
+        far = self._reach.seconds(self._elsewhere)
+        reaching = self._reach.through(mutant.module, mutant.function)
+        yield self._in_order(reaching & far.keys() - near.keys(), far)
 
     def _in_order(self, tests: Iterable[str], seconds: dict[str, float]) -> list[str]:
         """Return the tests file by file, the short ones first, as many as there is time for."""
