@@ -74,6 +74,13 @@ ELSEWHERE: tuple[str, ...] = (
 )
 """Asked when those of the module's own folder notice nothing: what may reach a part from afar, rows above all."""
 
+NEVER: tuple[str, ...] = (
+    "tests/calls/test_injection.py",
+    "tests/calls/test_interruptions.py",
+    "tests/logs/test_hostile_logs.py",
+)
+"""Never asked: they trace every instruction themselves, or take minutes, so that each change would."""
+
 NAMED = {
     "record": ("tests/logs", "tests/report", "tests/test_program_world.py"),
     "_curve/calibration": ("tests/calibration", "tests/curve"),
