@@ -69,7 +69,6 @@ ELSEWHERE: tuple[str, ...] = (
     "tests/report",
     "tests/logs",
     "tests/sampling",
-    "tests/carbon",
     "tests/test_unseen.py",
 )
 """Asked when those of the module's own folder notice nothing: what may reach a part from afar, rows above all."""
@@ -83,6 +82,8 @@ NEVER: tuple[str, ...] = (
 
 NAMED = {
     "record": ("tests/logs", "tests/report", "tests/test_program_world.py"),
+    "adapters/transformers": ("tests/adapters/test_attach_text.py", "tests/adapters/test_attach_labels.py"),
+    "adapters/generation": ("tests/adapters/test_attach_text.py", "tests/adapters/test_attach_labels.py"),
     "_curve/calibration": ("tests/calibration", "tests/curve"),
 }
 """Whose tests lie where what uses it has its own."""
