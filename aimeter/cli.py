@@ -199,13 +199,13 @@ def report(
         typer.Option(
             "--by",
             metavar="B",
-            help="Tell calls apart by name, or by name and model.",
-            autocompletion=beginning("name", "model"),
+            help="What to tell apart: each call with those inside it, names, or names and models (call, name, model).",
+            autocompletion=beginning("call", "name", "model"),
         ),
-    ] = "name",
+    ] = "call",
     as_json: JsonFlag = False,
 ) -> None:
-    """Add up logs by name: calls, errors, joules with their error, grams, seconds, how they were measured."""
+    """Add up logs by name, each call's parts under it: joules with their error, shares, grams, seconds, how measured."""
     from aimeter.commands import report as reporting
 
     summary, problems = reporting.add_up(logs or [], by)

@@ -13,7 +13,7 @@ from aimeter import settings
 from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.logs.read import Log
 from aimeter.report import read, summarise
-from aimeter.report.tally import By
+from aimeter.report.summary import By
 
 if TYPE_CHECKING:
     from aimeter.report import Summary
@@ -24,18 +24,18 @@ MOST_METHODS = 100
 _WILD = "*?["
 
 
-def add_up(logs: Sequence[str], by: str = "name") -> tuple[Summary, list[str]]:
+def add_up(logs: Sequence[str], by: str = "call") -> tuple[Summary, list[str]]:
     """Return the summary of some logs, and where the first lines are that were no rows.
 
     Args:
         logs: Paths; patterns such as ``logs/*.csv`` may be among them. Without any, the log of the settings.
-        by: What calls are told apart by: ``name``, or ``model``, which is name and model.
+        by: What is shown: ``call``, each name under that of the call around it; ``name``; or ``model``, name and model.
 
     Raises:
-        ConfigurationError: There is no such log, or it is none; or `by` is neither.
+        ConfigurationError: There is no such log, or it is none; or `by` is none of them.
     """
     if by not in get_args(By):
-        message = f"--by takes {' or '.join(get_args(By))}, not {by!r}.{did_you_mean(by, get_args(By))}"
+        message = f"--by takes {', '.join(get_args(By))}, not {by!r}.{did_you_mean(by, get_args(By))}"
         raise ConfigurationError(message)
     rows = read(find(logs))
     summary = summarise(rows, cast("By", by))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from aimeter._support.units import printable, quantity
-from aimeter.report.table import Grid, html, rich_table, text
+from aimeter.report.table import Grid, Line, html, rich_table, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
     from rich.text import Text
 
+    _Cells = Mapping[str, str]
 
 _UNIT_NAMES = {
     "items": "item",
@@ -25,6 +26,13 @@ _UNIT_NAMES = {
     "audio_s": "s of audio",
 }
 _FULLY_COVERED = 0.995  # shows as 100 %
+
+By = Literal["call", "name", "model"]
+"""What a summary shows: each name under that of the call around it, names, or names and models."""
+
+_WORTH_MENTIONING = 0.005  # shows as 1 %
+_MOST_LINES = 40
+"""Names in a table that stand beside one another; in a summary are all."""
 
 UNDIVIDED = (
     "Rows of earlier schemas do not say on which machine they were metered: what several processes used at the "
@@ -61,6 +69,9 @@ class SummaryRow:
             rows do not say how. A kind that was never measured is absent.
         coverage: The least `coverage` of any call, 0 to 1.
         model: The calls' model, "" if none was noted; None where models are not told apart.
+        self_j: Energy that no call inside these used; None if none is known.
+        share: Part of the energy of the calls around these, or of the total, 0 to 1; None where it is not known.
+        parts: The calls inside these by name, the most energy first.
     """
 
     name: str
@@ -77,6 +88,9 @@ class SummaryRow:
     methods: Mapping[str, tuple[str, ...]]
     coverage: float
     model: str | None = None
+    self_j: float | None = None
+    share: float | None = None
+    parts: tuple[SummaryRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +105,9 @@ class Summary:
         processes: How many processes used a device while another one did; what they used then is divided among them.
         undivided: Processes may have, and their rows, of earlier schemas, do not say on which machine.
         overflowed: Names with sums too large for a number; those are unknown.
+        tree: The same calls, each name under that of the call around it. A name has a row for each model if there are
+            several, and only joules a unit that mean something there: a generation's for each new token are its decoding's.
+        by: What is shown of these.
     """
 
     rows: tuple[SummaryRow, ...]
@@ -100,6 +117,8 @@ class Summary:
     processes: int = 0
     undivided: bool = False
     overflowed: int = 0
+    tree: tuple[SummaryRow, ...] = ()
+    by: By = "call"
 
     def __str__(self) -> str:
         return text(_grid(self))
@@ -115,33 +134,78 @@ class Summary:
 
 def _grid(summary: Summary) -> Grid:
     """Put a summary into words and figures."""
+    shown = summary.tree if summary.by == "call" else summary.rows
     every = (*summary.rows, summary.total)
+    alike = len({_measured(row) for row in every}) == 1
     columns = [
         "name",
-        *(["model"] if any(row.model is not None for row in every) else []),
+        *(["model"] if summary.by == "model" else []),
         "calls",
-        "errors",
+        *(["errors"] if any(row.errors for row in every) else []),
+        *(["no energy"] if any(row.unknown for row in every) else []),
+        *(["share"] if summary.by == "call" else []),
         "per call",
         "per unit",
         "energy",
         "CO2e",
         "time",
-        "measured by",
+        *(["covered"] if any(row.coverage < _FULLY_COVERED for row in every) else []),
+        *([] if alike else ["measured by"]),
     ]
-    if any(row.unknown for row in every):
-        columns.insert(3, "no energy")
-    if any(row.coverage < _FULLY_COVERED for row in every):
-        columns.insert(-1, "covered")
+    if summary.by == "call":  # there is no column of models
+        shown = _labelled(shown)
     return Grid(
         header=tuple(columns),
-        rows=tuple(tuple(_cells(row)[column] for column in columns) for row in summary.rows),
+        rows=tuple(
+            Line(tuple(cells.get(column, "") for column in columns), first, then)
+            for cells, first, then in _lines(shown)
+        ),
         # Joules of one name for each unit of another would mean nothing.
         total=tuple(
-            "" if column == "per unit" and len(summary.rows) > 1 else _cells(summary.total)[column]
+            ""
+            if column in {"per unit", "share"} and len(shown) != 1
+            else _cells(summary.total).get(column, "")
             for column in columns
         ),
-        notes=_notes(summary),
+        notes=(*([f"Measured by: {_measured(summary.total)}."] if alike and shown else []), *_notes(summary)),
     )
+
+
+def _labelled(rows: Sequence[SummaryRow]) -> tuple[SummaryRow, ...]:
+    """Return rows with the model in the name, where it is told."""
+    return tuple(
+        replace(
+            row,
+            name=row.name if row.model is None else f"{row.name} ({row.model or 'no model noted'})",
+            parts=_labelled(row.parts),
+        )
+        for row in rows
+    )
+
+
+def _lines(
+    rows: Sequence[SummaryRow], around: SummaryRow | None = None, margin: str = ""
+) -> Iterator[tuple[_Cells, str, str]]:
+    """Yield the cells of rows and of what is inside them, with what is drawn before the lines of their names."""
+    lines: list[tuple[_Cells, SummaryRow | None]] = [(_cells(row), row) for row in rows[:_MOST_LINES]]
+    left = rows[_MOST_LINES:]
+    if left:
+        calls = sum(row.calls for row in left)
+        lines.append(({"name": f"… {len(left):,} more names", "calls": f"{calls:,}"}, None))
+    if around is not None and around.self_j is not None and around.energy_j:
+        share = around.self_j / around.energy_j
+        if share >= _WORTH_MENTIONING:
+            own = {"name": "self", "share": f"{share:.0%}", "energy": quantity(around.self_j, "J")}
+            lines.append((own, None))
+    for number, (cells, row) in enumerate(lines, 1):
+        first, then = ("", "") if around is None else ("└ ", "  ") if number == len(lines) else ("├ ", "│ ")
+        yield cells, margin + first, margin + then
+        if row is not None and row.parts:
+            yield from _lines(row.parts, row, margin + then)
+
+
+def _measured(row: SummaryRow) -> str:
+    return ", ".join(f"{kind} {'+'.join(seen)}".rstrip() for kind, seen in row.methods.items()) or "nothing"
 
 
 def _cells(row: SummaryRow) -> dict[str, str]:
@@ -151,6 +215,7 @@ def _cells(row: SummaryRow) -> dict[str, str]:
         "calls": f"{row.calls:,}",
         "errors": f"{row.errors:,}",
         "no energy": f"{row.unknown:,}",
+        "share": "" if row.share is None else f"{row.share:.0%}",
         "per call": quantity(row.per_call_j, "J", row.per_call_error_j),
         "per unit": ", ".join(
             f"{quantity(j, 'J')}/{_UNIT_NAMES[unit]}" for unit, j in row.per_unit_j.items()
@@ -159,8 +224,7 @@ def _cells(row: SummaryRow) -> dict[str, str]:
         "CO2e": quantity(row.co2e_g, "g", largest=3),
         "time": quantity(row.duration_s, "s", largest=0),
         "covered": f"{row.coverage:.0%}",
-        "measured by": ", ".join(f"{kind} {'+'.join(seen)}".rstrip() for kind, seen in row.methods.items())
-        or "nothing",
+        "measured by": _measured(row),
     }
 
 

@@ -18,22 +18,41 @@ _LISTS = frozenset({"per unit", "measured by"})
 _SHORT_NAME = 20
 
 
+class Line(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        cells: Its cells; the first one is a name.
+        first: What is drawn before the name, such as the branch of a tree.
+        then: What is drawn before what follows of it, if it takes several lines.
+    """
+
+    cells: tuple[str, ...]
+    first: str = ""
+    then: str = ""
+
+    def name(self, width: int, height: int = 1) -> list[str]:
+        """Return the lines of the name, in `width` characters and at least `height` lines."""
+        parts = folded(self.cells[0], max(width - len(self.first), 1)).split("\n")
+        parts += [""] * (height - len(parts))
+        return [(self.then if at else self.first) + part for at, part in enumerate(parts)]
+
+
 class Grid(NamedTuple):
     """A table before it is drawn."""
 
     header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[Line, ...]
     total: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 def text(table: Grid) -> str:
     """Draw the table in plain text."""
-    lines = [table.header, *table.rows, table.total]
     lines = [
-        (part, *(cells if at == 0 else [""] * len(cells)))
-        for name, *cells in lines
-        for at, part in enumerate(folded(name, _LONGEST_NAME).split("\n"))
+        (part, *(line.cells[1:] if at == 0 else [""] * (len(line.cells) - 1)))
+        for line in (Line(table.header), *table.rows, Line(table.total))
+        for at, part in enumerate(line.name(_LONGEST_NAME))
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
@@ -59,7 +78,9 @@ def html(table: Grid) -> str:
             for side, cell in zip(sides, cells, strict=True)
         )
 
-    rows = "".join(f"<tr>{drawn('td', row)}</tr>" for row in table.rows)
+    rows = "".join(
+        f"<tr>{drawn('td', (line.first + line.cells[0], *line.cells[1:]))}</tr>" for line in table.rows
+    )
     notes = "<br>".join(map(escape, table.notes))
     return (
         f"<table><thead><tr>{drawn('th', table.header)}</tr></thead><tbody>{rows}</tbody>"
@@ -75,11 +96,13 @@ def _listed(title: str, cell: str) -> str:
 
 
 def _pieces(name: str) -> list[str]:
-    return re.findall(r"[^.]*\.|[^.]+", name)
+    """Split a name where it may be broken: behind its dots and the like, and before a capital as in ``DiffusionPipeline``."""
+    found = re.findall(r"[^.\s/_:-]*?(?:[.\s/_:-]+|(?<=[a-z0-9])(?=[A-Z])|$)", name)
+    return [piece for piece in found if piece]
 
 
 def folded(name: str, width: int) -> str:
-    """Return a name in lines of at most `width` characters: broken behind its dots, and elsewhere only if need be."""
+    """Return a name in lines of at most `width` characters: broken between its words, elsewhere only if one is too long."""
     lines = [""]
     for piece in _pieces(name):
         if lines[-1] and len(lines[-1]) + len(piece) > width:
@@ -100,10 +123,16 @@ def rich_table(table: Grid, width: int = 120) -> Table | Text:
     from rich.cells import cell_len  # noqa: PLC0415  loaded when first needed
     from rich.text import Text  # noqa: PLC0415  loaded when first needed
 
-    names = [row[0] for row in table.rows]
-    least = max((min(len(piece), _SHORT_NAME) for name in names for piece in _pieces(name)), default=0)
+    least = max(
+        (
+            min(len(piece), _SHORT_NAME) + len(line.first)
+            for line in table.rows
+            for piece in _pieces(line.cells[0])
+        ),
+        default=0,
+    )
     for tight in (False, True):
-        lines = [table.header, *table.rows, table.total]
+        lines = [table.header, *(line.cells for line in table.rows), table.total]
         cells = [
             [_tight(cell) if tight else cell for cell in map(_listed, table.header, row)] for row in lines
         ]
@@ -142,19 +171,20 @@ def _drawn(table: Grid, cells: Sequence[Sequence[str]], gap: int, room: int) -> 
         side: Literal["left", "right"] = "left" if name in _TEXT_COLUMNS else "right"
         # A Text, unlike a string, holds no markup: a name may contain brackets.
         drawn.add_column(title, Text(cell), justify=side, no_wrap=True)
-    for row, (_, *others) in zip(table.rows, rows, strict=True):
-        drawn.add_row(*map(Text, [folded(row[0], room), *others]))
+    for line, (_, *others) in zip(table.rows, rows, strict=True):
+        height = max(cell.count("\n") + 1 for cell in others)
+        drawn.add_row(*map(Text, ["\n".join(line.name(room, height)), *others]))
     return drawn
 
 
 def _blocks(table: Grid, width: int) -> Iterator[str]:
     """Yield the lines of rows that are drawn below each other, each figure behind the title of its column."""
     margin = max(map(len, table.header)) + 4
-    for name, *cells in (*table.rows, table.total):
-        yield folded(name, width)
-        for title, cell in zip(table.header[1:], cells, strict=True):
+    for line in (*table.rows, Line(table.total)):
+        yield from line.name(width)
+        for title, cell in zip(table.header[1:], line.cells[1:], strict=True):
             parts = cell.split(", ") if title in _LISTS else [cell]
             for at, part in enumerate(parts if cell else ()):
-                yield f"  {'' if at else title}".ljust(margin) + part
-        yield ""
+                yield line.then + f"  {'' if at else title}".ljust(margin) + part
+        yield line.then.rstrip()
     yield from table.notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import io
+import itertools
 import json
 import math
 import os
@@ -29,9 +30,9 @@ from aimeter.logs.brief import read_briefs
 from aimeter.logs.encode import CSV_HEADER, csv_fields, csv_line, csv_text, json_line
 from aimeter.logs.export import export_log
 from aimeter.record import COLUMNS, FIRST_COLUMNS, SCHEMA, Record
-from aimeter.report import Summary, Tally, export_csv, read, summarise
+from aimeter.report import Summary, SummaryRow, Tally, export_csv, read, summarise, tree
 from aimeter.report.table import folded
-from aimeter.report.tally import OTHER_NAMES
+from aimeter.report.tree import OTHER_NAMES
 from aimeter.sinks import open_log
 from aimeter.testing import FakeClock, FakeSensor
 from tests.records import make_record
@@ -559,14 +560,14 @@ def test_no_column_vanishes_at_any_width(width: int):
 
 
 @pytest.mark.parametrize("width", [60, 80, 110])
-def test_a_long_name_is_folded_at_its_dots(width: int):
-    """No part of a dotted name is cut in two, and the whole of it can be read."""
+def test_a_long_name_is_folded_between_its_words(width: int):
+    """No word of a name is cut in two, and the whole of it can be read."""
     pieces = [
         piece.strip()
         for line in narrow(summarise([make_record(name=LONG)]), width)
         for piece in line.split("  ")
     ]
-    parts = LONG.split(".")
+    parts = ["vision_", "service", "pipelines", "diffusion", "Stable", "Diffusion", "XLPipeline", "denoiser"]
     assert all(any(part in piece for piece in pieces) for part in parts)
     assert all(
         any(part in line for line in str(summarise([make_record(name=LONG)])).splitlines()) for part in parts
@@ -593,8 +594,183 @@ def test_models_of_one_name_are_told_apart():
         ("chat", "a", 1.0),
     ]
     assert "none noted" in str(summary)
-    assert [row.model for row in summarise(records).rows] == [None]
-    assert "model" not in str(summarise(records))
+    assert [row.model for row in summarise(records, by="name").rows] == [None]
+    assert "chat (b)" not in str(summarise(records, by="name"))
+
+
+def one(name: str, call_id: str, parent_id: str | None, energy_j: float | None, **more: object) -> Record:
+    """Return a record of one call among others; what it does not say it used, calls inside it did."""
+    return make_record(
+        **{"images": None, "model": None, "self_j": 0.0, **more},
+        name=name,
+        call_id=call_id,
+        parent_id=parent_id,
+        energy_j=energy_j,
+    )
+
+
+def outline(rows: tuple[SummaryRow, ...]) -> list[object]:
+    """Return names, joules and what is inside, as nested lists."""
+    return [[row.name, row.energy_j, *outline(row.parts)] for row in rows]
+
+
+GENERATIONS = [
+    one("chat.prefill", "2", "1", 2.0, tokens_in=100.0, tokens_out=1.0),
+    one("chat.decode", "3", "1", 6.0, tokens_out=9.0),
+    one("chat", "1", None, 10.0, self_j=2.0, items=1.0, tokens_in=100.0, tokens_out=10.0),
+]
+
+
+def test_parts_stand_under_the_calls_around_them():
+    """With their share of it, under the part of their name that is their own."""
+    (chat,) = summarise(GENERATIONS).tree
+    assert outline((chat,)) == [["chat", 10.0, ["decode", 6.0], ["prefill", 2.0]]]
+    assert [part.share for part in chat.parts] == [0.6, 0.2]
+    assert (chat.share, chat.self_j) == (1.0, 2.0)
+    lines = [line.split()[:3] for line in str(summarise(GENERATIONS)).splitlines()]
+    assert ["├", "decode", "1"] in lines
+    assert ["└", "self", "20%"] in lines
+
+
+def test_joules_a_unit_stand_where_they_mean_something():
+    """A token of the prompt is the prefill's work and a new one the decoding's; an answer is that of the whole."""
+    (chat,) = summarise(GENERATIONS).tree
+    assert chat.per_unit_j == {"items": 10.0}
+    assert [part.per_unit_j for part in chat.parts] == [{"tokens_out": 6.0 / 9}, {"tokens_in": 0.02}]
+    (whole,) = summarise([one("chat", "1", None, 10.0, tokens_in=100.0, tokens_out=10.0)]).tree
+    assert whole.per_unit_j == {"tokens_out": 1.0}
+    (image,) = summarise(
+        [one("paint.denoise", "2", "1", 8.0, steps=4.0), one("paint", "1", None, 9.0, steps=4.0, images=2.0)]
+    ).tree
+    assert (image.per_unit_j, image.parts[0].per_unit_j) == ({"images": 4.5}, {"steps": 2.0})
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_the_tree_is_the_same_in_whatever_order_rows_come(order: tuple[int, ...]):
+    """A call's row comes before or after those of the calls inside it."""
+    rows = [
+        one("page", "1", None, 10.0),
+        one("chat", "2", "1", 7.0),
+        one("chat.decode", "3", "2", 5.0),
+        one("embed", "4", "1", 1.0),
+    ]
+    summary = summarise([rows[place] for place in order])
+    assert outline(summary.tree) == [["page", 10.0, ["chat", 7.0, ["decode", 5.0]], ["embed", 1.0]]]
+    assert (summary.total.energy_j, summary.nested) == (10.0, 3)
+
+
+def test_one_name_in_several_places_has_a_row_in_each():
+    """And one for each model where there are several; a row of the whole log is still one a name."""
+    summary = summarise(
+        [
+            one("chat", "1", None, 1.0, model="a"),
+            one("chat", "2", None, 3.0, model="b"),
+            one("chat", "4", "3", 5.0, model="b"),
+            one("page", "3", None, 6.0),
+        ]
+    )
+    assert outline(summary.tree) == [["page", 6.0, ["chat", 5.0]], ["chat", 3.0], ["chat", 1.0]]
+    assert [row.model for row in summary.tree] == [None, "b", "a"]
+    assert [(row.name, row.energy_j) for row in summary.rows] == [("chat", 9.0), ("page", 6.0)]
+    assert "chat (b)" in str(summary)
+
+
+def test_calls_whose_parents_row_has_not_come_stand_for_themselves():
+    """As in a log that is still being written, or of a process that was killed; asking does not take them away."""
+    tally = Tally()
+    tally.add(one("chat.decode", "3", "2", 5.0))
+    tally.add(one("chat", "2", "1", 7.0))
+    for _ in range(2):
+        assert outline(tally.summary().tree) == [["chat", 7.0, ["decode", 5.0]]]
+        assert tally.summary().total.energy_j == 7.0
+    tally.add(one("page", "1", None, 9.0))
+    assert outline(tally.summary().tree) == [["page", 9.0, ["chat", 7.0, ["decode", 5.0]]]]
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_every_call_is_in_the_tree_once(data: st.DataObject):
+    """Whatever is inside whatever, in any order of rows, and however many wait: shares and sums are those of the calls."""
+    count = data.draw(st.integers(1, 30))
+    parents = [data.draw(st.none() | st.integers(0, k - 1)) if k else None for k in range(count)]
+    names = data.draw(st.lists(st.sampled_from("abc"), min_size=count, max_size=count))
+    joules = [float(data.draw(st.integers(1, 100))) for _ in range(count)]
+    rows = [
+        one(names[k], str(k), None if parents[k] is None else str(parents[k]), joules[k])
+        for k in data.draw(st.permutations(range(count)))
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tree, "_MOST_ROWS", data.draw(st.integers(0, 3)))
+        summary = summarise(rows)
+
+    def expected(place: int | None) -> dict[str, tuple[float, dict]]:
+        found: dict[str, tuple[float, list[int]]] = {}
+        for k in range(count):
+            if parents[k] == place:
+                total, those = found.get(names[k], (0.0, []))
+                found[names[k]] = total + joules[k], [*those, k]
+        return {name: (total, merged(those)) for name, (total, those) in found.items()}
+
+    def merged(places: list[int]) -> dict[str, tuple[float, dict]]:
+        whole: dict[str, tuple[float, dict]] = {}
+        for place in places:
+            add(whole, expected(place))
+        return whole
+
+    def add(into: dict[str, tuple[float, dict]], more: dict[str, tuple[float, dict]]) -> None:
+        for name, (total, parts) in more.items():
+            before, inner = into.get(name, (0.0, {}))
+            add(inner, parts)
+            into[name] = before + total, inner
+
+    def seen(rows: tuple[SummaryRow, ...]) -> dict[str, tuple[float, dict]]:
+        return {row.name: (row.energy_j, seen(row.parts)) for row in rows}
+
+    if max(depth(parents, k) for k in range(count)) < tree._DEEPEST:
+        assert seen(summary.tree) == expected(None)
+    assert sum(row.calls for row in summary.rows) == count
+    assert sum(row.energy_j for row in summary.rows) == sum(joules)
+
+
+def depth(parents: list[int | None], place: int) -> int:
+    """Return how many calls are around one."""
+    above = parents[place]
+    return 0 if above is None else 1 + depth(parents, above)
+
+
+def test_calls_inside_one_another_without_end_are_counted():
+    """A function that calls itself a thousand times: the table stays as deep as it can be read."""
+    rows = [one("f", str(k), str(k - 1) if k else None, 1.0) for k in range(1000)]
+    for those in (rows, rows[::-1]):
+        summary = summarise(those)
+        assert (summary.rows[0].calls, summary.total.calls) == (1000, 1)
+        assert len(str(summary).splitlines()) < 30
+
+
+def test_a_long_call_keeps_few_rows_of_those_inside_it():
+    """Ten thousand calls inside one that is still open take no more memory than a hundred."""
+    tally = Tally()
+    for number in range(200):
+        tally.add(one("inner", str(number), "outer", 1.0))
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(200, 10_200):
+        tally.add(one("inner", "200", "outer", 1.0))
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 20_000
+    tally.add(one("outer", "outer", None, 10_300.0))
+    assert outline(tally.summary().tree) == [["outer", 10_300.0, ["inner", 10_200.0]]]
+
+
+def test_a_table_of_many_names_ends_somewhere():
+    """The costliest are shown, the others counted; the summary itself has them all."""
+    summary = summarise(make_record(name=f"request {number}", energy_j=1.0 + number) for number in range(500))
+    assert len(summary.tree) == 500
+    lines = str(summary).splitlines()
+    assert lines[2].startswith("request 499 ")
+    assert "… 460 more names" in str(summary)
+    assert len(lines) < 50
 
 
 def test_children_that_outlive_thousands_of_calls_grow_nothing():
@@ -619,6 +795,6 @@ def test_children_that_outlive_thousands_of_calls_grow_nothing():
         context.run(call.__exit__, None, None, None)
     total = meter.summary().total
     assert total.calls == 7_000
-    assert len(meter.delivery._tally._orphans) == 0
+    assert len(meter.delivery._tally._tree._waiting) == 0
     assert total.energy_j <= sensor.energy_j(began_s, clock()) * (1 + 1e-9)
     meter.close()

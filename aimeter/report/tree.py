@@ -1,0 +1,201 @@
+"""Calls by name, each name's under those of the calls around them, in constant memory a name.
+
+A row names the call around it by its id, and mostly comes before that call's own row, as what ends first is written
+first. So a call inside another waits until that one's row is there; whoever comes after it finds it among those that
+came lately.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aimeter.report.sums import Sums
+
+if TYPE_CHECKING:
+    from aimeter.record import Record
+
+Key = tuple[str, str]
+"""Name and model; without a model, "" stands for it."""
+
+OTHER_NAMES = "(other names)"
+"""Where a summary has no more room for names, the rest has this one."""
+
+_DEEPEST = 16
+"""Calls that are deeper inside others are told by name only, not where they are: functions may call themselves."""
+
+_REMEMBERED = 4096
+"""So many rows at least, and twice as many at most, are remembered to have come, for children that come after them."""
+
+_MOST_WAITING = 100_000
+"""Calls for whose children it is remembered that their own row has not come. Of more, the oldest are taken to have come
+before what is remembered: in crashes no more than a few calls are lost, but children may outlive thousands."""
+
+_MOST_ROWS = 100
+"""Rows that wait for the one around them are kept as they are up to this number, and added up beyond it."""
+
+
+class Branch:
+    """What the calls of one name and model, in one place among others, come to.
+
+    Attributes:
+        sums: The sums.
+        parts: Those of the calls inside.
+        level: How many calls are around.
+    """
+
+    __slots__ = ("level", "merged", "parts", "sums")
+
+    def __init__(self, level: int) -> None:
+        self.sums = Sums()
+        self.parts: Branches = {}
+        self.level = level
+        self.merged: Branch | None = None
+
+    def last(self) -> Branch:
+        """Return the branch into which this one has been merged, or itself."""
+        branch = self
+        while branch.merged is not None:
+            branch = branch.merged
+        return branch
+
+
+Branches = dict[Key, Branch]
+
+
+class _Inside:
+    """The calls inside one whose row has not come, or whose own call around it has not.
+
+    Attributes:
+        rows: The first of them, with what is inside each.
+        sums: The rest, as a tree of their own.
+        branch: Where they are once that is known.
+    """
+
+    __slots__ = ("branch", "rows", "sums")
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Record, _Inside]] = []
+        self.sums: Branches = {}
+        self.branch: Branch | None = None
+
+
+class Tree:
+    """See the module's description. Used by one thread at a time.
+
+    Attributes:
+        roots: Calls that nothing encloses.
+        elsewhere: Calls inside others of which it is not known any more which they are, or which are too deep.
+    """
+
+    def __init__(self, most_names: float) -> None:
+        self.roots: Branches = {}
+        self.elsewhere: Branches = {}
+        self._most_names = self._room = most_names
+        self._waiting: dict[str, _Inside] = {}
+        self._seen: dict[str, Branch | _Inside] = {}
+        self._seen_before: dict[str, Branch | _Inside] = {}
+
+    def add(self, record: Record, *, after_parent: bool) -> None:
+        """Count one record in; `after_parent` tells that the row of the call around it is known to have come before."""
+        inside = self._waiting.pop(record.call_id, None) if self._waiting else None
+        parent_id = record.parent_id
+        if parent_id is None:
+            found: Branch | _Inside = self._place(record, inside, self.roots, 0)
+        else:
+            around = self._seen.get(parent_id) or self._seen_before.get(parent_id)
+            if isinstance(around, _Inside) and around.branch is not None:
+                around = around.branch
+            if isinstance(around, Branch):
+                around = around.last()
+                found = self._place(record, inside, around.parts, around.level + 1)
+            elif around is None and after_parent:
+                found = self._place(record, inside, self.elsewhere, 0)
+            else:
+                found = self._wait(record, inside or _Inside(), around or self._waited_for(parent_id))
+        self._seen[record.call_id] = found
+        if len(self._seen) > _REMEMBERED:
+            self._seen, self._seen_before = {}, self._seen
+
+    def whole(self) -> tuple[Branches, Branches]:
+        """Return copies of what no call encloses, or none whose row has come, and of what is elsewhere."""
+        copy, rest = Tree(self._most_names), Tree(self._most_names)
+        copy._merge(self.roots, copy.roots, 0)
+        rest._merge(self.elsewhere, rest.roots, 0)
+        for inside in self._waiting.values():
+            for record, inner in inside.rows:
+                copy._place(record, inner, copy.roots, 0, keep=True)
+            copy._merge(inside.sums, copy.roots, 0)
+        rest._merge(copy.elsewhere, rest.roots, 0)
+        return copy.roots, rest.roots
+
+    # Where a call belongs
+
+    def _place(
+        self, record: Record, inside: _Inside | None, home: Branches, level: int, *, keep: bool = False
+    ) -> Branch:
+        """Count a record in where it belongs, with all that has waited for it; that goes on waiting if it is kept."""
+        placed = branch = self._branch(home, (record.name, record.model or ""), level)
+        branch.sums.add(record)
+        left = [] if inside is None else [(inside, branch)]
+        while left:
+            inside, branch = left.pop()
+            if not keep:
+                inside.branch = branch
+            home, level = (branch.parts, branch.level + 1) if branch.level < _DEEPEST else (self.elsewhere, 0)
+            for row, inner in inside.rows:
+                part = self._branch(home, (row.name, row.model or ""), level)
+                part.sums.add(row)
+                left.append((inner, part))
+            self._merge(inside.sums, home, level, keep=keep)
+            if not keep:
+                inside.rows, inside.sums = [], {}
+        return placed
+
+    def _wait(self, record: Record, inside: _Inside, around: _Inside) -> Branch | _Inside:
+        """Keep a row until it is known where the call around it belongs."""
+        if len(around.rows) >= _MOST_ROWS:
+            return self._place(record, inside, around.sums, 0)
+        around.rows.append((record, inside))
+        return inside
+
+    def _waited_for(self, call_id: str) -> _Inside:
+        """Return what waits for a call's row."""
+        inside = self._waiting.get(call_id)
+        if inside is None:
+            inside = self._waiting[call_id] = _Inside()
+            if len(self._waiting) > _MOST_WAITING:
+                oldest = self._waiting.pop(next(iter(self._waiting)))
+                for row, inner in oldest.rows:
+                    self._place(row, inner, self.elsewhere, 0)
+                self._merge(oldest.sums, self.elsewhere, 0, keep=False)
+        return inside
+
+    def _branch(self, home: Branches, key: Key, level: int) -> Branch:
+        """Return a branch, a new one if there is room for its name."""
+        branch = home.get(key)
+        if branch is None:
+            if self._room > 0:
+                self._room -= 1
+            else:
+                key = OTHER_NAMES, ""
+            branch = home.get(key)
+            if branch is None:
+                branch = home[key] = Branch(level)
+        return branch
+
+    def _merge(self, branches: Branches, home: Branches, level: int, *, keep: bool = True) -> None:
+        """Count in what stands in some branches; unless they are kept, who finds one is sent on."""
+        left = [(branches, home, level)]
+        while left:
+            branches, home, level = left.pop()
+            for key, branch in branches.items():
+                into = self._branch(home, key, level)
+                into.sums.merge(branch.sums)
+                if branch.parts:
+                    deep = level >= _DEEPEST
+                    left.append(
+                        (branch.parts, self.elsewhere, 0) if deep else (branch.parts, into.parts, level + 1)
+                    )
+                if not keep:
+                    branch.merged = into
+                    self._room += key[0] != OTHER_NAMES
