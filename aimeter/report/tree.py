@@ -117,7 +117,9 @@ class Tree:
             self._seen, self._seen_before = {}, self._seen
 
     def whole(self) -> tuple[Branches, Branches]:
-        """Return copies of what no call encloses, or none whose row has come, and of what is elsewhere."""
+        """Return what no call encloses, or none whose row has come, and what is elsewhere; neither is to be changed."""
+        if not self._waiting:
+            return self.roots, self.elsewhere
         copy, rest = Tree(self._most_names), Tree(self._most_names)
         copy._merge(self.roots, copy.roots, 0)
         rest._merge(self.elsewhere, rest.roots, 0)

@@ -38,7 +38,8 @@ from aimeter.logs.encode import CSV_HEADER, csv_line, json_line
 from aimeter.logs.read import LONGEST_LINE_BYTES
 from aimeter.record import COLUMNS, Record
 from aimeter.report import Summary, read, summarise
-from aimeter.report.tally import MOST_NAMES, OTHER_NAMES
+from aimeter.report.tally import MOST_NAMES
+from aimeter.report.tree import OTHER_NAMES
 from aimeter.settings import load
 from aimeter.testing import FakeClock, FakeSensor
 from tests.records import make_record
