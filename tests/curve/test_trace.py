@@ -420,3 +420,20 @@ def test_a_power_that_cannot_be_is_not_believed(value):
     assert joules[-1] < 1000
     assert trace.health.faults == 5
     assert "cannot be" in trace.reason
+
+
+def test_what_was_settled_without_its_energy_is_nobodys():
+    """Somebody could not wait in the middle of a step: half of it comes to light too late, and the rest is metered."""
+    trace = Trace(channel(), 0.05)
+    for now in (1.0, 1.1, 1.2):
+        read(trace, now, 100.0 * now)
+    known_s, known_j = trace.curve.end_s, trace.curve.energy_j
+    trace.settle_gap(known_s + 0.05)
+    read(trace, 1.3, 130.0)
+    assert trace.curve.end_s == pytest.approx(known_s + 0.1)
+    assert trace.unclaimed_j == pytest.approx(5.0)
+    assert trace.curve.energy_j - known_j == pytest.approx(5.0)
+    covered_s = np.diff(trace.curve.at(np.array([known_s, known_s + 0.1])).covered_s)
+    assert covered_s == pytest.approx([0.05])
+    trace.settle_gap(known_s)  # what is known already is not taken back
+    assert trace.curve.end_s == pytest.approx(known_s + 0.1)
