@@ -16,6 +16,7 @@ from aimeter.testing import FakeClock
 from tests.emulator.clock import EmulatedClock
 from tests.emulator.nvml import ENERGY, FIELD_INSTANT, FIELD_MODULE, GPU_IS_LOST, NOT_SUPPORTED, POWER
 from tests.emulator.powercap import PowercapTree
+from tests.energies import used_part
 
 
 def metered(nvml, preset="h100", *, environ=None, **settings):
@@ -98,11 +99,8 @@ def board(nvml, profile):
 
 def used(calls, truths_j):
     """Return which part of its bar, without calibration, the 95th of a hundred calls is off by."""
-    parts = [
-        abs(call.energy_j - truth_j) / call.resolution_j
-        for call, truth_j in zip(calls, truths_j, strict=True)
-    ]
-    return sorted(parts)[round(0.95 * len(parts)) - 1]
+    errors = [call.energy_j - truth_j for call, truth_j in zip(calls, truths_j, strict=True)]
+    return used_part(errors, [call.resolution_j for call in calls])
 
 
 @pytest.mark.parametrize("profile", PROFILES)
