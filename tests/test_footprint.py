@@ -42,7 +42,7 @@ def test_the_sampler_ends_and_begins_again(tmp_path):
     for _ in range(3):
         with meter.track("work") as call:
             sleep(0.1)
-        assert abs(call.energy_j - 100 * call.duration_s) <= 3 * call.error_j  # bars are of 95 %
+        assert off(call) <= 3
         assert call.record.coverage == 1
         assert of_aimeter()
         until(lambda: not of_aimeter())
@@ -139,7 +139,7 @@ def test_nothing_is_printed_or_taken_over(tmp_path):
     broken = new_meter(sensor(), FakeSensor(perf_counter, lambda t: 1 / 0, id="cpu:0"))
     with broken.track("half") as call:
         sleep(0.1)
-    assert call.gpu_j > 0 and call.cpu_j is None
+    assert off(call) <= 3 and call.cpu_j is None
     broken.close()
     assert events == []
     assert handlers == {number: signal.getsignal(number) for number in signal.valid_signals()}

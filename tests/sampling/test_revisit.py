@@ -95,7 +95,7 @@ def test_nvml_that_somebody_else_shut_down_is_initialised_again(nvml):
     with meter.track("after") as after:
         clock.sleep(5.0)
     clock.sleep(1.0)
-    assert meanwhile.record.coverage > 0.8
+    assert meanwhile.record.coverage == pytest.approx(1.0)
     assert after.record.gpu_j == pytest.approx(1500.0, rel=0.01)
     meter.close()
     assert nvml.references == 0
@@ -155,7 +155,7 @@ with meter.track("finds them"): time.sleep(0.5)
 with meter.track("x") as call: time.sleep(1.0)
 record = call.record
 assert [name[:5] for name in record.devices.split() if name[:3] == "gpu"] == ["gpu:0", "gpu:1"], record.devices
-assert abs(record.gpu_j - 500 * record.duration_s) < 50, record.gpu_j
+assert abs(record.gpu_j - 500 * record.duration_s) <= 3 * record.error_j, record.gpu_j
 """
     run(source, tmp_path / "calls.csv", environ=two_gpus)
 
@@ -170,11 +170,11 @@ for _ in range(3):
 meter.flush()
 assert lib.emu_references() == 0
 with meter.track("any") as call: time.sleep(0.5)
-assert call.record.gpu_j > 0
+assert abs(call.gpu_j - 500 * call.duration_s) <= 3 * call.error_j, (call.record, call.error_j)
 assert lib.emu_references() > 0
 meter.close()
 assert lib.emu_references() == 0, lib.emu_references()
 with meter.track("late") as late: time.sleep(0.5)
-assert late.record.gpu_j > 0
+assert abs(late.gpu_j - 500 * late.duration_s) <= 3 * late.error_j, (late.record, late.error_j)
 """
     run(source, tmp_path / "calls.csv", environ=two_gpus)

@@ -69,13 +69,13 @@ def test_another_thread_takes_over(slow, caplog):
             time.sleep(0.1)
         assert during.record.gpu_j is None
         assert during.record.meta["aimeter"]["missing"] == {"gpu:0": "has not answered for 1 s"}
-        assert during.cpu_j == pytest.approx(50 * during.duration_s, abs=during.error_j)
+        assert during.cpu_j == pytest.approx(50 * during.duration_s, abs=3 * during.error_j)
         assert threads().count("aimeter") >= 2
         slow.may_answer.set()
         until(lambda: meter.sampler.readers.traces[0].alive)
         with meter.track("after") as after:
             time.sleep(0.1)
-        assert after.gpu_j == pytest.approx(100 * after.duration_s, abs=after.error_j)
+        assert after.gpu_j == pytest.approx(100 * after.duration_s, abs=3 * after.error_j)
     assert slow.closed.is_set()
     assert [line for line in caplog.messages if "gpu:0" in line] == caplog.messages
     assert len(caplog.messages) == 1
@@ -111,10 +111,11 @@ def test_calls_read_the_sensors_themselves_when_no_thread_does(slow):
     reads = slow.reads
     with meter.track("last") as call:
         time.sleep(0.1)
-        assert call.energy_j == pytest.approx(100 * call.duration_s, rel=0.5)
+        least_s, open_j, most_s = call.duration_s, call.energy_j, call.duration_s
     assert slow.reads >= reads + 2
     assert call.settled is not None
-    assert call.energy_j == pytest.approx(100 * call.duration_s, rel=0.2)
+    assert call.energy_j == pytest.approx(100 * call.duration_s, abs=3 * call.error_j)
+    assert 100 * least_s - 3 * call.error_j <= open_j <= 100 * most_s + 3 * call.error_j
     meter.close()
 
 
@@ -125,7 +126,7 @@ def test_a_thread_is_started_again_when_needed(slow, monkeypatch):
         for _ in range(2):
             with meter.track("work") as call:
                 time.sleep(0.02)
-            assert call.energy_j > 0
+            assert call.energy_j == pytest.approx(100 * call.duration_s, abs=3 * call.error_j)
             until(lambda: not meter.sampler.ready)
             until(lambda: "aimeter" not in threads())
 
@@ -141,7 +142,7 @@ def test_several_meters_share_the_threads():
     for call in calls:
         call.__exit__(None, None, None)
     for n, call in enumerate(calls, 1):
-        assert call.energy_j == pytest.approx(10 * n * call.duration_s, abs=call.error_j)
+        assert call.energy_j == pytest.approx(10 * n * call.duration_s, abs=3 * call.error_j)
     for meter in meters:
         meter.close()
 
@@ -159,7 +160,8 @@ def test_figures_asked_for_by_a_sink(slow):
                 meter.flush()
                 with meter.track("of the sink") as call:
                     pass
-                seen.append(call.energy_j)
+                seen.append(call.energy_j - 100 * call.duration_s)
+                seen.append(3 * call.error_j)
 
         def reopen(self):
             """Do nothing."""
@@ -170,8 +172,8 @@ def test_figures_asked_for_by_a_sink(slow):
     meter = aimeter.Meter(sensors=[slow], sinks=[Asking()], region="FR")
     with meter.track("work"):
         pass
-    until(lambda: len(seen) >= 2)
+    until(lambda: len(seen) >= 3)
     assert seen[0].name == "work"
-    assert seen[1] > 0
+    assert abs(seen[1]) <= seen[2]
     meter.delivery._sinks.pop()
     meter.close()
