@@ -106,8 +106,7 @@ class Tree:
             if isinstance(around, _Inside) and around.branch is not None:
                 around = around.branch
             if isinstance(around, Branch):
-                around = around.last()
-                found = self._place(record, inside, around.parts, around.level + 1)
+                found = self._place(record, inside, *self._inside(around.last()))
             elif around is None and after_parent:
                 found = self._place(record, inside, self.elsewhere, 0)
             else:
@@ -143,7 +142,7 @@ class Tree:
             inside, branch = left.pop()
             if not keep:
                 inside.branch = branch
-            home, level = (branch.parts, branch.level + 1) if branch.level < _DEEPEST else (self.elsewhere, 0)
+            home, level = self._inside(branch)
             for row, inner in inside.rows:
                 part = self._branch(home, (row.name, row.model or ""), level)
                 part.sums.add(row)
@@ -152,6 +151,10 @@ class Tree:
             if not keep:
                 inside.rows, inside.sums = [], {}
         return placed
+
+    def _inside(self, branch: Branch) -> tuple[Branches, int]:
+        """Return where the calls inside those of a branch stand, and how many are around them there."""
+        return (branch.parts, branch.level + 1) if branch.level < _DEEPEST else (self.elsewhere, 0)
 
     def _wait(self, record: Record, inside: _Inside, around: _Inside) -> Branch | _Inside:
         """Keep a row until it is known where the call around it belongs."""
