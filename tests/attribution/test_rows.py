@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import aimeter
@@ -16,6 +18,10 @@ H100_KG, LIFE_YEARS, IN_USE = (164.0, 575.0), (3.0, 6.0), (0.3, 1.0)
 
 def meter_of(clock, *sensors, **options):
     return aimeter.Meter(sensors=list(sensors), clock=clock, region="FR", calibration="off", **options)
+
+
+def near(joules):
+    return pytest.approx(joules, rel=1e-3)
 
 
 def made_g(seconds):
@@ -181,3 +187,151 @@ def test_the_idle_part_is_shared_and_no_more_than_the_call_has(clock):
         clock.sleep(1.0)
     assert less.idle_j == pytest.approx(30.0, rel=1e-3)
     assert less.idle_j <= less.energy_j
+
+
+# Devices, by name
+
+
+def test_each_device_has_its_joules_under_its_name(clock):
+    """GPUs by the head of their UUID, what is shared by a tilde, a control group by its number; joules in that order."""
+    sensors = [
+        FakeSensor(clock, 100.0, id="gpu:0", device="GPU-1a2b3c4d-5e6f-7a8b-9c0d-1e2f3a4b5c6d"),
+        FakeSensor(clock, 50.0, id="gpu:1", device="GPU-99887766-5544-3322-1100-ffeeddccbbaa", shared=True),
+        FakeSensor(clock, 20.0, id="cpu:0", device="package-0"),
+        FakeSensor(clock, 5.0, id="cpu:1", device="77-group", source="cgroup", method="estimate"),
+    ]
+    meter = meter_of(clock, *sensors)
+    with meter.track("x") as call:
+        clock.sleep(2.0)
+    row = call.record
+    assert row.devices == "gpu:0:GPU-1a2b3c4d gpu:1:GPU-99887766~ cpu:0 cpu:1:77-group"
+    assert row.devices_j == (near(200.0), near(100.0), near(40.0), near(10.0))
+    assert (row.gpu_j, row.cpu_j, row.dram_j, row.energy_j) == (near(300.0), near(50.0), None, near(350.0))
+    assert (row.gpu_method, row.cpu_method, row.dram_method) == ("counter", "estimate", "none")
+
+
+class Reserve(FakeSensor):
+    """A counter that can be given up for an estimate."""
+
+    def fall_back(self):
+        self.fault = None
+        self.channels = (replace(self.channels[0], method="estimate"),)
+        return True
+
+
+def test_a_device_that_fell_back_has_one_name_and_all_its_joules(clock):
+    """Two ways of reading it, one after the other, are one device: one name, one sum, the worse of the methods."""
+    gpu, cpu = Reserve(clock, 100.0), FakeSensor(clock, 10.0, id="cpu:0")
+    meter = meter_of(clock, gpu, cpu)
+    with meter.track("around") as around:
+        clock.sleep(5.0)
+        meter.sampler.refresh(0)
+        gpu.fault = Outcome.GONE
+        meter.sampler.refresh(0)
+        clock.sleep(5.0)
+    row = around.record
+    assert row.devices == "gpu:0:FAKE-gpu:0 cpu:0"
+    assert row.devices_j == (pytest.approx(1000.0, rel=0.02), near(100.0))
+    assert row.devices_j[0] == pytest.approx(row.gpu_j)
+    assert row.gpu_method == "estimate"
+    assert row.coverage == pytest.approx(1.0, abs=0.02)
+    assert row.coverage <= 1.0
+
+
+def test_meters_of_one_kind_are_wrong_alike_and_others_apart(clock):
+    """Calibrations of one kind add up plainly, and with those of others in quadrature."""
+    sensors = [
+        FakeSensor(clock, 100.0, id="gpu:0", relative_error=0.1),
+        FakeSensor(clock, 50.0, id="gpu:1", relative_error=0.1),
+        FakeSensor(clock, 40.0, id="cpu:0", relative_error=0.2),
+        FakeSensor(clock, 10.0, id="dram:0", relative_error=0.4),
+    ]
+    meter = meter_of(clock, *sensors)
+    clock.sleep(1.0)
+    with meter.track("x") as call:
+        clock.sleep(1.0)
+    row = call.record
+    assert row.resolution_j == pytest.approx(0.0, abs=1e-6)
+    assert row.error_j == near((15.0**2 + 8.0**2 + 4.0**2) ** 0.5)
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize(
+    ("watts", "said"),
+    [
+        (109.0, None),
+        (112.0, "112 W is outside 40 W idle to 100 W limit"),
+        (21.0, None),
+        (19.0, "19 W is outside 40 W idle to 100 W limit"),
+    ],
+)
+def test_a_power_that_the_device_cannot_draw_is_said(clock, watts, said):
+    """A tenth above the limit, or below half of the idle power: either the sensor is wrong or another one is meant."""
+    power = {"w": 40.0}
+    meter = meter_of(clock, FakeSensor(clock, lambda _: power["w"], max_power_w=100.0))
+    rest(meter, clock)
+    power["w"] = watts
+    with meter.track("x") as call:
+        clock.sleep(1.0)
+    found = call.record.meta["aimeter"].get("implausible")
+    assert found == (None if said is None else {"gpu:0": said})
+
+
+def test_a_power_that_may_be_within_the_limit_is_not_doubted(clock):
+    """A call that is known to 20 % only is not called impossible for being 15 % above."""
+    power = {"w": 40.0}
+    meter = meter_of(clock, FakeSensor(clock, lambda _: power["w"], max_power_w=100.0, quantum_j=20.0))
+    rest(meter, clock)
+    power["w"] = 115.0
+    with meter.track("x") as call:
+        clock.sleep(1.0)
+    assert 115.0 - call.resolution_j < 110.0
+    assert "implausible" not in call.record.meta["aimeter"]
+
+
+# What is missing
+
+
+def test_a_device_that_died_is_missing_where_it_was_open_or_not_back(clock):
+    """Before its death it is not missing, in the call in which it dies it is, nor does it come back by itself."""
+    gpu, cpu = FakeSensor(clock, 100.0), FakeSensor(clock, 10.0, id="cpu:0")
+    meter = meter_of(clock, gpu, cpu)
+    with meter.track("before") as before:
+        clock.sleep(1.0)
+    with meter.track("during") as during:
+        clock.sleep(1.0)
+        meter.sampler.refresh(0)
+        cpu.fault = Outcome.GONE
+        clock.sleep(3.0)
+    with meter.track("after") as after:
+        clock.sleep(1.0)
+    missing = [call.record.meta["aimeter"].get("missing") for call in (before, during, after)]
+    assert missing == [None, {"cpu:0": "the test says so"}, {"cpu:0": "the test says so"}]
+    assert [call.record.coverage for call in (before, during, after)] == [1.0, pytest.approx(0.25), 1.0]
+    assert [call.cpu_j for call in (before, during, after)] == [near(10.0), near(10.0), None]
+
+
+def test_nothing_metered_is_covered_by_nothing(clock):
+    """With no device alive a call has no joules, and its coverage says 0, not 1."""
+    sensor = FakeSensor(clock, 100.0)
+    sensor.fault = Outcome.GONE
+    meter = meter_of(clock, sensor)
+    with meter.track("x") as call:
+        clock.sleep(1.0)
+    row = call.record
+    assert (row.energy_j, row.error_j, row.self_j, row.window_j, row.idle_j) == (None,) * 5
+    assert (row.coverage, row.devices, row.devices_j) == (0.0, "", ())
+
+
+def test_an_open_call_is_covered_and_alone_so_far(clock):
+    """What only the end of a call tells stands at its plain value until then, the making of hardware by the time so far."""
+    meter = meter_of(clock, FakeSensor(clock, 100.0), embodied="h100")
+    with meter.track("x") as call:
+        clock.sleep(10.0)
+        row = call.record
+        assert (row.coverage, row.concurrency) == (1.0, 1.0)
+        assert row.duration_s == pytest.approx(10.0)
+        assert row.embodied_lower_g == made_g(10.0)[0]
+        assert row.devices_j == (near(1000.0),)
