@@ -262,3 +262,13 @@ def test_a_power_that_nobody_read_for_a_while_was_between_rest_and_the_limit():
     covered_s = np.diff(trace.curve.at(np.array([2.5, 5.5])).covered_s).item()
     assert covered_s == pytest.approx(3.0 - away_s, rel=0.01)
     assert bar(trace, 2.5, 5.5) == pytest.approx((400.0 - 60.0) * away_s, rel=0.01)
+
+
+def test_what_was_seen_in_unknown_parts_drew_what_was_drawn_around_it():
+    """A mean over 1 s tells of 0.4 s that nobody read, not how; an earlier gap at rest has nothing to do with that."""
+    rise = [60.0 + 24.0 * k for k in range(10)]
+    levels = [*[60.0] * 30, *[None] * 20, *[60.0] * 30, *rise, *[300.0] * 30, *[None] * 4, *[300.0] * 20]
+    trace = powers([w and w + 0.1 * (k % 2) for k, w in enumerate(levels)], window_s=1.0, max_power_w=400.0)
+    covered_s = np.diff(trace.curve.at(np.array([12.5, 14.5])).covered_s).item()
+    assert covered_s < 2.0 - 0.4
+    assert trace.unseen_w == pytest.approx(300.0, rel=0.1)

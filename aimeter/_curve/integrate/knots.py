@@ -125,6 +125,8 @@ class KnotWriter:
             self._settled_gap_s = None
         power = joules / (time_s - end)
         around = max(power, self.last_power_w)
+        if not seen:
+            self._note_gap()
         self._draw(power)
         rounding_j += self.channel.quantum_j
         uncertainty = (half_s + learned.latency.error_s) * around + rounding_j
