@@ -19,7 +19,7 @@ from aimeter.logs import filelog
 from aimeter.logs.encode import CSV_HEADER
 from aimeter.report import read
 from aimeter.sinks import CsvLog, FileLog, open_log
-from tests.children import run
+from tests.children import descriptors, run
 from tests.records import make_record
 
 ENDINGS = ("calls.csv", "calls.jsonl")
@@ -131,6 +131,21 @@ def test_replaced_by_a_foreign_file(tmp_path: Path):
     path.unlink()
     write(waiting, 5)
     assert numbers(path) == [3, 5]
+
+
+def test_foreign_files_are_not_held_open(tmp_path: Path):
+    """However many lie in the way of the log, and however often one is laid there."""
+    path = tmp_path / "calls.csv"
+    before = descriptors()
+    log = CsvLog(path, conflict="new_file")
+    for number in range(2, 6):
+        log.path.write_text("date,loss\n")
+        write(log, number)
+        assert log.path == tmp_path / f"calls-{number}.csv"
+        assert numbers(log.path) == [number]
+        assert descriptors() == before + 1
+    log.close()
+    assert descriptors() == before
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -281,6 +296,58 @@ def test_each_kind_of_fault_is_told_once(tmp_path: Path, caplog: pytest.LogCaptu
         write(log, 2)
     assert len(caplog.records) == 1
     assert caplog.records[0].name == "aimeter"
+
+
+def test_a_log_without_a_loss_ends_in_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Nothing is told of a log that has all its rows, and nothing is made of one that was given none."""
+    log = CsvLog(tmp_path / "calls.csv")
+    log.write([])
+    log.close()
+    assert list(tmp_path.iterdir()) == []
+    write(log, 1)
+    log.close()
+    assert not caplog.records
+
+
+def test_a_row_that_cannot_be_text_is_told_with_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Whose it was and what was wrong with it, as nobody finds it in the log; the next good row ends the fault."""
+    log = CsvLog(tmp_path / "calls.csv")
+    log.write([make_record(name="odd", items="three")])
+    assert log.last_fault.startswith("a row of 'odd' cannot be put into text: TypeError(")
+    assert [record.getMessage() for record in caplog.records] == [f"aimeter: {log.last_fault}."]
+    write(log, 1)
+    assert (log.lost_rows, log.last_fault) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
+        (OSError("of a file system of somebody's own"), "of a file system of somebody's own"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "the disk quota is used up"),
+    ],
+)
+def test_whatever_the_disk_says_is_told_and_outlived(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: OSError,
+    words: str,
+):
+    """A fault that nobody foresaw has the system's own words; the rows wait all the same."""
+    log = CsvLog(tmp_path / "calls.csv")
+
+    def fail(*_: object) -> int:
+        raise fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        write(log, 1)
+    assert log.last_fault == words
+    assert f"cannot write to its log {log.path}: {words}. " in caplog.text
+    assert "Up to 10000 rows are held back" in caplog.text
+    write(log, 2)
+    assert numbers(log.path) == [1, 2]
 
 
 def test_close_twice_and_write_again(tmp_path: Path):

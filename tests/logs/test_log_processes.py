@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from aimeter._support import files
 from aimeter.logs import appendfile
 from aimeter.logs.encode import CSV_HEADER, csv_line
 from aimeter.report import read
@@ -117,6 +118,35 @@ def test_a_child_leaves_what_was_held_back_to_the_parent(tmp_path: Path):
     assert wait(start(work)) == 0
     log.close()
     assert numbers_by_writer(folder / "calls.csv") == {"parent": [0, 1, 2], "child": [0, 1]}
+
+
+def test_a_child_begins_anew_whatever_the_parent_was_in_the_middle_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A thread of the parent's writes while another forks: the child neither waits for its lock nor gives that back,
+    and what the parent has lost is the parent's to tell."""
+    monkeypatch.setattr(appendfile, "_LOCK_PATIENCE_S", 0.01)
+    path = tmp_path / "calls.csv"
+    log = open_log(path)
+    log.write(rows("parent", 0, 1))
+    log.lost_rows = 3
+
+    def work() -> None:
+        signal.alarm(60)  # for a child that waits for ever
+        log.reopen()
+        assert log.lost_rows == 0
+        log.write(rows("child", 0, 1))
+        log.close()
+
+    with log._lock:
+        assert files.lock(log._file._fd)
+        assert wait(start(work)) == 0
+        with path.open("ab") as other:
+            assert not files.lock(other.fileno())
+        files.unlock(log._file._fd)
+    log.write(rows("parent", 1, 1))
+    assert log.lost_rows == 3
+    assert numbers_by_writer(path) == {"parent": [0, 1], "child": [0]}
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
