@@ -95,7 +95,7 @@ def test_200_forks_while_threads_make_calls(tmp_path):
         with meter.track("parent"):
             pid = os.fork()
         if not pid:
-            signal.alarm(30)  # ends a child that is deadlocked
+            signal.alarm(300)  # ends a child that is deadlocked
             with meter.track("child" if number % 8 < 2 else "leaving") as call:
                 pass
             if number % 8 == 0:

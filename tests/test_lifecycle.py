@@ -130,12 +130,13 @@ def test_a_killed_process_loses_at_most_its_last_second(tmp_path, end):
     log = tmp_path / "calls.csv"
     source = """
     meter = new_meter(sensor(period_s=0.1), sensor(period_s=0.02, id="cpu:0"))
-    end = perf_counter() + 2
+    made = 0
     while True:
         with meter.track("work") as call:
             sleep(0.002)
         os.write(1, f"{call.call_id} {call.end_s!r}\\n".encode())
-        if END == "os._exit" and perf_counter() > end:
+        made += 1
+        if END == "os._exit" and made == 1000:
             os._exit(7)
     """.replace("END", repr(str(end)))
     program = start(source, log)
@@ -144,7 +145,7 @@ def test_a_killed_process_loses_at_most_its_last_second(tmp_path, end):
         killed_s = max(float(line.split()[1]) for line in out.splitlines())
     else:
         pieces = []
-        while b"".join(pieces).count(b"\n") < 1000:  # two seconds of calls or more
+        while b"".join(pieces).count(b"\n") < 1000:
             pieces.append(os.read(program.stdout.fileno(), 1 << 16))
         killed_s = time.perf_counter()  # one clock for all processes
         program.send_signal(end)
@@ -154,7 +155,7 @@ def test_a_killed_process_loses_at_most_its_last_second(tmp_path, end):
     said = [line.split() for line in out.splitlines()]
     written = {row["call_id"] for row in rows(log, torn=True)}
     due = {call_id for call_id, end_s in said if float(end_s) < killed_s - 1.0}
-    assert len(due) > 100
+    assert len(due) > 100  # a second has no more than 500
     assert due <= written
 
 
