@@ -189,6 +189,19 @@ def test_the_idle_part_is_shared_and_no_more_than_the_call_has(clock):
     assert less.idle_j <= less.energy_j
 
 
+def test_the_idle_part_is_learned_from_short_gaps_by_themselves(clock):
+    """Gaps of 0.2 s between calls say what the device draws in them, whatever it drew in the calls around."""
+    power = {"w": 40.0}
+    meter = meter_of(clock, FakeSensor(clock, lambda _: power["w"]))
+    for _ in range(4):
+        power["w"] = 300.0
+        with meter.track("x") as call:
+            clock.sleep(1.0)
+        power["w"] = 40.0
+        clock.sleep(0.2)
+    assert call.idle_j == near(40.0)
+
+
 # Devices, by name
 
 
@@ -291,6 +304,18 @@ def test_a_power_that_may_be_within_the_limit_is_not_doubted(clock):
     assert "implausible" not in call.record.meta["aimeter"]
 
 
+def test_a_power_that_may_be_that_of_rest_is_not_doubted(clock):
+    """A call that is known to 20 % only is not called impossible for being a little below half of the idle power."""
+    power = {"w": 100.0}
+    meter = meter_of(clock, FakeSensor(clock, lambda _: power["w"], quantum_j=10.0))
+    rest(meter, clock)
+    power["w"] = 45.0
+    with meter.track("x") as call:
+        clock.sleep(1.0)
+    assert 45.0 + call.resolution_j > 50.0
+    assert "implausible" not in call.record.meta["aimeter"]
+
+
 # What is missing
 
 
@@ -311,6 +336,25 @@ def test_a_device_that_died_is_missing_where_it_was_open_or_not_back(clock):
     assert missing == [None, {"cpu:0": "the test says so"}, {"cpu:0": "the test says so"}]
     assert [call.record.coverage for call in (before, during, after)] == [1.0, pytest.approx(0.25), 1.0]
     assert [call.cpu_j for call in (before, during, after)] == [near(10.0), near(10.0), None]
+
+
+def test_a_device_that_came_back_is_not_missing(clock):
+    """It is in the calls that began after that, and in no other."""
+    gpu, cpu = FakeSensor(clock, 100.0), FakeSensor(clock, 10.0, id="cpu:0")
+    meter = meter_of(clock, gpu, cpu)
+    with meter.track("before"):
+        clock.sleep(1.0)
+    cpu.fault = Outcome.GONE
+    with meter.track("without") as without:
+        clock.sleep(1.0)
+    cpu.fault = None
+    with meter.track("around"):
+        clock.sleep(10.0)
+    with meter.track("back") as back:
+        clock.sleep(1.0)
+    assert "missing" in without.record.meta["aimeter"]
+    assert "missing" not in back.record.meta["aimeter"]
+    assert (back.cpu_j, back.record.coverage) == (near(10.0), pytest.approx(1.0))
 
 
 def test_nothing_metered_is_covered_by_nothing(clock):

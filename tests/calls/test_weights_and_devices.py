@@ -211,6 +211,42 @@ def test_devices_named_while_calls_are_open_divide_what_is_known(clock, meter):
     assert long.energy_j == near(long.duration_s * sum(WATTS.values()))
 
 
+def test_devices_named_while_children_are_open_leave_them_their_relatives(clock, meter):
+    """A call that outlives its parent belongs to the next one around it, also where devices were divided meanwhile."""
+    outer, parent, child = (meter.track(name) for name in ("outer", "parent", "child"))
+    for call in (outer, parent, child):
+        call.__enter__()
+    clock.sleep(1.0)
+    with meter.track("gpu", devices="gpu"):
+        clock.sleep(1.0)
+    parent.finish("ok", None)
+    clock.sleep(1.0)
+    child.finish("ok", None)
+    clock.sleep(1.0)
+    outer.finish("ok", None)
+    power, gpus = sum(WATTS.values()), WATTS["gpu:0"] + WATTS["gpu:1"]
+    assert child.energy_j == near(3 * power)
+    assert child.self_j == near(3 * power - gpus)
+    assert (parent.energy_j, parent.self_j) == (near(2 * power), pytest.approx(0.0, abs=1e-6))
+    assert (outer.energy_j, outer.self_j) == (near(4 * power), near(power))
+
+
+def test_devices_named_while_a_call_is_open_leave_it_to_be_missed(clock, meter):
+    """A call that nobody holds any more is ended soon, also where devices were divided while it was open."""
+    lost = meter.track("lost")
+    lost.__enter__()
+    clock.sleep(1.0)
+    with meter.track("gpu", devices="gpu"):
+        clock.sleep(1.0)
+    lost_id = lost.call_id
+    del lost
+    meter.sampler.open_calls()
+    clock.sleep(10.0)
+    [row] = [row for row in meter.records() if row.call_id == lost_id]
+    assert row.error_type == "Interrupted"
+    assert row.energy_j < 8.0 * sum(WATTS.values())
+
+
 def test_a_device_that_is_not_metered_is_said_in_the_row(clock, meter, caplog):
     """The call gets no energy, its row names what is missing, and one line of the log says so."""
     for _ in range(2):
