@@ -9,7 +9,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,6 +36,9 @@ from aimeter.commands.shell import (
 )
 from aimeter.errors import AimeterError
 from aimeter.record import COUNTS
+
+if TYPE_CHECKING:
+    from aimeter.report import Summary
 
 BAD_SETTINGS = 2
 """Exit status for a bad option, setting or log; a shell's own convention for misuse."""
@@ -203,22 +206,71 @@ def report(
             autocompletion=beginning("call", "name", "model"),
         ),
     ] = "call",
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="T", help="Only calls from then on: 2026-11-27T14:30 (UTC), or 36h ago."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="T", help="Only calls that began before that.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="P", help="Only calls of such a name, as 'chat*'.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="P", help="Only calls of such a model.")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Draw a page that opens in any browser, offline."),
+    ] = None,
+    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw a picture.")] = None,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Draw a picture, for papers.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", metavar="", help="Print the table for a pull request.")
+    ] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", metavar="", help="Print the table for a spreadsheet.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add up logs by name, each call's parts under it: joules with their error, shares, grams, seconds, how measured."""
+    """Add up logs by name, each call's parts under it: joules with their error, shares, grams, seconds, how measured.
+
+    With --html, --png or --svg it is drawn into files instead (extra report).
+    """
     from aimeter.commands import report as reporting
 
-    summary, problems = reporting.add_up(logs or [], by)
-    if as_json:
-        print_json(reporting.as_json(summary, problems))
-        return
+    selection = reporting.Selection(since, until, name, model)
+    if files := {
+        kind: path for kind, path in (("html", html), ("png", png), ("svg", svg)) if path is not None
+    }:
+        problems = list(reporting.draw(logs or [], files, selection).problems)
+        for path in files.values():
+            say(str(path))
+    else:
+        summary, problems = reporting.add_up(logs or [], by, selection)
+        if as_json:
+            print_json(reporting.as_json(summary, problems))
+            return
+        if csv:
+            say(reporting.as_csv(summary).rstrip())
+        elif markdown:
+            say(summary.markdown())
+        else:
+            _show(summary)
+    for problem in problems:
+        complain(f"skipped {problem}", style="yellow")
+
+
+def _show(summary: Summary) -> None:
     terminal = console()
     if terminal.is_terminal:
         terminal.print(summary)
     else:
         say(str(summary))  # at its natural width
-    for problem in problems:
-        complain(f"skipped {problem}", style="yellow")
 
 
 @app.command(cls=Command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 _PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
 
@@ -15,6 +15,19 @@ def _exponent(value: float, largest: int) -> int:
     """Return the multiple of three that, as an exponent, leaves 1 to 999 before the point."""
     rounded = float(f"{value:.3g}")  # 999.6 shows as 1.00 k
     return min(max(math.floor(math.log10(rounded) / 3) * 3, min(_PREFIXES)), largest)
+
+
+class Prefix(NamedTuple):
+    """A prefix of a unit, and the factor that it stands for."""
+
+    text: str
+    factor: float
+
+
+def prefix(value: float, largest: int = 12) -> Prefix:
+    """Return the prefix that suits a value of a base unit, as `quantity` chooses it."""
+    exponent = _exponent(abs(value), largest) if value and math.isfinite(value) else 0
+    return Prefix(_PREFIXES[exponent], 10.0**exponent)
 
 
 def quantity(value: float | None, unit: str, error: float | None = None, *, largest: int = 12) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from aimeter._support.clocks import time
 from aimeter.carbon.intensity import ASSUMED
+from aimeter.report.trust import trust_sentence
 
 from .models import (
     ENCODER,
@@ -23,7 +24,6 @@ from .models import (
     quieten,
     read_sentences,
 )
-from .trust import trust_sentence
 
 if TYPE_CHECKING:
     from diffusers import DiTPipeline
@@ -72,8 +72,9 @@ def show(meter: Meter, log: Path, console: Console) -> None:
         f"in {len(records)} metered calls and {took_s:.0f} s."
     )
     say(f"Nearest in meaning (cosine {cosine:.2f}): {sentences[first]} / {sentences[second]}\n")
-    console.print(meter.summary())
-    say(f"\n{trust_sentence(records)}\n")
+    summary = meter.summary()
+    console.print(summary)
+    say(f"\n{trust_sentence(summary.total)}\n")
     if meter.carbon.intensity.method.endswith(ASSUMED):
         say(
             "The grams are those of the world's average electricity: --region FR (or US-VA …) makes them yours.\n"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from aimeter._support.units import printable, quantity
-from aimeter.report.table import Grid, Line, html, rich_table, text
+from aimeter.report.table import Grid, Line, html, markdown, rich_table, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     _Cells = Mapping[str, str]
 
-_UNIT_NAMES = {
+UNIT_NAMES = {
     "items": "item",
     "images": "image",
     "tokens_in": "token in",
@@ -25,7 +25,7 @@ _UNIT_NAMES = {
     "steps": "step",
     "audio_s": "s of audio",
 }
-_FULLY_COVERED = 0.995  # shows as 100 %
+FULLY_COVERED = 0.995  # shows as 100 %
 
 By = Literal["call", "name", "model"]
 """What a summary shows: each name under that of the call around it, names, or names and models."""
@@ -128,6 +128,10 @@ class Summary:
     def _repr_html_(self) -> str:
         return html(_grid(self))
 
+    def markdown(self) -> str:
+        """Return the table in Markdown, for a pull request."""
+        return markdown(_grid(self))
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         yield rich_table(_grid(self), options.max_width)
 
@@ -149,9 +153,12 @@ def _grid(summary: Summary) -> Grid:
         "energy",
         "CO2e",
         "time",
-        *(["covered"] if any(row.coverage < _FULLY_COVERED for row in every) else []),
+        *(["covered"] if any(row.coverage < FULLY_COVERED for row in every) else []),
         *([] if alike else ["measured by"]),
     ]
+    # Joules of one name for each unit of another would mean nothing.
+    units = _cells(shown[0])["per unit"] if len(shown) == 1 else ""
+    total = {**_cells(summary.total), "per unit": units, "share": ""}
     if summary.by == "call":  # there is no column of models
         shown = _labelled(shown)
     return Grid(
@@ -160,13 +167,7 @@ def _grid(summary: Summary) -> Grid:
             Line(tuple(cells.get(column, "") for column in columns), first, then)
             for cells, first, then in _lines(shown)
         ),
-        # Joules of one name for each unit of another would mean nothing.
-        total=tuple(
-            ""
-            if column in {"per unit", "share"} and len(shown) != 1
-            else _cells(summary.total).get(column, "")
-            for column in columns
-        ),
+        total=tuple(total.get(column, "") for column in columns),
         notes=(*([f"Measured by: {_measured(summary.total)}."] if alike and shown else []), *_notes(summary)),
     )
 
@@ -217,9 +218,7 @@ def _cells(row: SummaryRow) -> dict[str, str]:
         "no energy": f"{row.unknown:,}",
         "share": "" if row.share is None else f"{row.share:.0%}",
         "per call": quantity(row.per_call_j, "J", row.per_call_error_j),
-        "per unit": ", ".join(
-            f"{quantity(j, 'J')}/{_UNIT_NAMES[unit]}" for unit, j in row.per_unit_j.items()
-        ),
+        "per unit": ", ".join(f"{quantity(j, 'J')}/{UNIT_NAMES[unit]}" for unit, j in row.per_unit_j.items()),
         "energy": quantity(row.energy_j, "J", row.energy_error_j),
         "CO2e": quantity(row.co2e_g, "g", largest=3),
         "time": quantity(row.duration_s, "s", largest=0),
@@ -236,7 +235,7 @@ def _notes(summary: Summary) -> tuple[str, ...]:
         )
     if any(row.unknown for row in summary.rows):
         notes.append("Calls without energy are left out of every figure in joules and grams.")
-    if any(row.coverage < _FULLY_COVERED for row in summary.rows):
+    if any(row.coverage < FULLY_COVERED for row in summary.rows):
         notes.append("Covered: the least part of a call's time that the meters cover.")
     if summary.processes:
         notes.append(told(summary.processes))

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.table import Table
     from rich.text import Text
@@ -16,6 +16,7 @@ _LONGEST_NAME = 40
 _TEXT_COLUMNS = frozenset({"name", "model", "per unit", "measured by"})
 _LISTS = frozenset({"per unit", "measured by"})
 _SHORT_NAME = 20
+_MARKUP = r"[\\`*_\[\]<>|#~&]"
 
 
 class Line(NamedTuple):
@@ -86,6 +87,18 @@ def html(table: Grid) -> str:
         f"<table><thead><tr>{drawn('th', table.header)}</tr></thead><tbody>{rows}</tbody>"
         f"<tfoot><tr>{drawn('th', table.total)}</tr></tfoot></table><p><small>{notes}</small></p>"
     )
+
+
+def markdown(table: Grid) -> str:
+    """Draw the table in Markdown (GitHub's tables); nothing in it can be markup."""
+
+    def drawn(cells: Iterable[str]) -> str:
+        return f"| {' | '.join(re.sub(_MARKUP, lambda found: chr(92) + found[0], cell) for cell in cells)} |"
+
+    sides = ("---" if title in _TEXT_COLUMNS else "--:" for title in table.header)
+    names = ((line.first.replace(" ", "\u00a0") + line.cells[0], *line.cells[1:]) for line in table.rows)
+    lines = [drawn(table.header), f"| {' | '.join(sides)} |", *map(drawn, names), drawn(table.total)]
+    return "\n".join([*lines, "", *table.notes])
 
 
 def _listed(title: str, cell: str) -> str:

@@ -1,15 +1,14 @@
-"""What a set of records is worth, in one plain sentence."""
+"""What the figures of a set of calls are worth, in one plain sentence."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aimeter.report.tally import summarise
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from aimeter.record import MeasuredBy, Record
+    from aimeter.record import MeasuredBy
+    from aimeter.report.summary import SummaryRow
 
 _DEVICES = {"gpu": "the GPU", "cpu": "the CPU", "dram": "the memory"}
 _ESTIMATED_CPU = "the CPU with its share of the server around it"
@@ -30,39 +29,40 @@ _GOOD_FOR = {
 }
 
 
-def trust_sentence(records: Iterable[Record]) -> str:
+def trust_sentence(total: SummaryRow) -> str:
     """Say what the figures of these calls mean and how far they can be trusted.
 
     Where one kind of device was measured in several ways the worst counts. The error is that of all calls
-    together, added up as in `aimeter.report.tally`.
+    together, added up as in `aimeter.report.sums`.
     """
-    rows = list(records)
-    known = [row for row in rows if row.energy_j is not None]
-    if not known:
+    if total.energy_j is None:
         return (
             "The joules are unknown, because no energy meter could be read on this machine and nothing could "
             "be estimated either, while times and counts are right: `aimeter doctor` says what is missing."
         )
-    by_method = _devices_by_method(known)
+    by_method = _devices_by_method(total)
     devices = [
         _ESTIMATED_CPU if (method, device) == ("estimate", _DEVICES["cpu"]) else device
         for method, group in by_method.items()
         for device in group
     ] or ["the metered devices"]
     worst = next(iter(by_method), "counter")
-    unknown = len(rows) - len(known)
-    left_out = f" ({unknown} of {len(rows)} calls, without any figure, are left out)" if unknown else ""
+    left_out = (
+        f" ({total.unknown} of {total.calls} calls, without any figure, are left out)"
+        if total.unknown
+        else ""
+    )
     return (
         f"The joules are what {_joined(devices)} drew while each call was open, idle power included"
-        f"{_how(by_method)}: over all calls {_error(known)}{left_out}, {_GOOD_FOR[worst]}."
+        f"{_how(by_method)}: over all calls {_error(total)}{left_out}, {_GOOD_FOR[worst]}."
     )
 
 
-def _devices_by_method(rows: Sequence[Record]) -> dict[MeasuredBy, list[str]]:
+def _devices_by_method(total: SummaryRow) -> dict[MeasuredBy, list[str]]:
     """Return the kinds of device by the worst method used for each, the worst first."""
     groups: dict[MeasuredBy, list[str]] = {}
     for kind, device in _DEVICES.items():
-        seen = {getattr(row, f"{kind}_method") for row in rows}
+        seen = total.methods.get(kind, ())
         worst = next((method for method in _WORST_FIRST if method in seen), None)
         if worst is not None:
             groups.setdefault(worst, []).append(device)
@@ -79,8 +79,7 @@ def _how(by_method: dict[MeasuredBy, list[str]]) -> str:
     return " (" + "; ".join(f"{owned[method]} {phrase}" for method, phrase in phrases.items()) + ")"
 
 
-def _error(rows: Sequence[Record]) -> str:
-    total = summarise(rows).total
+def _error(total: SummaryRow) -> str:
     if total.energy_error_j is None or not total.energy_j:
         return "their error is unknown"
     percent = 100 * total.energy_error_j / total.energy_j
