@@ -43,6 +43,7 @@ class CarbonServer:
 
     def __init__(self):
         self.seen = []
+        self.hanging = 0
         self.answer = lambda seen: Answer(b"{}")
         self._over = threading.Event()
         outer = self
@@ -73,7 +74,9 @@ class CarbonServer:
 
     def play(self, handler, answer):
         if answer.way == "hang":
-            self._over.wait(30)
+            self.hanging += 1
+            self._over.wait(300)
+            self.hanging -= 1
             return
         if answer.way == "reset":
             return

@@ -156,30 +156,33 @@ def test_shares_of_calls_that_overlap_lie_within_the_error(nvml, profile, part):
 
 
 def test_long_calls_are_right_to_a_percent_or_two(nvml):
-    """Calls of a second and more agree with the exact integral."""
+    """Calls of a second and more agree with the exact integral, and shorter ones as well as a step of 0.1 s lets them."""
     clock, gpu, meter = metered(nvml)
     settle_in(clock, meter)
+    off = {0.03: [], 0.1: [], 0.3: [], 1.0: [], 9.0: []}
     for call in serve(clock, gpu, meter, calls=60, seed=2):
         truth = gpu.true_energy_j(call.start_s, call.end_s)
-        if call.duration_s > 1:
-            assert call.energy_j == pytest.approx(truth, rel=0.03)
+        off[min(longest_s for longest_s in off if call.duration_s < longest_s)].append(
+            abs(call.energy_j / truth - 1)
+        )
+    assert min(map(len, off.values())) >= 10
+    assert max(off[9.0]) < 0.01
+    medians = [statistics.median(some) for some in off.values()]
+    assert all(one < most for one, most in zip(medians, (0.07, 0.015, 0.004, 0.002, 0.002), strict=True))
 
 
 def test_shares_over_a_run_agree_with_the_runs_own_counter(nvml):
     """All calls and what is nobody's add up to the counter's difference within its step."""
     clock, gpu, meter = metered(nvml)
     settle_in(clock, meter)
-    calls = serve(clock, gpu, meter, calls=60, seed=3)
+    serve(clock, gpu, meter, calls=60, seed=3)
     clock.sleep(1.0)
     with meter.track("last"):
         pass
     rows = meter.records()
     total = sum(row.self_j for row in rows) + meter.unattributed_j()["gpu:0"]
-    begin = rows[0].duration_s  # the first edge is the start of the warm-up call
-    first, last = calls[0].start_s, calls[-1].end_s
-    truth = gpu.true_energy_j(1000.0, clock())
-    assert total == pytest.approx(truth, abs=0.2 * 300 + 70 * begin)
-    assert gpu.true_energy_j(first, last) < total
+    # The first edge is the start of the warm-up call, at rest; a step of 0.1 s may be open at either end.
+    assert total == pytest.approx(gpu.true_energy_j(1000.0, clock()), abs=70 * 0.2)
 
 
 def test_a_30_ms_call_in_a_100_ms_step(nvml):
@@ -190,12 +193,12 @@ def test_a_30_ms_call_in_a_100_ms_step(nvml):
         gpu.set_power(300.0)
         clock.sleep(0.03)
     gpu.set_power(70.0)
-    assert call.energy_j == pytest.approx(9.0, rel=0.15)
+    assert call.energy_j == pytest.approx(9.0, rel=0.02)
     assert abs(call.energy_j - 9.0) <= call.resolution_j
 
 
-@pytest.mark.parametrize("meter_of", [FIELD_INSTANT, POWER])
-def test_a_jump_of_power_is_found_where_it_was(nvml, meter_of):
+@pytest.mark.parametrize(("meter_of", "off_j"), [(FIELD_INSTANT, 10.0), (POWER, 18.0)])
+def test_a_jump_of_power_is_found_where_it_was(nvml, meter_of, off_j):
     """60 W for 4.9 s, then 300 W: 294 J until the jump, whether the power is instant or a 1 s average."""
     clock, gpu, _ = metered(nvml, "rtx3090")
     gpu.fault(ENERGY, NOT_SUPPORTED)
@@ -213,8 +216,9 @@ def test_a_jump_of_power_is_found_where_it_was(nvml, meter_of):
     gpu.set_power(60.0)
     clock.sleep(2.0)
     assert abs(flat.energy_j - 294.0) <= flat.resolution_j
-    assert flat.energy_j == pytest.approx(294.0, abs=25.0)
-    assert high.energy_j == pytest.approx(300.0, abs=25.0)
+    assert flat.energy_j == pytest.approx(294.0, abs=off_j)
+    assert high.energy_j == pytest.approx(300.0, abs=off_j)
+    assert abs(high.energy_j - 300.0) <= high.resolution_j
 
 
 def test_b4_the_edges_of_a_power_only_call(nvml):
@@ -245,7 +249,7 @@ def test_equal_calls_are_equal_within_the_error(nvml):
         clock.sleep(0.5)
         calls.append(call)
     assert all(abs(call.energy_j - 6.0) <= call.error_j for call in calls)
-    assert sum(call.energy_j for call in calls) == pytest.approx(120.0, rel=0.1)
+    assert sum(call.energy_j for call in calls) == pytest.approx(120.0, rel=0.02)
 
 
 def test_the_first_call_costs_what_it_costs(nvml):
@@ -253,7 +257,8 @@ def test_the_first_call_costs_what_it_costs(nvml):
     clock, gpu, meter = metered(nvml)
     with meter.track("first") as first:
         clock.sleep(0.2)
-    assert first.energy_j == pytest.approx(gpu.true_energy_j(first.start_s, first.end_s), rel=0.15)
+    assert first.energy_j == pytest.approx(14.0, rel=0.05)
+    assert abs(first.energy_j - gpu.true_energy_j(first.start_s, first.end_s)) <= first.error_j
 
 
 def test_figures_are_of_the_call_and_not_of_the_run(nvml):
