@@ -21,6 +21,8 @@ from ._version import __version__
 from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
 
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
     from aimeter._api import configure, default_meter, export_csv, flush, records, summary, track
     from aimeter._calls.call import Call, current_call
     from aimeter._measure import Measurement, measure
@@ -99,6 +101,13 @@ def _default_meter() -> Meter:
     from ._api import default_meter  # noqa: PLC0415 - loaded with the first call
 
     return default_meter()
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Make ``%%aimeter`` and ``%aimeter`` known: ``%load_ext aimeter`` in a notebook calls this."""
+    from aimeter.notebook import load  # noqa: PLC0415 - needs IPython
+
+    load(shell)
 
 
 def __dir__() -> list[str]:
