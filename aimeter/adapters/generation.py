@@ -45,10 +45,10 @@ def rows_given(model: Any, args: Args, kwargs: Kwargs) -> int | None:  # noqa: A
     return int(inputs.shape[0]) if hasattr(inputs, "shape") else None
 
 
-def rows_made(model: Any, args: Args, kwargs: Kwargs) -> int:  # noqa: ANN401 - a model
-    """Return how many rows the result will have; beams are work, not output."""
+def rows_made(given: int | None, model: Any, args: Args, kwargs: Kwargs) -> int:  # noqa: ANN401 - a model
+    """Return how many rows the result will have, of those that were given; beams are work, not output."""
     each = _asked("num_return_sequences", model, args, kwargs)
-    return (rows_given(model, args, kwargs) or 1) * int(each or 1)
+    return (given or 1) * int(each or 1)
 
 
 def tokens_read(model: Any, args: Args, kwargs: Kwargs) -> int | None:  # noqa: ANN401 - a model

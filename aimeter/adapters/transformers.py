@@ -176,12 +176,12 @@ def _own_generate(original: Original, self: Any, args: Args, kwargs: Kwargs) -> 
     scope = begin(self, f"{type(self).__name__}.generate")
     if scope is None:
         return original(self, *args, **kwargs)
-    _label(scope, self, args, kwargs)
+    rows = _label(scope, self, args, kwargs)
     with scope:
         result = original(self, *args, **kwargs)
         if not scope.generated:
             with scope.guard("counts"):
-                _count_items(scope, self, args, kwargs)
+                _count_items(scope, self, rows)
         with scope.guard("seconds of audio"):
             scope.call.count(audio_s=seconds_made(self, result))
         return result
@@ -211,10 +211,13 @@ def _generate(original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:
 def _decode(scope: Scope, original: Original, self: Any, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401 - a handler's
     """Run one decoding loop, its prefill and decode as parts of the call, and count its tokens."""
     parts = scope.session.parts and not scope.divided and _listening()
+    rows: int | None = None
     read: int | None = None
     first = 0
     with scope.guard("tokens read"):
-        read = tokens_read(self, args, kwargs)  # before the cache that it goes on from grows
+        # Before an encoder's output is repeated in its place for each sequence, and the cache that it goes on from grows.
+        rows = rows_given(self, args, kwargs)
+        read = tokens_read(self, args, kwargs)
 
     def begin_decode(input_ids: Any) -> None:  # noqa: ANN401 - a tensor
         nonlocal first
@@ -222,7 +225,7 @@ def _decode(scope: Scope, original: Original, self: Any, args: Args, kwargs: Kwa
             loop.first_length = int(input_ids.shape[-1])
             if parts:
                 scope.count_part(tokens_in=read)
-                first = rows_made(self, args, kwargs) * (
+                first = rows_made(rows, self, args, kwargs) * (
                     loop.first_length - prompt_length(self, loop, args, kwargs)
                 )
                 scope.count_part(tokens_out=first)
@@ -249,7 +252,7 @@ def _decode(scope: Scope, original: Original, self: Any, args: Args, kwargs: Kwa
         made = tokens_made(self, loop, args, kwargs, result)
     with scope.guard("counts"):
         scope.count_generated(tokens_in=read, tokens_out=made)
-        _count_items(scope, self, args, kwargs)
+        _count_items(scope, self, rows)
         if told:
             scope.count_part(tokens_out=None if made is None else max(made - first, 0))
         elif parts:
@@ -264,17 +267,19 @@ def _listening() -> bool:
     return hasattr(module, "StoppingCriteriaList")
 
 
-def _count_items(scope: Scope, model: Any, args: Args, kwargs: Kwargs) -> None:  # noqa: ANN401 - a model
-    if scope.subject == id(model):  # a pipeline counts its own
-        rows = rows_given(model, args, kwargs)
-        if rows is not None:
-            scope.call.count(items=rows)
+def _count_items(scope: Scope, model: object, rows: int | None) -> None:
+    if scope.subject == id(model) and rows is not None:  # a pipeline counts its own
+        scope.call.count(items=rows)
 
 
-def _label(scope: Scope, model: Any, args: Args, kwargs: Kwargs) -> None:  # noqa: ANN401 - a model
+def _label(scope: Scope, model: Any, args: Args, kwargs: Kwargs) -> int | None:  # noqa: ANN401 - a model
+    """Say what the model is and what it is given, and return how many rows that are."""
+    rows: int | None = None
     with scope.guard("labels"):
+        rows = rows_given(model, args, kwargs)
         labels = {**describe(model), "framework": version_of("transformers")}
-        scope.note(batch_size=rows_given(model, args, kwargs), **labels)
+        scope.note(batch_size=rows, **labels)
+    return rows
 
 
 _BASE = "transformers.pipelines.base"

@@ -701,6 +701,108 @@ def test_the_cache_of_a_decoder_says_nothing_of_its_encoder(tiny, meter):
     assert [(row.items, row.tokens_in, row.tokens_out) for row in rows] == [(1, 6, 3), (1, None, 3)]
 
 
+def test_what_an_encoder_made_has_as_many_rows_as_went_in(tiny, meter):
+    """Of prompts that were encoded before there are items and new tokens, each sequence's first in the prefill."""
+    torch = importlib.import_module("torch")
+    tiny.seeded()
+    model = tiny.t5(400)
+    encoded = model.encoder(torch.full((3, 6), 40), return_dict=True)
+    options = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": True, "num_return_sequences": 2}
+    with attached(meter, model):
+        model.generate(encoder_outputs=encoded, **options)
+    rows = by_name(meter)
+    found = [
+        (row.items, row.tokens_in, row.tokens_out)
+        for name in ("generate", "prefill", "decode")
+        for row in rows[name]
+    ]
+    assert found == [(3, None, 3 * 2 * 4), (None, None, 3 * 2), (None, None, 3 * 2 * 3)]
+    assert rows["generate"][0].meta["batch_size"] == 3
+
+
+@pytest.mark.parametrize("given", ["positional", "inputs", "input_ids"])
+def test_a_prompt_is_counted_by_whatever_name_it_is_given(tiny, meter, given):
+    """And so is what a configuration asks for that stands beside it without a name."""
+    transformers = importlib.import_module("transformers")
+    torch = importlib.import_module("torch")
+    tiny.seeded()
+    model = tiny.llama(400)
+    ids = torch.full((2, 3), 40)
+    config = transformers.GenerationConfig.from_model_config(model.config)
+    config.update(max_new_tokens=4, min_new_tokens=4, do_sample=True, num_return_sequences=2)
+    with attached(meter, model):
+        if given == "positional":
+            model.generate(ids, config)
+        else:
+            model.generate(**{given: ids}, generation_config=config)
+    rows = by_name(meter)
+    found = [
+        (row.tokens_in, row.tokens_out) for name in ("generate", "prefill", "decode") for row in rows[name]
+    ]
+    assert found == [(6, 16), (6, 4), (None, 12)]
+    assert rows["generate"][0].items == 2
+
+
+def test_a_state_without_a_length_has_all_that_is_given_read(tiny, meter):
+    """Mamba goes on from a state that holds no tokens: with it a prompt is read as a whole, as without it."""
+    torch = importlib.import_module("torch")
+    transformers = importlib.import_module("transformers")
+    if transformers.__version__ < "5":
+        pytest.skip("of newer versions")
+    tiny.seeded()
+    model = transformers.MambaForCausalLM(
+        transformers.MambaConfig(
+            vocab_size=400, hidden_size=32, state_size=4, num_hidden_layers=2, **tiny._SPECIAL
+        )
+    ).eval()
+    options = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
+    ids = torch.full((2, 6), 40)
+    before = model.generate(ids, **options, return_dict_in_generate=True)
+    longer = torch.cat([before.sequences, ids[:, :2]], 1)
+    name = name_of_the_cache()
+    with attached(meter, model), listening(model) as read:
+        model.generate(longer, **{name: getattr(before, name)}, **options)
+    row = by_name(meter)["generate"][0]
+    assert (row.tokens_in, row.tokens_out) == (read[0], 6)
+    assert read[0] == 2 * (6 + 3 + 2)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("where", ["argument", "model"])
+@pytest.mark.parametrize("tensor", [False, True])
+def test_each_of_several_end_tokens_ends_its_row(tiny, meter, beams, where, tensor):
+    """A row counts up to and with the first of them that it chose, and nothing of what fills it up behind that."""
+    torch = importlib.import_module("torch")
+    tiny.seeded()
+    model = tiny.llama(400)
+    prompt = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    first, second, other = 50, 60, 70
+    ends = torch.tensor([first, second]) if tensor else [first, second]
+
+    def chosen(ids, scores):
+        """Have the first row end at its second token, and the other at its fourth."""
+        scores = torch.full_like(scores, -1e4)
+        scores[:, other] = 0
+        of_first = ids[:, 0] == 5
+        for rows, length, end in ((of_first, 4, first), (~of_first, 6, second)):
+            if ids.shape[1] == length:
+                scores[rows, end], scores[rows, other] = 0, -1e4
+        return scores
+
+    options = {"eos_token_id": ends} if where == "argument" else {}
+    if where == "model":
+        model.generation_config.eos_token_id = ends
+    with attached(meter, model):
+        out = model.generate(
+            prompt, max_new_tokens=7, do_sample=False, num_beams=beams, logits_processor=[chosen], **options
+        )
+    assert out[:, 3:].tolist()[0][:2] == [other, first]
+    assert out[:, 3:].tolist()[1][:4] == [other] * 3 + [second]
+    rows = by_name(meter)
+    assert (rows["generate"][0].tokens_out, rows["prefill"][0].tokens_out) == (2 + 4, 2)
+    assert rows["decode"][0].tokens_out == 1 + 3
+
+
 @pytest.mark.parametrize("beams", [1, 2])
 @pytest.mark.parametrize("how", ["strings", "criteria"])
 @pytest.mark.parametrize("pad", ["padding", "end"])
