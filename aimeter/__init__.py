@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._calls.context import hand_in
 from ._standin import stand_in
@@ -21,8 +21,6 @@ from ._version import __version__
 from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
     from aimeter._api import configure, default_meter, export_csv, flush, records, summary, track
     from aimeter._calls.call import Call, current_call
     from aimeter._measure import Measurement, measure
@@ -103,7 +101,7 @@ def _default_meter() -> Meter:
     return default_meter()
 
 
-def load_ipython_extension(shell: InteractiveShell) -> None:
+def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython's
     """Make ``%%aimeter`` and ``%aimeter`` known: ``%load_ext aimeter`` in a notebook calls this."""
     from aimeter.notebook import load  # noqa: PLC0415 - needs IPython
 
