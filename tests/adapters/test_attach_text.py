@@ -595,16 +595,20 @@ def test_an_end_token_that_is_switched_off_ends_no_count(tiny, meter):
     assert by_name(meter)["generate"][0].tokens_out == 8
 
 
-def test_padding_without_a_mask_is_not_read(tiny, meter):
-    """`generate` makes the mask itself where padding stands in the prompt: so does the count."""
+@pytest.mark.parametrize(("padding", "read"), [("padding", 6), ("end", 8), (None, 8)])
+def test_padding_without_a_mask_is_not_read(tiny, meter, caplog, padding, read):
+    """`generate` makes the mask itself where padding stands in the prompt, unless that may be an end token: so does
+    the count."""
     torch = importlib.import_module("torch")
     model = tiny.gpt2(400)
-    model.generation_config.pad_token_id = tiny.PAD
+    filling = tiny.EOS if padding == "end" else tiny.PAD
+    model.generation_config.pad_token_id = padding and filling
     with attached(meter, model):
         model.generate(
-            torch.tensor([[tiny.PAD, tiny.PAD, 5, 6], [5, 6, 7, 8]]), max_new_tokens=2, do_sample=False
+            torch.tensor([[filling, filling, 5, 6], [5, 6, 7, 8]]), max_new_tokens=2, do_sample=False
         )
-    assert by_name(meter)["generate"][0].tokens_in == 6
+    assert by_name(meter)["generate"][0].tokens_in == read
+    assert not [record for record in caplog.records if record.name == "aimeter"]
 
 
 def test_what_a_cache_holds_is_not_read_again(tiny, meter):
@@ -770,11 +774,13 @@ def test_a_state_without_a_length_has_all_that_is_given_read(tiny, meter):
 @pytest.mark.parametrize("beams", [1, 2])
 @pytest.mark.parametrize("where", ["argument", "model"])
 @pytest.mark.parametrize("tensor", [False, True])
-def test_each_of_several_end_tokens_ends_its_row(tiny, meter, beams, where, tensor):
+@pytest.mark.parametrize("padding", [2, 60])
+def test_each_of_several_end_tokens_ends_its_row(tiny, meter, beams, where, tensor, padding):
     """A row counts up to and with the first of them that it chose, and nothing of what fills it up behind that."""
     torch = importlib.import_module("torch")
     tiny.seeded()
     model = tiny.llama(400)
+    model.generation_config.pad_token_id = padding
     prompt = torch.tensor([[5, 6, 7], [8, 9, 10]])
     first, second, other = 50, 60, 70
     ends = torch.tensor([first, second]) if tensor else [first, second]

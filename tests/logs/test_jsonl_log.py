@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aimeter.errors import LogSchemaError
 from aimeter.logs import appendfile
 from aimeter.logs.encode import json_line
-from aimeter.record import COLUMNS
+from aimeter.record import COLUMNS, SCHEMA
 from aimeter.report import read
 from aimeter.sinks import JsonLinesLog
 from tests.records import make_record
@@ -75,7 +75,17 @@ def test_a_torn_last_line_is_repaired(tmp_path: Path, before: bytes, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "content", [b'{"a":1}\n', b"schema,name\r\n", b"[" * 70_000, b"[" * 60_000 + b"\n", b'{"schema":4,']
+    "content",
+    [
+        b'{"a":1}\n',
+        f'{{"schema":{SCHEMA},"a":1}}\n'.encode(),
+        WHOLE.replace(b'"name"', b'"label"'),
+        WHOLE.replace(f'"schema":{SCHEMA}'.encode(), f'"schema":{SCHEMA + 1}'.encode()),
+        b"schema,name\r\n",
+        b"[" * 70_000,
+        b"[" * 60_000 + b"\n",
+        b'{"schema":4,',
+    ],
 )
 def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes):
     """A file of other JSON is not appended to, nor changed."""

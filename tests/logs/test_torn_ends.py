@@ -113,12 +113,12 @@ def test_a_torn_header_makes_room_for_a_whole_one(tmp_path, kept):
 
 def test_who_may_read_and_write_a_new_log_is_for_the_user_to_say(path):
     """It is made as any other file is: all that the umask leaves, and nothing to execute."""
-    mask = os.umask(0o027)
+    mask = os.umask(0o022)
     try:
         append(opened(path), "first")
     finally:
         os.umask(mask)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_a_file_that_may_only_grow_keeps_its_torn_end(path, monkeypatch):

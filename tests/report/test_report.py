@@ -26,7 +26,7 @@ from aimeter._support.statistics import SIGMAS_95
 from aimeter._support.units import quantity
 from aimeter.commands.run import sum_up
 from aimeter.errors import ConfigurationError, LogSchemaError
-from aimeter.logs.brief import read_briefs
+from aimeter.logs.brief import Brief, read_briefs
 from aimeter.logs.encode import CSV_HEADER, csv_fields, csv_line, csv_text, json_line
 from aimeter.logs.export import export_log
 from aimeter.record import COLUMNS, FIRST_COLUMNS, SCHEMA, Record
@@ -110,6 +110,20 @@ def test_lines_that_are_no_objects_are_skipped_and_counted(tmp_path: Path, bad: 
     result = read(path)
     assert len(list(result)) == 2
     assert result.skipped == 1
+
+
+@pytest.mark.parametrize("column", FIRST_COLUMNS)
+def test_a_row_without_one_of_its_columns_is_no_row(tmp_path: Path, column: str):
+    """Unknown is null; what is not there at all was lost, and so is the row, for whoever needs that column."""
+    path = tmp_path / "calls.jsonl"
+    whole = json.loads(json_line(make_record()))
+    torn = {name: value for name, value in whole.items() if name != column}
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in (whole, torn, whole)))
+    records, briefs = read(path), read_briefs(path)
+    assert (len(list(records)), records.skipped) == (2, 1)
+    needed = column in Brief._fields or column == "aimeter_version"
+    assert (len(list(briefs)), briefs.skipped) == ((2, 1) if needed else (3, 0))
+    assert [told.partition(": ")[2] for told in records.problems] == [f"the row has no {column}"]
 
 
 @pytest.mark.parametrize("cut", range(1, 40))
@@ -513,6 +527,8 @@ def test_a_log_of_schema_1_is_read(tmp_path, name):
     assert found == old._replace(
         schema=SCHEMA, co2e_error_g=None, pue_source="", devices_j=(), machine="unknown"
     )
+    (brief,) = read_briefs(log)
+    assert brief == tuple(getattr(found, column) for column in brief._fields)
     assert len(FIRST_COLUMNS) == 42
 
 
