@@ -335,6 +335,61 @@ def test_idle_is_learned_only_while_no_call_is_open_at_all(clock):
     assert "implausible" not in light.record.meta["aimeter"]
 
 
+@pytest.fixture
+def divided(clock, meter):
+    """A meter whose devices are shared apart, as a call has named some of them."""
+    with meter.track("gpu", devices="gpu"):
+        clock.sleep(0.1)
+    clock.sleep(1.0)
+    return meter
+
+
+def test_devices_shared_apart_are_one_row(clock, divided):
+    """A row holds the most sharers on any device, and the time in which its generator was held, as on all of them."""
+
+    @divided.track("held")
+    def numbers():
+        clock.sleep(1.0)
+        yield 1
+
+    made = numbers()
+    next(made)
+    clock.sleep(2.0)
+    made.close()
+    with divided.track("plain") as plain, divided.track("beside", devices="gpu") as beside:
+        beside._parent = None
+        clock.sleep(1.0)
+    held, beside, plain = divided.records()[-3:]
+    assert [row.name for row in (held, beside, plain)] == ["held", "beside", "plain"]
+    assert held.meta["aimeter"]["suspended_s"] == pytest.approx(2.0)
+    assert (held.concurrency, beside.concurrency, plain.concurrency) == (near(1.0), near(2.0), near(2.0))
+    assert plain.energy_j == near((WATTS["gpu:0"] + WATTS["gpu:1"]) / 2 + WATTS["cpu:0"])
+
+
+@pytest.mark.parametrize("lost", ["gpu:1", "cpu:0"])
+def test_what_is_lost_of_devices_shared_apart_is_not_covered(clock, lost):
+    """A call is covered as far as each of its devices is, whichever of them are shared alike."""
+    sensors = {name: FakeSensor(clock, watts, id=name) for name, watts in WATTS.items()}
+    meter = aimeter.Meter(sensors=sensors.values(), clock=clock, region="FR")
+    with meter.track("gpu", devices="gpu"):
+        clock.sleep(0.1)
+    with meter.track("plain") as plain:
+        clock.sleep(1.0)
+        meter.sampler.refresh(0)
+        sensors[lost].fault = Outcome.GONE
+        clock.sleep(3.0)
+    assert plain.record.coverage == near(1 / 4)
+
+
+def test_rows_of_devices_shared_apart_come_in_the_order_of_their_ends(clock, divided):
+    """However the calls of one settling are put together."""
+    for name, devices in (("a", "gpu"), ("b", None), ("c", "cpu"), ("d", "gpu:0"), ("e", None)):
+        with divided.track(name, devices=devices):
+            clock.now_s += 0.001
+    clock.sleep(1.0)
+    assert [row.name for row in divided.records()[-5:]] == ["a", "b", "c", "d", "e"]
+
+
 def test_devices_named_apart_do_not_count_twice_as_backlog(clock, meter):
     """However many groups there are, an event waits once, and all of them are settled."""
     for name in DEVICES:
