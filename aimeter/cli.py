@@ -190,6 +190,41 @@ def run(
     running.end_like(status)
 
 
+@app.command(cls=Command, context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --")
+def watch(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COMMAND", help="A Python command to run and watch, and its arguments."),
+    ] = None,
+    *,
+    log: LogOption = None,
+    region: RegionOption = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", metavar="N", min=0.1, help="Stop after N seconds.")
+    ] = None,
+) -> None:
+    """Show live what this machine draws, and the calls of a log as it grows or of a Python command.
+
+    Ends with Ctrl-C or with the command.
+
+    Exit status: 0, or the command's own; 127 if it is not found; 126 if it cannot be executed.
+    """
+    from aimeter.commands import live
+    from aimeter.settings import load
+
+    options = given(region=region)
+    path = load(given(log=log, **options)).log
+    if not command:
+        live.watch(console(), log=path, seconds=seconds, settings=options)
+        return
+    try:
+        status = live.watch_command(console(), command, log=path, settings=options)
+    except OSError as error:
+        complain(f"{command[0]}: {error.strerror or error}")
+        raise typer.Exit(127 if isinstance(error, FileNotFoundError) else 126) from None
+    raise typer.Exit(status if status >= 0 else 128 - status)
+
+
 @app.command(cls=Command)
 def report(
     logs: Annotated[

@@ -1,0 +1,278 @@
+"""What happens now, in the terminal: power by device, and calls as a log tells them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from aimeter import autoload
+from aimeter._support.clocks import time
+from aimeter._support.units import printable, quantity
+from aimeter.logs.read import Log, ReadResult
+from aimeter.meter import Meter
+from aimeter.report.tally import MOST_NAMES, Tally
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from aimeter._curve.trace import Trace
+    from aimeter.record import Record
+
+REFRESH_S = 0.5
+_SPARKS = "▁▂▃▄▅▆▇█"
+_KEPT = 60
+"""Readings of a device that are drawn: half a minute."""
+
+_OUTPUT_LINES = 8
+_MOST_NEW_BYTES = 16 * 1024 * 1024
+
+
+class Gauge(NamedTuple):
+    """A meter as it stands.
+
+    Attributes:
+        device: Identifier of the channel.
+        name: What the device is called.
+        method: How it is measured.
+        period_s: How often its value is renewed.
+        relative_error: 95 % half-width of its calibration.
+        watts: Mean power up to the newest reading; None before there are two.
+        joules: Energy since it is watched.
+        fault: Why it tells nothing, if so.
+    """
+
+    device: str
+    name: str
+    method: str
+    period_s: float
+    relative_error: float
+    watts: float | None
+    joules: float
+    fault: str
+
+
+def gauges(traces: Sequence[Trace]) -> list[Gauge]:
+    """Return the meters as they stand."""
+    return [
+        Gauge(
+            trace.channel.id,
+            trace.channel.name,
+            trace.channel.method,
+            trace.channel.period_s,
+            trace.channel.relative_error,
+            trace.last_power_w if len(trace.curve) > 1 else None,
+            trace.curve.energy_j,
+            "" if trace.alive else trace.reason or "it does not answer",
+        )
+        for trace in traces
+    ]
+
+
+class Followed:
+    """A log that grows: its rows, as they come."""
+
+    def __init__(self, path: Path, *, from_begin: bool) -> None:
+        self._path = path
+        self._read_to = 0
+        self._inode: int | None = None
+        self.skipped = 0
+        if not from_begin:
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                self._read_to, self._inode = found.st_size, found.st_ino
+
+    def new(self) -> list[Record]:
+        """Return the whole rows that were appended since; all, if the file is another one by now."""
+        try:
+            with self._path.open("rb") as file:
+                found = os.fstat(file.fileno()).st_ino
+                if found != self._inode and self._inode is not None:
+                    self._read_to = 0
+                self._inode = found
+                header = file.readline()
+                titles = b"" if header.startswith(b"{") else header
+                begin = max(self._read_to, len(titles)) if header.endswith(b"\n") else 0
+                file.seek(begin)
+                piece = file.read(_MOST_NEW_BYTES)
+        except OSError:
+            return []
+        whole = piece[: piece.rfind(b"\n") + 1]
+        self._read_to = begin + len(whole)
+        if not whole:
+            return []
+        rows = ReadResult([_Piece(self._path, titles + whole)])
+        records = list(rows)
+        self.skipped += rows.skipped
+        return records
+
+
+class _Piece(Log):
+    """A piece of a log, with the log's header before it."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        super().__init__(path)
+        self._content = content
+
+    def open(self) -> BinaryIO:
+        """Open it at its begin."""
+        return io.BytesIO(self._content)
+
+
+class Screen:
+    """What is shown: draw it as often as wanted.
+
+    Args:
+        meter: Reads the devices; None shows calls only.
+        log: The log whose calls are shown; None shows devices only.
+    """
+
+    def __init__(self, meter: Meter | None, log: Followed | None) -> None:
+        self._meter, self._log = meter, log
+        self._sparks: dict[str, deque[float]] = {}
+        self._tally = Tally(MOST_NAMES)
+        self._last: Record | None = None
+        self._calls = 0
+        self.output: deque[str] = deque(maxlen=_OUTPUT_LINES)
+        """The newest lines that the command has written."""
+
+    def draw(self) -> RenderableType:
+        """Return what is to be seen now."""
+        from rich.console import Group  # noqa: PLC0415 - loaded when first drawn
+        from rich.text import Text  # noqa: PLC0415 - likewise
+
+        parts: list[RenderableType] = []
+        if self._meter is not None:
+            parts.append(self._devices(self._meter.sampler.snapshot(gauges)))
+        if self._log is not None:
+            for record in self._log.new():
+                self._tally.add(record)
+                self._last, self._calls = record, self._calls + 1
+            parts += [Text(), self._tally.summary() if self._calls else Text("No call has ended yet.")]
+            if self._last is not None:
+                parts.append(Text(f"Newest: {self._last!r}", no_wrap=True, overflow="ellipsis"))
+        if self.output:
+            parts.append(Text("\n" + "\n".join(map(printable, self.output)), style="dim", no_wrap=True))
+        return Group(*parts)
+
+    def _devices(self, found: Sequence[Gauge]) -> RenderableType:
+        from rich import box  # noqa: PLC0415 - loaded when first drawn
+        from rich.table import Table  # noqa: PLC0415 - likewise
+        from rich.text import Text  # noqa: PLC0415 - likewise
+
+        if not found:
+            return Text("Looking for meters …")
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+        for title in ("device", "now", "half a minute", "since the start", "measured by", "error"):
+            table.add_column(
+                title, justify="left" if title in {"device", "half a minute", "measured by"} else "right"
+            )
+        for gauge in found:
+            sparks = self._sparks.setdefault(gauge.device, deque(maxlen=_KEPT))
+            if gauge.watts is not None and not gauge.fault:
+                sparks.append(gauge.watts)
+            how = f"{gauge.method}, every {quantity(gauge.period_s, 's')}" if gauge.period_s else gauge.method
+            table.add_row(
+                *map(
+                    Text,
+                    (
+                        printable(gauge.device),
+                        "" if gauge.watts is None or gauge.fault else quantity(gauge.watts, "W"),
+                        sparkline(sparks),
+                        quantity(gauge.joules, "J"),
+                        printable(gauge.fault) or how,
+                        f"±{100 * gauge.relative_error:.2g}%",
+                    ),
+                )
+            )
+        return table
+
+
+def sparkline(values: Iterable[float]) -> str:
+    """Return values as blocks, one for each two, whose height is their part of the greatest one."""
+    each = [*values]
+    each = each[len(each) % 2 :] if len(each) > 1 else each
+    means = [sum(pair) / len(pair) for pair in (each[at : at + 2] for at in range(0, len(each), 2))]
+    most = max(means, default=0.0)
+    if not most > 0:
+        return ""
+    return "".join(_SPARKS[min(int(max(one, 0.0) / most * len(_SPARKS)), len(_SPARKS) - 1)] for one in means)
+
+
+def watch(
+    console: Console,
+    *,
+    log: Path | None,
+    seconds: float | None,
+    settings: Mapping[str, object],
+    refresh_s: float = REFRESH_S,
+) -> None:
+    """Show devices, and the calls of a log as it grows, until Ctrl-C or for some seconds."""
+    followed = None if log is None else Followed(log, from_begin=True)
+    with _watching(console, followed, settings, refresh_s) as (_, pause):
+        end_s = None if seconds is None else time.monotonic() + seconds
+        with contextlib.suppress(KeyboardInterrupt):
+            while end_s is None or time.monotonic() < end_s:
+                pause()
+
+
+def watch_command(
+    console: Console,
+    command: list[str],
+    *,
+    log: Path | None,
+    settings: Mapping[str, object],
+    refresh_s: float = REFRESH_S,
+) -> int:
+    """Run a Python command that meters its own model calls, and show them and what it prints; return its exit status.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    with tempfile.TemporaryDirectory(prefix="aimeter-") as folder:
+        path = Path(folder) / "calls.csv" if log is None else log
+        followed = Followed(path, from_begin=False)
+        environment = autoload.environment(os.environ, {**settings, "log": path})
+        process = subprocess.Popen(  # noqa: S603 - the user's command
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        with _watching(console, followed, settings, refresh_s) as (screen, pause):
+            reader = threading.Thread(target=_keep_lines, args=(process.stdout, screen.output), daemon=True)
+            reader.start()
+            while process.poll() is None:
+                with contextlib.suppress(
+                    KeyboardInterrupt
+                ):  # which the terminal has sent to the command, too
+                    pause()
+            reader.join(timeout=1.0)
+        return process.returncode
+
+
+@contextlib.contextmanager
+def _watching(
+    console: Console, followed: Followed | None, settings: Mapping[str, object], refresh_s: float
+) -> Iterator[tuple[Screen, Callable[[], None]]]:
+    from rich.live import Live  # noqa: PLC0415 - loaded when first needed
+
+    with Meter(**{**settings, "log": None}) as meter, meter.track("aimeter watch"):  # type: ignore[arg-type]
+        screen = Screen(meter, followed)
+        with Live(screen.draw(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+
+            def pause() -> None:
+                time.sleep(refresh_s)
+                live.update(screen.draw(), refresh=True)
+
+            yield screen, pause
+            live.update(screen.draw(), refresh=True)
+
+
+def _keep_lines(stream: BinaryIO | None, into: deque[str]) -> None:
+    for line in stream or ():
+        into.append(line.decode("utf-8", "replace").rstrip()[:500])

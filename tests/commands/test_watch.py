@@ -1,0 +1,164 @@
+"""The live view: devices as they are read, a log as it grows, and a command that is watched."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+import aimeter
+from aimeter.commands.live import Followed, Screen, gauges, sparkline
+from aimeter.logs.encode import csv_line
+from aimeter.report import read
+from aimeter.sinks import open_log
+from aimeter.testing import FakeClock, FakeSensor
+from tests.records import make_record
+
+
+def shown(screen: Screen, width: int = 120) -> str:
+    """Return what is to be seen."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(screen.draw())
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_device_shows_its_power_and_joules():
+    """Those of the sensor, with how it is measured and its error."""
+    clock = FakeClock()
+    with (
+        aimeter.Meter(sensors=[FakeSensor(clock, 250.0)], clock=clock, region="FR") as meter,
+        meter.track("watch"),
+    ):
+        screen = Screen(meter, None)
+        for _ in range(20):
+            clock.sleep(0.5)
+            text = shown(screen)
+        (gauge,) = meter.sampler.snapshot(gauges)
+    assert gauge.watts == pytest.approx(250.0, rel=1e-6)
+    assert gauge.joules == pytest.approx(2500.0, rel=0.05)
+    assert "250 W" in text
+    assert "counter" in text
+    assert "█" in text
+    assert f"±{100 * gauge.relative_error:.2g}%" in text
+
+
+@given(st.lists(st.floats(0, 1e4), max_size=60))
+def test_sparks_are_as_high_as_their_part_of_the_highest(values: list[float]):
+    """The highest block is the greatest mean of two; there is one for each two values."""
+    line = sparkline(values)
+    if line:
+        assert len(line) == max(len(values) // 2, 1)
+        assert "█" in line
+    else:
+        assert sum(values[len(values) % 2 :] if len(values) > 1 else values) == 0
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_log_is_followed_row_by_row(tmp_path: Path, ending: str):
+    """Only whole lines count, each once; what comes later is seen later."""
+    path = tmp_path / f"calls{ending}"
+    followed = Followed(path, from_begin=True)
+    assert followed.new() == []
+    log = open_log(path)
+    log.write([make_record(name="a"), make_record(name="b")])
+    assert [row.name for row in followed.new()] == ["a", "b"]
+    assert followed.new() == []
+    log.write([make_record(name="c")])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    assert followed.new() == []
+    path.write_bytes(whole)
+    assert [row.name for row in followed.new()] == ["c"]
+
+
+def test_a_log_is_followed_from_its_end_and_through_a_new_file(tmp_path: Path):
+    """What was there before is not the command's; a file in its place is read from its begin."""
+    path = tmp_path / "calls.csv"
+    open_log(path).write([make_record(name="old")])
+    followed = Followed(path, from_begin=False)
+    assert followed.new() == []
+    open_log(path).write([make_record(name="new")])
+    assert [row.name for row in followed.new()] == ["new"]
+    other = tmp_path / "other.csv"
+    open_log(other).write([make_record(name="rotated")])
+    other.replace(path)
+    assert [row.name for row in followed.new()] == ["rotated"]
+
+
+def test_lines_that_are_no_rows_are_counted(tmp_path: Path):
+    """And cost nothing but themselves."""
+    path = tmp_path / "calls.csv"
+    open_log(path).write([make_record(name="a")])
+    followed = Followed(path, from_begin=True)
+    with path.open("ab") as file:
+        file.write(b"1,torn\r\n" + csv_line(make_record(name="b")))
+    assert [row.name for row in followed.new()] == ["a", "b"]
+    assert followed.skipped == 1
+
+
+def test_the_screen_shows_calls_as_they_end(tmp_path: Path):
+    """As a tree, with the newest one below; names are never markup."""
+    path = tmp_path / "calls.csv"
+    log, screen = open_log(path), Screen(None, Followed(path, from_begin=True))
+    assert "No call has ended yet." in shown(screen)
+    log.write([make_record(name="[red]chat", energy_j=30.0, error_j=3.0, resolution_j=0.0)])
+    text = shown(screen)
+    assert "[red]chat" in text
+    assert "Newest" in text
+    log.write([make_record(name="[red]chat", energy_j=30.0, error_j=3.0, resolution_j=0.0)])
+    assert "60.0 ± 6.0 J" in shown(screen)
+
+
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a folder."""
+    environment = {**os.environ, "COLUMNS": "120", "PYTHONPATH": str(Path(aimeter.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, "-m", "aimeter", "watch", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+PROGRAM = """
+import aimeter
+for k in range(3):
+    with aimeter.track("work"):
+        sum(range(200_000))
+print("what it printed")
+raise SystemExit(7)
+"""
+
+
+def test_a_command_is_watched_to_its_end(tmp_path: Path):
+    """Its calls and the end of what it prints are seen; the exit status is its own, and the log has its rows."""
+    (tmp_path / "app.py").write_text(PROGRAM)
+    done = run("--log", "calls.csv", "--", sys.executable, "app.py", folder=tmp_path)
+    assert done.returncode == 7, done.stderr
+    assert "what it printed" in done.stdout
+    assert "work" in done.stdout
+    assert [row.name for row in read(tmp_path / "calls.csv")] == ["work"] * 3
+
+
+def test_a_command_that_is_not_there_is_said_so(tmp_path: Path):
+    """As a shell does."""
+    done = run("--", "./nothing", folder=tmp_path)
+    assert done.returncode == 127
+    assert "./nothing: No such file or directory" in done.stderr
+
+
+def test_this_machine_is_watched_for_some_seconds(tmp_path: Path):
+    """Without a log it shows what can be read here."""
+    done = run("--seconds", "1.5", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "device" in done.stdout or "Looking for meters" in done.stdout
