@@ -369,8 +369,8 @@ def test_report_adds_up_logs_by_name(environ, logs):
     ran = call(environ, "report", "a.csv", "*.csv")
     assert ran.returncode == 0, ran.stderr
     lines = ran.stdout.splitlines()
-    assert re.match(r"image-gen\s+2\s+1\s+12\.5 ± 1\.[0-9]+ J\s+3\.12 J/image", lines[2])
-    assert re.match(r"chat\s+1\s+0\s+12\.5 ± 1\.3 J\s+125 mJ/token out", lines[3])
+    assert re.match(r"image-gen\s+2\s+1\s+67%\s+12\.5 ± 1\.[0-9]+ J\s+3\.12 J/image", lines[2])
+    assert re.match(r"chat\s+1\s+0\s+33%\s+12\.5 ± 1\.3 J\s+125 mJ/token out", lines[3])
     assert "1 lines of the log were torn or foreign and were skipped." in ran.stdout
     assert re.fullmatch(r"aimeter: skipped b\.csv:3: .*\n", ran.stderr)
 
