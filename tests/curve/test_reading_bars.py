@@ -234,6 +234,18 @@ def test_a_change_between_two_looks_may_have_come_at_any_moment():
     assert bar(trace, 1.5, 5.5) == pytest.approx(math.hypot(ends_j, change_j), rel=0.01)
 
 
+def test_a_latency_that_is_uncertain_lengthens_the_reach():
+    """Late by up to 20 ms more or less: for so much longer a reading depends on the power at a time."""
+    watts = [60.0 + 0.1 * (k % 2) for k in range(30)] + [300.0 + 0.1 * (k % 2) for k in range(30)]
+    ends_j = [
+        bar(powers(watts, window_s=0.025, latency_error_s=error_s), 4.5, 5.5) for error_s in (0.0, 0.02)
+    ]
+    greatest_w = max(watts) - min(watts)
+    assert ends_j == pytest.approx(
+        [greatest_w * reach_s * math.sqrt(2) for reach_s in (0.125, 0.145)], rel=0.01
+    )
+
+
 def test_a_power_of_the_moment_is_open_between_its_readings():
     """One that is renewed all the time is known when it is read: a change came at any moment in between."""
     watts = [60.0 + 0.1 * (k % 2) for k in range(30)] + [300.0 + 0.1 * (k % 2) for k in range(30)]
@@ -242,15 +254,36 @@ def test_a_power_of_the_moment_is_open_between_its_readings():
     assert bar(trace, 1.5, 5.5) == pytest.approx(change_j, rel=1e-3)
 
 
-def test_a_power_that_stands_still_may_be_anything_for_all_of_that_time():
+@pytest.mark.parametrize("stuck_w", [71.3, 399.9])
+def test_a_power_that_stands_still_may_be_anything_for_all_of_that_time(stuck_w):
     """From 4 s on it stands still: from 8 to 12 s the whole range, not times the root of the time, nor more."""
     noise = [0.013 * (number * 7919 % 101) for number in range(20)]
-    watts = [*[70.0 + one for one in noise], *[400.0 + one for one in noise], *[71.3] * 100]
+    watts = [*[70.0 + one for one in noise], *[400.0 + one for one in noise], *[stuck_w] * 100]
     trace = powers(watts, window_s=0.025)
-    range_w = max(watts) - 71.3
+    range_w = max(max(watts) - stuck_w, stuck_w - min(watts))
     ends_j = 2 * ((max(watts) - min(watts)) * (PERIOD_S + 0.025)) ** 2
     stuck_j = range_w * math.sqrt(8.0**2 - 4.0**2)
     assert bar(trace, 9.0, 13.0) == pytest.approx(math.sqrt(stuck_j**2 + ends_j), rel=0.01)
+
+
+@pytest.mark.parametrize("window_s", [0.025, PERIOD_S])
+@pytest.mark.parametrize(("before_w", "after_w"), [(60.0, 300.0), (300.0, 60.0)])
+def test_what_nobody_read_is_guessed_to_be_the_lower_power_around_it(before_w, after_w, window_s):
+    """Two seconds between 60 and 300 W, whichever was before: 60 W."""
+    levels = [*[before_w] * 20, *[None] * 20, *[after_w] * 20]
+    trace = powers(
+        [w and w + 0.1 * (k % 2) for k, w in enumerate(levels)], window_s=window_s, max_power_w=400.0
+    )
+    begin_s, end_s = 2.5, 5.5
+    times_s = np.array([begin_s, end_s])
+    joules, covered_s = (
+        np.diff(one).item() for one in (trace.curve.at(times_s)[0], trace.curve.at(times_s).covered_s)
+    )
+    missing_s = end_s - begin_s - covered_s
+    assert missing_s == pytest.approx(2.0, abs=0.2)
+    seen_j = before_w * (2.9 - begin_s) + after_w * (end_s - 4.95)
+    # Where in its period the power changed is open; a wrong guess would be off by 480 J.
+    assert joules == pytest.approx(seen_j + 60.0 * missing_s, abs=300.0 * PERIOD_S)
 
 
 def test_a_power_that_nobody_read_for_a_while_was_between_rest_and_the_limit():
