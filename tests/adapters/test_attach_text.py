@@ -167,6 +167,22 @@ def test_every_decoding_mode_counts_and_changes_no_token(tiny, meter, family, op
     assert found["prefill"][0].tokens_out + found["decode"][0].tokens_out == expected
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_single_new_token_is_the_prefills(tiny, meter, clock, beams):
+    """All that is made of a prompt of which one token is wanted: nothing is decoded, and nothing spent on it."""
+    torch = importlib.import_module("torch")
+    tiny.seeded()
+    model = tiny.llama(400)
+    with attached(meter, model), taking_time(clock, model):
+        model.generate(torch.full((3, 4), 40), max_new_tokens=1, do_sample=False, num_beams=beams)
+    rows = by_name(meter)
+    (whole,), (prefill,), (decode,) = rows["generate"], rows["prefill"], rows["decode"]
+    assert (whole.tokens_in, whole.tokens_out) == (12, 3)
+    assert (prefill.tokens_in, prefill.tokens_out, decode.tokens_out) == (12, 3, 0)
+    assert prefill.energy_j == pytest.approx(whole.energy_j) == pytest.approx(4 * WATT)
+    assert decode.energy_j == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize("where", ["argument", "configuration", "model", "pipeline"])
 @pytest.mark.parametrize("beams", [1, 4])
 @pytest.mark.parametrize("family", ["llama", "t5"])
