@@ -34,10 +34,11 @@ from aimeter.commands.shell import (
     say,
     show_result,
 )
-from aimeter.errors import AimeterError
+from aimeter.errors import AimeterError, ConfigurationError
 from aimeter.record import COUNTS
 
 if TYPE_CHECKING:
+    from aimeter.commands.convert import Converted
     from aimeter.report import Summary
 
 BAD_SETTINGS = 2
@@ -297,6 +298,60 @@ def report(
         else:
             _show(summary)
     for problem in problems:
+        complain(f"skipped {problem}", style="yellow")
+
+
+@app.command(cls=Command)
+def export(
+    logs: LogsArgument = None,
+    *,
+    parquet: Annotated[
+        Path | None, typer.Option("--parquet", metavar="DIR", help="Write Parquet into a folder, by day.")
+    ] = None,
+    perfetto: Annotated[
+        Path | None, typer.Option("--perfetto", metavar="FILE", help="Write a trace that profilers open.")
+    ] = None,
+) -> None:
+    """Write logs in the form of other tools."""
+    from aimeter.commands import convert
+
+    if parquet is None and perfetto is None:
+        message = "Say what to write: --parquet DIR or --perfetto FILE."
+        raise ConfigurationError(message)
+    if parquet is not None:
+        _written(parquet, convert.to_parquet(logs or [], parquet))
+    if perfetto is not None:
+        _written(perfetto, convert.to_perfetto(logs or [], perfetto))
+
+
+imports = typer.Typer(cls=Group, help="Take over the logs of other meters.", no_args_is_help=True)
+app.add_typer(imports, name="import")
+
+
+@imports.callback()
+def _imports() -> None:
+    pass
+
+
+@imports.command(cls=Command)
+def codecarbon(
+    sources: Annotated[list[Path], typer.Argument(metavar="FILE", help="emissions.csv, or a file of tasks.")],
+    *,
+    log: Annotated[
+        Path, typer.Option("--log", metavar="FILE", help="The log to write; one that is there is replaced.")
+    ],
+) -> None:
+    """Write CodeCarbon's files as a log, and say what they lack."""
+    from aimeter.commands import convert
+    from aimeter.logs.codecarbon import LACKS
+
+    _written(log, convert.from_codecarbon(sources, log))
+    say(f"These rows lack {'; '.join(LACKS)}.")
+
+
+def _written(path: Path, done: Converted) -> None:
+    say(f"{done.rows:,} rows in {path}")
+    for problem in done.problems:
         complain(f"skipped {problem}", style="yellow")
 
 
