@@ -15,7 +15,7 @@ import typer
 
 from aimeter._support.log import logger
 from aimeter._version import __version__
-from aimeter.commands import carbon
+from aimeter.commands import carbon, imports
 from aimeter.commands.shell import (
     Command,
     Group,
@@ -38,7 +38,6 @@ from aimeter.errors import AimeterError, ConfigurationError
 from aimeter.record import COUNTS
 
 if TYPE_CHECKING:
-    from aimeter.commands.convert import Converted
     from aimeter.report import Summary
 
 BAD_SETTINGS = 2
@@ -53,6 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(carbon.group, name="carbon")
+app.add_typer(imports.group, name="import")
 
 
 def main() -> None:
@@ -319,40 +319,9 @@ def export(
         message = "Say what to write: --parquet DIR or --perfetto FILE."
         raise ConfigurationError(message)
     if parquet is not None:
-        _written(parquet, convert.to_parquet(logs or [], parquet))
+        imports.written(parquet, convert.to_parquet(logs or [], parquet))
     if perfetto is not None:
-        _written(perfetto, convert.to_perfetto(logs or [], perfetto))
-
-
-imports = typer.Typer(cls=Group, help="Take over the logs of other meters.", no_args_is_help=True)
-app.add_typer(imports, name="import")
-
-
-@imports.callback()
-def _imports() -> None:
-    pass
-
-
-@imports.command(cls=Command)
-def codecarbon(
-    sources: Annotated[list[Path], typer.Argument(metavar="FILE", help="emissions.csv, or a file of tasks.")],
-    *,
-    log: Annotated[
-        Path, typer.Option("--log", metavar="FILE", help="The log to write; one that is there is replaced.")
-    ],
-) -> None:
-    """Write CodeCarbon's files as a log, and say what they lack."""
-    from aimeter.commands import convert
-    from aimeter.logs.codecarbon import LACKS
-
-    _written(log, convert.from_codecarbon(sources, log))
-    say(f"These rows lack {'; '.join(LACKS)}.")
-
-
-def _written(path: Path, done: Converted) -> None:
-    say(f"{done.rows:,} rows in {path}")
-    for problem in done.problems:
-        complain(f"skipped {problem}", style="yellow")
+        imports.written(perfetto, convert.to_perfetto(logs or [], perfetto))
 
 
 def _show(summary: Summary) -> None:

@@ -1,0 +1,45 @@
+"""Names and options of ``aimeter import``."""
+
+# ruff: noqa: PLC0415 - commands import what they need, so that --help is quick
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aimeter.commands.shell import Command, Group, complain, say
+
+if TYPE_CHECKING:
+    from aimeter.commands.convert import Converted
+
+group = typer.Typer(cls=Group, help="Take over the logs of other meters.", no_args_is_help=True)
+
+
+@group.callback()
+def _imports() -> None:
+    pass
+
+
+@group.command(cls=Command)
+def codecarbon(
+    sources: Annotated[list[Path], typer.Argument(metavar="FILE", help="emissions.csv, or a file of tasks.")],
+    *,
+    log: Annotated[
+        Path, typer.Option("--log", metavar="FILE", help="The log to write; one that is there is replaced.")
+    ],
+) -> None:
+    """Write CodeCarbon's files as a log, and say what they lack."""
+    from aimeter.commands import convert
+    from aimeter.logs.codecarbon import LACKS
+
+    written(log, convert.from_codecarbon(sources, log))
+    say(f"These rows lack {'; '.join(LACKS)}.")
+
+
+def written(path: Path, done: Converted) -> None:
+    """Say what was written where, and which lines were no rows."""
+    say(f"{done.rows:,} rows in {path}")
+    for problem in done.problems:
+        complain(f"skipped {problem}", style="yellow")
