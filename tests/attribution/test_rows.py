@@ -202,6 +202,21 @@ def test_the_idle_part_is_learned_from_short_gaps_by_themselves(clock):
     assert call.idle_j == near(40.0)
 
 
+def test_a_gap_in_which_another_device_is_used_teaches_nothing(clock):
+    """A CPU that works for a call on the GPU alone is not at rest, though no call has a part in it just then."""
+    power = {"cpu": 60.0}
+    cpu = FakeSensor(clock, lambda _: power["cpu"], id="cpu:0")
+    meter = meter_of(clock, FakeSensor(clock, 100.0), cpu)
+    for _ in range(2):
+        with meter.track("cpu", devices="cpu") as call:
+            clock.sleep(1.0)
+        power["cpu"] = 200.0
+        with meter.track("gpu", devices="gpu"):
+            clock.sleep(1.0)
+        power["cpu"] = 60.0
+    assert call.idle_j is None
+
+
 # Devices, by name
 
 
@@ -355,6 +370,21 @@ def test_a_device_that_came_back_is_not_missing(clock):
     assert "missing" in without.record.meta["aimeter"]
     assert "missing" not in back.record.meta["aimeter"]
     assert (back.cpu_j, back.record.coverage) == (near(10.0), pytest.approx(1.0))
+
+
+def test_a_call_of_no_time_is_metered_by_what_is_alive(clock):
+    """It has 0 J of a device that answers, and no figure of one that is gone."""
+    gpu, cpu = FakeSensor(clock, 100.0), FakeSensor(clock, 10.0, id="cpu:0")
+    meter = meter_of(clock, gpu, cpu)
+    with meter.track("before"):
+        clock.sleep(1.0)
+    cpu.fault = Outcome.GONE
+    clock.sleep(1.0)
+    with meter.track("instant") as instant:
+        pass
+    clock.sleep(1.0)
+    assert (instant.gpu_j, instant.cpu_j, instant.energy_j) == (0.0, None, 0.0)
+    assert instant.record.coverage == 1.0
 
 
 def test_nothing_metered_is_covered_by_nothing(clock):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,9 +12,11 @@ from hypothesis import strategies as st
 
 import aimeter
 from aimeter._attribution import energy
+from aimeter._curve.activity import Activity
 from aimeter._curve.curve import Points
 from aimeter._curve.resolution import half_width, resolution
-from aimeter.testing import FakeClock
+from aimeter.testing import FakeClock, FakeSensor
+from tests.energies import energy_between
 from tests.fakes import Looked
 
 QUANTUM_J = 5.0
@@ -307,3 +312,41 @@ def play(script, *, rested):
     [trace] = bench.meter.sampler.readers.traces
     assert len(bench.meter.records()) == len(plain.held)
     return calls, plain, trace.curve
+
+
+def test_what_is_forgotten_of_calls_changes_no_figure():
+    """Energy and error are what the curve says with all calls that ever were, on a device that takes a while to rest."""
+    choose, clock, calls = random.Random(3), FakeClock(), []
+
+    def exact(start, end):
+        """Return 60 W, 200 W above that in calls, and what decays of it after them by a time of 0.3 s."""
+        total = 60.0 * (end - start)
+        for begin_s, end_s in calls[-20:]:
+            total += 200.0 * max(0.0, min(end, end_s) - max(start, begin_s))
+            since, until = (max(time_s - end_s, 0.0) for time_s in (start, end))
+            total += 80.0 * 0.3 * (math.exp(-since / 0.3) - math.exp(-until / 0.3))
+        return total
+
+    sensor = FakeSensor(clock, 60.0, energy_j=exact, period_s=0.1, max_power_w=700.0)
+    meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR", calibration="off")
+    outer, edges = [], []
+    for _ in range(40):
+        length_s = choose.uniform(0.05, 0.6)
+        calls.append((clock(), clock() + length_s))
+        with meter.track("outer") as call:
+            clock.sleep(length_s / 2)
+            with meter.track("inner") as inner:
+                clock.sleep(length_s / 4)
+            clock.sleep(length_s / 4)
+        outer.append(call)
+        edges += [(call.start_s, inner.start_s, inner.end_s, call.end_s)]
+        clock.sleep(choose.choice([0.03, 0.2, 1.0, 4.0]))
+    clock.sleep(2.0)
+    assert len(meter.records()) == 80
+    [trace] = meter.sampler.readers.traces
+    times = np.array([(begin, end) for begin, _, _, end in edges]).ravel()
+    shifts = np.array([(begin, end) for _, begin, end, _ in edges]).ravel()
+    activity = Activity(times, np.tile([True, False], len(outer)), shifts)
+    joules, half_j = energy_between(trace.curve, times[::2], times[1::2], activity)
+    assert [call.energy_j for call in outer] == pytest.approx(joules.tolist(), rel=1e-6)
+    assert [call.resolution_j for call in outer] == pytest.approx(half_j.tolist(), rel=0.05)
