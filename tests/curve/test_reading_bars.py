@@ -46,6 +46,28 @@ def test_one_stretch_that_another_program_loaded_counts_as_well_as_many():
     assert 3 * fit_idle(stretches, IDLE_W).spread_w == pytest.approx(30.0, rel=0.05)
 
 
+def decaying(idle_w, *, decay_w=40.0, tau_s=0.2, until_s=1.0):
+    """Exact stretches of 0.1 s, of a device that decays to its idle power."""
+    begin = np.tile(np.arange(0.0, until_s - 0.05, 0.1), 4)
+    mean = tau_s * (np.exp(-begin / tau_s) - np.exp(-(begin + 0.1) / tau_s)) / 0.1
+    return np.array([begin, begin + 0.1, idle_w + decay_w * mean, np.zeros(begin.size)]).T
+
+
+@pytest.mark.parametrize("lowest_w", [58.0, 60.0, 62.5])
+def test_idle_power_and_decay_are_told_apart(lowest_w):
+    """From the lowest power seen the idle power may differ by a twentieth; the rest of the stretches is its decay."""
+    idle = fit_idle(decaying(IDLE_W), lowest_w)
+    assert idle[:3] == pytest.approx((IDLE_W, 40.0, 0.2))
+    assert idle.spread_w == pytest.approx(0.0004 * lowest_w)
+
+
+@pytest.mark.parametrize(("lowest_w", "taken_w"), [(66.0, 66.0 / 1.05), (54.0, 54.0 * 1.05)])
+def test_the_idle_power_is_no_further_from_the_lowest_than_a_twentieth(lowest_w, taken_w):
+    """However well another one fits."""
+    idle = fit_idle(decaying(IDLE_W, decay_w=0.0), lowest_w)
+    assert idle.idle_w == pytest.approx(taken_w)
+
+
 # A counter in steps
 
 
