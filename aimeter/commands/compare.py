@@ -16,7 +16,7 @@ from aimeter.commands.report import MOST_METHODS, find, unread
 from aimeter.errors import ConfigurationError
 from aimeter.logs.brief import Brief, read_briefs
 from aimeter.logs.recompute import times
-from aimeter.report.division import between_processes
+from aimeter.report.divided import between_processes
 from aimeter.report.summary import UNDIVIDED, told
 
 _LONGEST_SHIFT_H = 10 * 365.25 * 24

@@ -18,7 +18,8 @@ from aimeter.logs.export import export_log
 from aimeter.logs.recompute import again, is_provisional, times
 from aimeter.record import Record
 from aimeter.report import read
-from aimeter.report.division import Division, between_processes
+from aimeter.report.divided import between_processes
+from aimeter.report.division import Division
 
 _MOST_TOLD = 100
 """Reasons why rows are not complete that are told; a log may name any number of zones."""

@@ -20,7 +20,7 @@ from aimeter.logs.brief import read_briefs
 from aimeter.logs.recompute import is_provisional
 from aimeter.record import COUNTS, Record
 from aimeter.report import read
-from aimeter.report.division import between_processes
+from aimeter.report.divided import between_processes
 from aimeter.report.summary import UNDIVIDED, told
 from aimeter.sensors.base import KINDS
 

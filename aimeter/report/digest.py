@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from aimeter.report.bins import Bins
+from aimeter.report.divided import Rows
 from aimeter.report.spread import Spread
 from aimeter.report.summary import FULLY_COVERED
-from aimeter.report.tally import MOST_NAMES, Rows, Tally
+from aimeter.report.tally import MOST_NAMES, Tally
 
 if TYPE_CHECKING:
     from aimeter.record import Record

@@ -15,7 +15,7 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,21 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from aimeter._support.machine import UNKNOWN
-from aimeter.logs.brief import Brief
-from aimeter.logs.recompute import times
 from aimeter.record import Record
+from aimeter.report.processes import Process, Row, process, span_of
 from aimeter.sensors.base import KINDS
 
 Array = npt.NDArray[np.float64]
-Process = tuple[str, int, str]
-
-_SHARING = re.compile("([0-9a-f]{8})[0-9a-f]{8}-[0-9]+")
-"""An identifier of a call: its first part is common to the calls that are divided by their process already."""
 
 _DEVICE = re.compile("([a-z]+):[0-9]+:(.+)")
 """A GPU by its place and its UUID, as each process may count the places anew; CPUs by their control group."""
-
-Row = Record | Brief
 
 _WHOLE = 1 - 1e-9
 """A part above this is the whole: the moments of a row are known to a microsecond."""
@@ -59,12 +52,6 @@ class Parts(NamedTuple):
     own: float
     time: float
     devices: tuple[float, ...]
-
-
-def process(row: Row) -> Process:
-    """Return which process a row is of; a process id alone may be another's in another container."""
-    found = _SHARING.fullmatch(row.call_id)
-    return row.machine, row.pid, found[1] if found else ""
 
 
 def devices(row: Row) -> list[str]:
@@ -218,9 +205,6 @@ def _least_cover(stretches: Sequence[_Stretch]) -> float:
     return costs_j[-1]
 
 
-Rows = Callable[[], Iterable[Row]]
-
-
 class Division:
     """Which rows overlap with those of other processes, and what part of each is its own.
 
@@ -236,7 +220,7 @@ class Division:
         self._children: dict[str, list[tuple[float, float]]] = {}
         times_seen: Counter[str] = Counter()
         for row in rows:
-            span = _span(row)
+            span = span_of(row)
             if span is not None and row.machine != UNKNOWN:
                 kept.append((row, *span))
                 times_seen[row.call_id] += 1
@@ -270,7 +254,7 @@ class Division:
     def parts(self, row: Row) -> Parts | None:
         """Return what part of a row is its own; None if it shares nothing with another process."""
         shared = [self._shared.get((row.machine, name)) for name in devices(row)]
-        span = _span(row)
+        span = span_of(row)
         if span is None or not any(shared):
             return None
         inside = self._children.get(row.call_id, ())
@@ -332,13 +316,6 @@ def _times(value: float | None, part: float) -> float | None:
     return None if value is None else value * part
 
 
-def _span(row: Row) -> tuple[float, float] | None:
-    try:
-        return times(row)
-    except ValueError:  # a log may say anything
-        return None
-
-
 def _devices_j(row: Row) -> tuple[float, ...]:
     """Return the joules of each device; where the row does not say, 0."""
     count = len(row.devices.split())
@@ -350,35 +327,3 @@ def _seen(row: Row) -> float:
     if row.energy_j is None or row.window_j is None or not row.energy_j > 0 or not row.coverage > 0:
         return math.inf
     return row.window_j / row.energy_j / row.coverage
-
-
-def at_once(rows: Iterable[Row]) -> tuple[bool, bool]:
-    """Tell whether processes may have used a machine at the same time, and whether such ones do not name theirs.
-
-    It takes constant memory a process: only when each one's first call began and its last one ended.
-    """
-    ranges: dict[Process, tuple[float, float]] = {}
-    for row in rows:
-        span = _span(row) if row.devices else None
-        if span is not None:
-            key = process(row)
-            begin_s, end_s = ranges.get(key, span)
-            ranges[key] = min(begin_s, span[0]), max(end_s, span[1])
-    known = unknown = False
-    latest: dict[str, float] = {}
-    for (machine, *_), (begin_s, end_s) in sorted(ranges.items(), key=lambda one: one[1]):
-        if begin_s < latest.get(machine, -math.inf):
-            known, unknown = known or machine != UNKNOWN, unknown or machine == UNKNOWN
-        latest[machine] = max(latest.get(machine, -math.inf), end_s)
-    return known, unknown
-
-
-def between_processes(rows: Rows) -> tuple[Division | None, bool]:
-    """Return how rows are to be divided, None if not at all, and whether some should be that do not say their machine.
-
-    Args:
-        rows: Gives all rows, anew each time.
-    """
-    known, unknown = at_once(rows())
-    division = Division(rows()) if known else None
-    return division if division is not None and division.processes else None, unknown

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aimeter.record import COUNTS
+from aimeter.report.divided import Rows
 from aimeter.report.summary import By, Summary, SummaryRow
 from aimeter.report.sums import Sums
 from aimeter.report.tree import Branch, Branches, Key, Tree
@@ -116,46 +116,6 @@ def _meant(
     if meant >= _OF_TOKENS:
         meant -= {"tokens_out" if frozenset({"tokens_out"}) in beside else "tokens_in"}
     return meant
-
-
-class Rows:
-    """Records, with what several processes used of one device at the same time divided among them.
-
-    Logs are read for that first, once, and again if there are such processes. They take constant memory a name, unless
-    processes overlapped.
-
-    Args:
-        records: Records, such as those of `aimeter.logs.read`.
-        wanted: Tells which of them to give; the others are divided with, all the same. All are, if not given.
-
-    Attributes:
-        undivided: Processes may have used a device at the same time, and their rows do not say on which machine.
-    """
-
-    def __init__(self, records: Iterable[Record], wanted: Callable[[Record], bool] | None = None) -> None:
-        from aimeter.logs.brief import read_briefs  # noqa: PLC0415 - adding up one process's own calls reads no log
-        from aimeter.logs.read import ReadResult  # noqa: PLC0415 - likewise
-        from aimeter.report.division import between_processes  # noqa: PLC0415 - loads NumPy
-
-        kept = self._records = records if isinstance(records, ReadResult) else list(records)
-        self._wanted = wanted
-        self._division, self.undivided = between_processes(
-            lambda: read_briefs(kept.paths) if isinstance(kept, ReadResult) else kept
-        )
-
-    def __iter__(self) -> Iterator[Record]:
-        for record in self._records:
-            if self._wanted is None or self._wanted(record):
-                yield record if self._division is None else self._division.divided(record)
-
-    def told(self, summary: Summary) -> Summary:
-        """Return a summary of these that says what was divided and what was skipped."""
-        return replace(
-            summary,
-            skipped=getattr(self._records, "skipped", 0),
-            processes=self._division.processes if self._division else 0,
-            undivided=self.undivided,
-        )
 
 
 def summarise(

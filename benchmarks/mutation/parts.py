@@ -47,7 +47,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "call": ("_calls/call", "_calls/figures", "_calls/labels", "_calls/stamps"),
     "appended files": ("logs/appendfile",),
-    "report": ("report/summary", "report/tally", "report/sums", "report/tree", "report/division"),
+    "report": ("report/summary", "report/tally", "report/sums", "report/tree", "report/division", "report/processes"),
     "estimate": ("sensors/estimate",),
     "NVML": ("sensors/nvml", "sensors/nvml_gpu"),
     "powercap": ("sensors/powercap", "sensors/rapl"),
