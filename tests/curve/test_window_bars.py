@@ -140,3 +140,16 @@ def test_a_meter_that_scatters_tells_less():
     board = Board([], before, published_s=[0.5375 + STEP_S * k for k in range(14)], says=says)
     scatter = 1.4826 * 0.02
     assert board.windows.gain == pytest.approx((GAIN, SIGMAS_95 * scatter * GAIN), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "off"), [(1.06, 0.0), (1.08, 1 - 1 / 1.08), (0.94, 0.0), (0.92, 1 / 0.92 - 1)]
+)
+def test_a_power_that_contradicts_its_counter_is_an_error_of_it(ratio, off):
+    """Two meters that are each off by 5 % differ by 7.1 % at most: beyond that the counter may be wrong by all of it."""
+    before = Activity(np.array([-2.0, -1.0]), np.array([True, False]))
+    published_s = [0.5375 + STEP_S * k for k in range(14)]
+    board = Board([], before, published_s=published_s, says=[ratio / GAIN])
+    assert board.windows.compared
+    assert board.windows.disagreement == pytest.approx(off, abs=1e-6)
+    assert bool(board.windows.contradiction) == bool(off)
