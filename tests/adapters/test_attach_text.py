@@ -297,7 +297,9 @@ def test_chats_are_items(pipe, meter):
     with attached(meter, pipe):
         pipe(chat, max_new_tokens=2)
         pipe([chat, chat], max_new_tokens=2)
-    assert [row.items for row in by_name(meter)["text-generation"]] == [1, 2]
+        pipe(chat[:1], max_new_tokens=2)
+        pipe(["snow"], max_new_tokens=2)
+    assert [row.items for row in by_name(meter)["text-generation"]] == [1, 2, 1, 1]
 
 
 def test_a_generator_is_metered_while_it_is_consumed(pipe, meter, clock):
@@ -322,6 +324,33 @@ def test_a_generator_is_metered_while_it_is_consumed(pipe, meter, clock):
     assert row.energy_j == pytest.approx(WATT * (sum(lengths) + 3))
     assert total(rows["prefill"] + rows["decode"], "energy_j") == pytest.approx(row.energy_j)
     assert row.meta["aimeter"]["suspended_s"] == pytest.approx(150.0)
+
+
+def test_what_is_consumed_is_what_the_pipeline_gives(pipe, meter):
+    """Item by item the same as without metering; who asks on behind the end is told so, and nothing is counted."""
+    texts = ["two trains", "snow", "the kettle boils"]
+    options = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
+    plain = list(pipe((text for text in texts), **options))
+    with attached(meter, pipe):
+        lazy = pipe((text for text in texts), **options)
+        assert list(lazy) == plain
+        for _ in range(2):
+            with pytest.raises(StopIteration):
+                next(lazy)
+    (row,) = by_name(meter)["text-generation"]
+    assert (row.status, row.items, row.tokens_out) == ("ok", 3, 9)
+    assert aimeter.current_call() is None
+
+
+def test_a_text_begun_from_nothing_has_its_new_tokens(tiny, meter):
+    """Without a prompt the model begins with a token of its own, which is none that it made."""
+    tiny.seeded()
+    model = tiny.llama(400)
+    with attached(meter, model):
+        out = model.generate(max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    assert out.shape == (1, 5)
+    rows = by_name(meter)
+    assert [rows[name][0].tokens_out for name in ("generate", "prefill", "decode")] == [4, 1, 3]
 
 
 def test_a_dataset_is_metered_while_it_is_consumed(pipe, meter):
@@ -942,12 +971,19 @@ def test_a_pipeline_class_with_its_own_call(pipe, meter, clock):
             clock.sleep(2.0)
             return inputs
 
+    class Split(type(pipe)):
+        def __call__(self, inputs, **options):
+            return super().__call__(inputs.split(";"), **options)
+
     own = Own(model=pipe.model, tokenizer=pipe.tokenizer)
     alone = Alone(model=pipe.model, tokenizer=pipe.tokenizer)
-    with attached(meter, own), attached(meter, alone):
+    split = Split(model=pipe.model, tokenizer=pipe.tokenizer)
+    with attached(meter, own), attached(meter, alone), attached(meter, split):
         own(["two trains", "the kettle"], max_new_tokens=2, do_sample=False)
         alone("unused")
+        split("two trains;the kettle;snow", max_new_tokens=2, do_sample=False)
     rows = by_name(meter)
+    assert rows["Split"][0].items == 3  # what its base was given, and not what it made that of
     (first,), (second,) = rows["Own"], rows["Alone"]
     assert (first.items, first.parent_id) == (2, None)
     assert first.energy_j == pytest.approx(3 * WATT)
