@@ -107,13 +107,15 @@ def rows(log: Path, *, torn: bool = False) -> list[dict[str, str]]:
 
     Args:
         log: The file; without one there are no rows.
-        torn: Whether the last line may be cut: its writer was killed while it wrote.
+        torn: Whether the last line may be cut, or nothing written yet: its writer was killed, or is at it.
     """
     if not log.exists():
         return []
     text = log.read_bytes().decode()
     if torn:
         text = text[: text.rfind("\n") + 1]
+        if not text:
+            return []
     assert text.endswith("\r\n")
     header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     assert header == list(Record._fields)
@@ -129,6 +131,6 @@ def off(row: dict[str, str]) -> float:
     return abs(float(row["energy_j"]) - 100.0 * float(row["duration_s"])) / float(row["error_j"])
 
 
-def names(log: Path) -> list[str]:
-    """Return the names of the calls in a log, sorted."""
-    return sorted(row["name"] for row in rows(log))
+def names(log: Path, *, torn: bool = False) -> list[str]:
+    """Return the names of the calls in a log, sorted; `torn` as in `rows`."""
+    return sorted(row["name"] for row in rows(log, torn=torn))

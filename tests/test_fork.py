@@ -313,8 +313,8 @@ def test_multiprocessing(tmp_path, gpu, method, pool):
     assert len(samplers) == len({pid for pid, _ in samplers}) == len({sampler for _, sampler in samplers})
     assert {row["zone"] for row in found} == {"SE"}
     assert {row["pue"] for row in found} == ({"1.5"} if pool != "Pool" else {"1.0"})
-    # On a busy machine short calls may be over before the sensors are found.
-    assert {row["gpu_method"] for row in found if row["devices"]} | {main["gpu_method"]} == {"counter"}
+    # On a busy machine a call may be over before GPUs are found.
+    assert {row["gpu_method"] for row in found if "gpu:0" in row["devices"]} == {"counter"}
     by_id = {row["call_id"]: row for row in found}
     assert all(by_id[row["parent_id"]]["name"] == "work" for row in inner if row["name"] == "inner")
     assert all(row["parent_id"] == "" for row in inner if row["name"] == "work")
