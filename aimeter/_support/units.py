@@ -58,6 +58,16 @@ def quantity(value: float | None, unit: str, error: float | None = None, *, larg
     return f"{scaled:.{decimals}f} ± {scaled_error:.{decimals}f} {_PREFIXES[exponent]}{unit}"
 
 
+def duration(seconds: float | None) -> str:
+    """Return a time as ``12.3 s`` or, if it is longer than some minutes, as ``1.50 h`` and the like."""
+    if seconds is not None and math.isfinite(seconds):
+        for size_s, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+            if seconds >= max(2 * size_s, 1000):
+                count = seconds / size_s
+                return f"{count:,.{_decimals(count, 3)}f} {unit}"
+    return quantity(seconds, "s", largest=0)
+
+
 def _decimals(value: float, digits: int) -> int:
     """Return how many decimals show that many significant digits; six at most."""
     rounded = float(f"{max(abs(value), 1e-6):.{digits}g}")  # 0.0996 shows as 0.10

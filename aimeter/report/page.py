@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from aimeter._support.system import cache_folder
-from aimeter._support.units import printable, quantity
+from aimeter._support.units import duration, printable, quantity
 from aimeter._version import __version__
 from aimeter.report.charts import charts
 from aimeter.report.charts.base import SEARCH, drawn_at
@@ -130,7 +130,7 @@ def _words(digest: Digest) -> Iterable[str]:
     inside = f", and {digest.summary.nested:,} calls inside them" if digest.summary.nested else ""
     yield (
         f"<p>{total.calls:,} call{'s' * (total.calls != 1)}{inside}, of {names:,} name{'s' * (names != 1)}, from "
-        f"{began:%Y-%m-%d %H:%M:%S} UTC on, within {_span(digest.end_s - digest.begin_s)}, in {digest.processes:,} "
+        f"{began:%Y-%m-%d %H:%M:%S} UTC on, within {duration(digest.end_s - digest.begin_s)}, in {digest.processes:,} "
         f"process{'es' * (digest.processes != 1)} on {len(digest.machines):,} machine{'s' * (len(digest.machines) != 1)}.</p>"
     )
     yield '<ul class="figures">'
@@ -150,13 +150,6 @@ def _words(digest: Digest) -> Iterable[str]:
         yield f"<p>The meters covered less than the whole of {digest.uncovered:,} calls.</p>"
     for source, method, _ in digest.sources[:5]:
         yield f"<p><small>Grams by: {escape(printable(source))} ({escape(printable(method))}).</small></p>"
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return quantity(seconds, "s", largest=0)
 
 
 def _section(chart: Chart) -> str:
@@ -179,7 +172,7 @@ def _tables(digest: Digest) -> Iterable[str]:
     if digest.meter_cpu_s is not None and digest.begin_s is not None and digest.end_s is not None:
         span_s = digest.end_s - digest.begin_s
         part = f", {digest.meter_cpu_s / span_s:.2%} of one core over that time" if span_s > 0 else ""
-        yield f"<h2>What metering took</h2><p>{quantity(digest.meter_cpu_s, 's', largest=0)} of CPU time{part}.</p>"
+        yield f"<h2>What metering took</h2><p>{duration(digest.meter_cpu_s)} of CPU time{part}.</p>"
     if digest.problems:
         yield "<h2>Lines that could not be read</h2><ul>"
         yield "".join(f"<li>{escape(printable(problem))}</li>" for problem in digest.problems)
@@ -190,7 +183,7 @@ def _told(call: Drawn) -> Sequence[str]:
     return (
         call.name,
         f"{datetime.fromtimestamp(call.start_s, UTC):%Y-%m-%d %H:%M:%S.%f}",
-        quantity(call.duration_s, "s", largest=0),
+        duration(call.duration_s),
         quantity(call.energy_j, "J", call.error_j),
         quantity(call.co2e_g, "g", largest=3),
     )

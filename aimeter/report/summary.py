@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from aimeter._support.units import printable, quantity
+from aimeter._support.units import duration, printable, quantity
 from aimeter.report.table import Grid, Line, html, markdown, rich_table, text
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _cells(row: SummaryRow) -> dict[str, str]:
         "per unit": ", ".join(f"{quantity(j, 'J')}/{UNIT_NAMES[unit]}" for unit, j in row.per_unit_j.items()),
         "energy": quantity(row.energy_j, "J", row.energy_error_j),
         "CO2e": quantity(row.co2e_g, "g", largest=3),
-        "time": quantity(row.duration_s, "s", largest=0),
+        "time": duration(row.duration_s),
         "covered": f"{row.coverage:.0%}",
         "measured by": _measured(row),
     }

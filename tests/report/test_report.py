@@ -23,7 +23,7 @@ from rich.console import Console
 
 import aimeter
 from aimeter._support.statistics import SIGMAS_95
-from aimeter._support.units import quantity
+from aimeter._support.units import duration, quantity
 from aimeter.commands.run import sum_up
 from aimeter.errors import ConfigurationError, LogSchemaError
 from aimeter.logs.brief import Brief, read_briefs
@@ -391,6 +391,25 @@ def test_loading_the_reports_loads_the_standard_library_only():
 def test_quantities(value: float | None, unit: str, error: float | None, shown: str):
     """Figures have the digits that mean something and a prefix that suits them."""
     assert quantity(value, unit, error) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "unknown"),
+        (0.0854, "85.4 ms"),
+        (999.0, "999 s"),
+        (1000.0, "16.7 min"),
+        (7199.0, "120 min"),
+        (7200.0, "2.00 h"),
+        (172_800.0, "2.00 d"),
+        (1_012_528.0, "11.7 d"),
+        (math.nan, "unknown"),
+    ],
+)
+def test_long_times_are_in_hours_and_days(seconds: float | None, shown: str):
+    """Nobody reads a million seconds."""
+    assert duration(seconds) == shown
 
 
 @example(1000.0, 5e-324)
