@@ -240,7 +240,9 @@ def test_calls_in_finalisers_at_the_very_end(tmp_path):
     for pause in ("0", "0.8"):  # with and without a thread at work
         run(source, log, environ={"PAUSE": pause})
         found = rows(log)
-        assert {"early", "cycle"} <= {row["name"] for row in found}
+        # What is made by the very last finalisers may come too late for a row.
+        assert {"early", "cycle"} <= {row["name"] for row in found} <= {"early", "cycle", "asked", "late"}
+        assert {(row["status"], row["items"]) for row in found} == {("ok", "1.0")}
         log.unlink()
 
 
