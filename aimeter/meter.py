@@ -91,7 +91,7 @@ class Meter:
         self.synchronise = self.settings.sync == "auto"
         stepped = hasattr(clock, "attach")  # then nothing runs in the background
         foreign = sinks if stepped else [Apart(sink, self.sampler.warn_once) for sink in sinks]
-        self.delivery = Delivery(self.sampler, self.carbon, self.settings.memory_rows, [*logs, *foreign])
+        self.delivery = Delivery(self.sampler, self.carbon, self.settings, [*logs, *foreign])
         self.sampler.deliver_to(deliver)
         self.retired = False
         registry.enter(self)

@@ -129,6 +129,8 @@ class Settings:
         calibration: The file that `aimeter calibrate` keeps idle powers in; ``auto`` is the one in the user's cache
             folder, ``off`` uses none. False and True mean ``off`` and ``auto``.
         enabled: False makes calls cost next to nothing and meters none of them.
+        run_id: What rows bear as ``aimeter.run`` in `meta`, so that those of one run are told from others in its log.
+        summary: True ends the process with a table of its calls on standard error, at a normal exit.
 
     Raises:
         ConfigurationError: A value is unusable; the text says what is expected.
@@ -232,6 +234,12 @@ class Settings:
     )
     enabled: bool = field(
         default=True, metadata=_accepts("true or false (or 1, yes, on, 0, no, off)", to_flag)
+    )
+    run_id: str | None = field(
+        default=None, metadata=_accepts("a text that names the run", to_text, optional=True)
+    )
+    summary: bool = field(
+        default=False, metadata=_accepts("true or false (or 1, yes, on, 0, no, off)", to_flag)
     )
 
     def __post_init__(self) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import os
+import re
+import struct
 import subprocess
 import sys
+import termios
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,6 +104,29 @@ def run(
     out, err = finish(start(source, log, environ=environ, script=script))
     assert err == ""
     return out
+
+
+def in_terminal(line: list[str], *, environ: Mapping[str, str], columns: int) -> tuple[int, str]:
+    """Run a command in a terminal that wide; return how it ended, and what was to be seen there, without colours."""
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        os.execve(line[0], line, {**environ, "COLUMNS": "", "TERM": "xterm"})
+    seen = b""
+    while True:
+        try:
+            seen += os.read(terminal, 4096)
+        except OSError:
+            break  # how Linux says that nobody has the terminal open any more
+    os.close(terminal)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status, re.sub(r"\x1b\[[\d;]*m", "", seen.decode()).replace("\r", "")
+
+
+def told(said: str) -> dict[str, int]:
+    """Return how many calls of each name, wherever it stands, a table has that was printed as plain text."""
+    lines = [re.split(r"\s{2,}", line.lstrip("├└│ ")) for line in said.splitlines()]
+    return {cells[0]: int(cells[1]) for cells in lines if len(cells) > 1 and cells[1].isdigit()}
 
 
 def rows(log: Path, *, torn: bool = False) -> list[dict[str, str]]:

@@ -44,6 +44,8 @@ USABLE = {
     "powercap": ["/host/sys/class/powercap", Path("/x")],
     "calibration": ["auto", "OFF", True, False, "0", Path("/x/calibration.json"), "my.json"],
     "enabled": [True, False, "yes", "ON", "0", 1],
+    "run_id": ["nightly", " 7f3a ", None],
+    "summary": [True, False, "1", "off"],
 }
 UNUSABLE = {
     "log": ["", "  ", 3, True, b"calls.csv", "a\0b"],
@@ -69,6 +71,8 @@ UNUSABLE = {
     "powercap": ["", None, 7],
     "calibration": ["", None, 7, b"x", "a\0b"],
     "enabled": ["maybe", 2, None, "", 1.0],
+    "run_id": ["", "  ", 7, True],
+    "summary": ["table", None, 3],
 }
 
 
@@ -139,7 +143,7 @@ def test_every_key_in_every_layer(folder, key):
         "calibration": "off", "enabled": "no", "carbon_provider": "gb", "carbon_zone": "13", "carbon_key": "k",
         "carbon_basis": "direct", "carbon_signal": "marginal", "carbon_max_age_s": "60", "carbon_cache": "off",
         "market_g_per_kwh": "10", "cloud_metadata": "yes", "wue_l_per_kwh": "aws:2024",
-        "grid_water_l_per_kwh": "FR", "embodied": "h100",
+        "grid_water_l_per_kwh": "FR", "embodied": "h100", "run_id": "nightly", "summary": "1",
     }[key]  # fmt: skip
     by_argument = load({key: text}, environ={}, folder=folder)
     assert getattr(by_argument, key) != getattr(Settings(), key)

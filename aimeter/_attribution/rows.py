@@ -43,6 +43,7 @@ class Context(NamedTuple):
         traces: The traces, in the order of the figures' lists.
         epoch_s: Wall-clock time (Unix) at 0 of the monotonic clock.
         meter_cpu_s: CPU time that metering has cost this process so far.
+        run: The setting `run_id`.
     """
 
     version: str
@@ -50,6 +51,7 @@ class Context(NamedTuple):
     traces: Sequence[Trace]
     epoch_s: float
     meter_cpu_s: float
+    run: str | None
 
 
 def epoch_s(now_s: float) -> float:
@@ -249,6 +251,8 @@ def _meta(
 ) -> list[Mapping[str, object]]:
     """Return what callers noted and aimeter remarks; calls of which there is nothing to say share one."""
     common: dict[str, object] = {"meter_cpu_s": round(context.meter_cpu_s, 4)}
+    if context.run is not None:
+        common["run"] = context.run
     if context.carbon.sources:
         common["factors"] = dict(context.carbon.sources)
     covers = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
+from aimeter._meters import parting
 from aimeter._meters.apart import PATIENCE_S, Apart, tell
 from aimeter._support.clocks import time
 from aimeter._support.notes import raised
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from aimeter.record import Record
     from aimeter.report.summary import Summary
     from aimeter.report.tally import Tally
+    from aimeter.settings import Settings
     from aimeter.sinks.base import Sink
 
 FLUSH_TIMEOUT_S = 2.0
@@ -41,16 +43,20 @@ class Delivery:
     Args:
         sampler: Whose figures they are made of.
         carbon: What makes grams of joules.
-        memory_rows: How many are kept in memory.
+        settings: How many rows are kept in memory, which run they are of, and whether the process ends with their table.
         sinks: Where else they go, those by somebody else last.
     """
 
     def __init__(
-        self, sampler: Sampler, carbon: Accounting, memory_rows: int, sinks: Iterable[Sink | Apart]
+        self, sampler: Sampler, carbon: Accounting, settings: Settings, sinks: Iterable[Sink | Apart]
     ) -> None:
         self._sampler = sampler
         self._carbon = carbon
-        self._memory = MemorySink(memory_rows)
+        self._run = settings.run_id
+        self._in_last_table = settings.summary and settings.enabled
+        if self._in_last_table:
+            parting.prepare()
+        self._memory = MemorySink(settings.memory_rows)
         self._sinks: list[Sink | Apart] = [self._memory, *sinks]
         self._tally = _new_tally()
         self._unbuilt_rows = 0
@@ -158,6 +164,7 @@ class Delivery:
             self._sampler.readers.traces,
             epoch_s(self._sampler.now()),
             self._sampler.cpu_s,
+            self._run,
         )
 
     def _keep(self, calls: Sequence[Call], rows: Sequence[Record | None]) -> None:
@@ -165,8 +172,11 @@ class Delivery:
         for call, record in zip(calls, rows, strict=True):
             if record is not None:
                 around = call.around
+                after_parent = around is None or around.settled is not None
                 call.settle(record)
-                self._tally.add(record, after_parent=around is None or around.settled is not None)
+                self._tally.add(record, after_parent=after_parent)
+                if self._in_last_table:
+                    parting.add(record, after_parent=after_parent)
                 records.append(record)
         self._write(records)
 

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol, TypeVar, cast
 
+from aimeter._meters import parting
 from aimeter._meters.delivery import FLUSH_TIMEOUT_S
 from aimeter._sampling.protocols import Sharer
 from aimeter._sampling.sampler import Sampler, retire_all
@@ -70,17 +71,19 @@ def with_token(token: str, make: Callable[[], M]) -> M:
 
 @at_exit
 def close_all() -> None:
-    """Close every meter: at a normal exit nothing that has finished is lost."""
+    """Close every meter: at a normal exit nothing that has finished is lost. Then show the table that was asked for."""
     end = time.monotonic() + FLUSH_TIMEOUT_S
     for meter in list(_members):
         meter.close(max(end - time.monotonic(), 0.0))
     retire_all()
+    parting.show()
 
 
 @after_fork_in_child
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
     _lock = threading.RLock()
+    parting.after_fork()
     for meter in list(_members):
         meter.after_fork()
     reach_children()

@@ -166,7 +166,7 @@ def measure_at_rest(
     changes: dict[Channel, list[Interval]] = {}
     for sensor in sensors:
         changes |= watch_changes(sensor, clock, sleep)
-    quiet = {"enabled": True, "memory_rows": 0, "calibration": "off"}
+    quiet = {"enabled": True, "memory_rows": 0, "calibration": "off", "summary": False}
     quiet["sync"] = "off" if load is None else "auto"
     measured: dict[Channel, Calibration] = {}
     problems: list[str] = []

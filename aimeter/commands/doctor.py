@@ -77,7 +77,7 @@ def examine(arguments: Mapping[str, object], progress: Progress = iter) -> Diagn
         open_log(settings.log, settings.log_conflict).close()
     found = discover(powercap=settings.powercap)
     sensors = [Watched(sensor) for sensor in found.sensors]
-    quiet = {"log": None, "enabled": True, "memory_rows": 0, "sync": "off"}
+    quiet = {"log": None, "enabled": True, "memory_rows": 0, "sync": "off", "summary": False}
     with Meter(sensors=sensors, **{**arguments, **quiet}) as meter:  # type: ignore[arg-type]
         began_s, cpu_share = _watch(meter, sensors, progress)
         reports = [report for sensor in sensors for report in sensor.reports(found.findings)]

@@ -261,7 +261,7 @@ def _watching(
 ) -> Iterator[tuple[Screen, Callable[[], None]]]:
     from rich.live import Live  # noqa: PLC0415 - loaded when first needed
 
-    with Meter(**{**settings, "log": None}) as meter, meter.track("aimeter watch"):  # type: ignore[arg-type]
+    with Meter(**{**settings, "log": None, "summary": False}) as meter, meter.track("aimeter watch"):  # type: ignore[arg-type]
         screen = Screen(meter, followed)
         with Live(screen.draw(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
 

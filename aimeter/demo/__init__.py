@@ -65,7 +65,7 @@ def _meter(log: Path, region: str | None) -> Meter:
     from aimeter.meter import Meter  # noqa: PLC0415 - only the demo's own run needs it
 
     # The demo shows its own rows, also where the settings switch metering off or keep none in memory.
-    settings: dict[str, Any] = {"log": log, "enabled": True, "memory_rows": 1000}
+    settings: dict[str, Any] = {"log": log, "enabled": True, "memory_rows": 1000, "summary": False}
     if region is not None:
         settings["region"] = region
     return Meter(**settings)

@@ -22,56 +22,14 @@ import pytest
 import aimeter
 from aimeter import adapters
 from aimeter.testing import FakeClock, FakeSensor
-from tests import programs
-
-FRAMEWORK = '''
-"""A framework."""
-
-class Model:
-    """A model."""
-
-    def run(self, number: int) -> int:
-        """Double it."""
-        if number < 0:
-            raise ValueError("negative")
-        return 2 * number
-
-class Special(Model):
-    def run(self, number):
-        return 1 + super().run(number)
-'''
-
-PLUGIN = """
-from aimeter.adapters import Adapter, Hook
-from aimeter.adapters.scope import begin
-
-def run(original, self, args, kwargs):
-    scope = begin(self, f"{type(self).__name__}.run")
-    if scope is None:
-        return original(self, *args, **kwargs)
-    with scope.guard("labels"):
-        scope.note(model="toy", batch_size=1)
-    with scope:
-        result = original(self, *args, **kwargs)
-        with scope.guard("counts"):
-            scope.call.count(items=args[0])
-        return result
-
-ADAPTER = Adapter("toy models", (Hook("toyframework.models", "Model", "run", run, family=True),))
-"""
+from tests import programs, toy_framework
+from tests.toy_framework import FRAMEWORK, PLUGIN
 
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """Install a framework, and beside it a package with an adapter for it."""
-    (tmp_path / "toyframework").mkdir()
-    (tmp_path / "toyframework" / "__init__.py").touch()
-    (tmp_path / "toyframework" / "models.py").write_text(FRAMEWORK)
-    (tmp_path / "toyplugin.py").write_text(PLUGIN)
-    info = tmp_path / "toyplugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toyplugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[aimeter.adapters]\ntoyframework = toyplugin:ADAPTER\n")
+    toy_framework.install(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
     forget()
