@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
-import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from aimeter import autoload
+from aimeter._support import stderr
 from aimeter._support.units import quantity
 from aimeter.commands import child
+from aimeter.commands.calls import Calls
 from aimeter.meter import Meter
 from aimeter.settings import load
 
@@ -62,25 +62,47 @@ def run(
     program = _find(command[0])
     label = Path(command[0]).name
     given = load(settings)
-    told = {key: getattr(given, key) for key in settings}  # checked, and a relative path made absolute
-    environment = autoload.environment(os.environ, told) if instrument else os.environ
-    ours = {**settings, "log": None} if instrument else settings
-    before = _state(given.log)
-    with child.signals_held() as mask, Meter(**ours) as meter:  # type: ignore[arg-type]
+    calls = Calls(given, shown=not quiet) if instrument else None
+    environment: Mapping[str, str] = os.environ
+    ours: dict[str, object] = {**settings, "summary": False}
+    if calls is not None:
+        told = {key: getattr(given, key) for key in settings}  # checked, and a relative path made absolute
+        environment = autoload.environment(os.environ, {**told, **calls.settings})
+        ours["log"] = None
+    try:
+        status, record = _metered(program, command, name or label, ours, environment)
+        if not quiet:
+            for text in () if calls is None or record is None else calls.told(record, status):
+                stderr.tell(f"{text}\n")
+            row = "" if given.log is None else f", row in {given.log}"
+            stderr.tell(f"{sum_up(name or label, record, row if calls is None else calls.kept)}\n")
+    finally:
+        if calls is not None:
+            calls.close()
+    return status
+
+
+def _metered(
+    program: str,
+    command: list[str],
+    name: str,
+    settings: Mapping[str, object],
+    environment: Mapping[str, str],
+) -> tuple[int, Record | None]:
+    """Run a command as one call; return how it ended, and its row."""
+    with child.signals_held() as mask, Meter(**settings) as meter:  # type: ignore[arg-type]
         child.let_go_of_waiting_signals(mask)
-        with meter.track(name or label) as call:
+        with meter.track(name) as call:
             try:
                 status = child.run_to_end(program, command, mask, environment)
             except OSError as error:
                 raise CannotRunError(command[0], error.strerror or str(error), NOT_EXECUTABLE) from error
-            call.note(command=label, exit_status=status if status >= 0 else SIGNALLED - status)
+            call.note(
+                command=Path(command[0]).name, exit_status=status if status >= 0 else SIGNALLED - status
+            )
             if status:
                 call.finish("error", f"ExitStatus{status}" if status > 0 else _signal_name(-status))
-        record = call.record
-    if not quiet:
-        what = "row" if not instrument else "no row" if _state(given.log) == before else "rows"
-        _say(sum_up(name or label, record, given.log, what))
-    return status
+        return status, call.record
 
 
 def end_like(status: int) -> NoReturn:
@@ -92,14 +114,13 @@ def end_like(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def sum_up(name: str, record: Record | None, log_file: Path | None, what: str = "row") -> str:
-    """Return what the command took, in one line."""
+def sum_up(name: str, record: Record | None, kept: str = "") -> str:
+    """Return what the command took, in one line that ends with what is said of the log."""
     if record is None:
         return f"aimeter: {name}: not metered, because the setting `enabled` is false"
     seconds = quantity(record.duration_s, "s", largest=0)
-    log = "" if log_file is None else f", {what} in {log_file}"
     if record.energy_j is None:
-        return f"aimeter: {name}: energy unknown, no meter works here (see `aimeter doctor`), {seconds}{log}"
+        return f"aimeter: {name}: energy unknown, no meter works here (see `aimeter doctor`), {seconds}{kept}"
     methods = {"gpu": record.gpu_method, "cpu": record.cpu_method, "dram": record.dram_method}
     how = [f"{kind} {method}" for kind, method in methods.items() if method != "none"]
     if record.other_j is not None:
@@ -112,18 +133,7 @@ def sum_up(name: str, record: Record | None, log_file: Path | None, what: str = 
     parts.append(seconds)
     if record.coverage < 1:
         parts.append(f"only {record.coverage:.0%} of the time covered")
-    return f"aimeter: {name}: {', '.join(parts)}{log}"
-
-
-def _state(log_file: Path | None) -> object:
-    """Return what equals itself later if a log has got no row since; of what is no plain file that is unknown."""
-    try:
-        found = None if log_file is None else log_file.stat()
-    except OSError:
-        return None
-    if found is None or stat.S_ISREG(found.st_mode):
-        return found and (found.st_dev, found.st_ino, found.st_size)
-    return object()
+    return f"aimeter: {name}: {', '.join(parts)}{kept}"
 
 
 def _find(program: str) -> str:
@@ -141,10 +151,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"  # most real-time signals have no name
-
-
-def _say(line: str) -> None:
-    # The command may have closed the stream that it shared with aimeter, or its reader may be gone.
-    with contextlib.suppress(OSError, ValueError):
-        if sys.stderr is not None:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command line's own output

@@ -46,11 +46,13 @@ class Log(os.PathLike[str]):
 
     Attributes:
         path: The path.
+        begin: How many bytes of it are not read, but for the header: whole lines.
         cut: The number of the first line that was not copied, if what came by a pipe was too long, and why.
     """
 
-    def __init__(self, path: LogPath) -> None:
+    def __init__(self, path: LogPath, begin: int = 0) -> None:
         self.path = Path(path)
+        self.begin = begin
         self.cut: tuple[int, str] | None = None
         self._copy: IO[bytes] | None = None
 
@@ -153,7 +155,7 @@ class Rows(Iterator[R], ABC):
                 if path.cut is not None:  # told before all that is wrong with single lines
                     self._skip(path, *path.cut)
                 columns = _columns(path.path, log.readline(LONGEST_LINE_BYTES))
-                log.seek(0)
+                log.seek(path.begin)
                 if columns is None:
                     yield from self._json_rows(path, log)
                 else:

@@ -40,19 +40,25 @@ class Rows:
     Args:
         records: Records, such as those of `aimeter.logs.read`.
         wanted: Tells which of them to give; the others are divided with, all the same. All are, if not given.
+        again: Gives the rows that are divided, anew each time; by default those of `records`, be they wanted or not.
 
     Attributes:
         undivided: Processes may have used a device at the same time, and their rows do not say on which machine.
     """
 
-    def __init__(self, records: Iterable[Record], wanted: Callable[[Record], bool] | None = None) -> None:
+    def __init__(
+        self,
+        records: Iterable[Record],
+        wanted: Callable[[Record], bool] | None = None,
+        again: AllRows | None = None,
+    ) -> None:
         from aimeter.logs.brief import read_briefs  # noqa: PLC0415 - adding up one process's own calls reads no log
         from aimeter.logs.read import ReadResult  # noqa: PLC0415 - likewise
 
         kept = self._records = records if isinstance(records, ReadResult) else list(records)
         self._wanted = wanted
         self._division, self.undivided = between_processes(
-            lambda: read_briefs(kept.paths) if isinstance(kept, ReadResult) else kept
+            again or (lambda: read_briefs(kept.paths) if isinstance(kept, ReadResult) else kept)
         )
 
     def __iter__(self) -> Iterator[Record]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from aimeter.record import Record
+    from aimeter.report.divided import AllRows
 
 MOST_NAMES = 10_000
 """Names that the summary of a log tells apart; who has more has put something else into them."""
@@ -119,13 +120,16 @@ def _meant(
 
 
 def summarise(
-    records: Iterable[Record], by: By = "call", wanted: Callable[[Record], bool] | None = None
+    records: Iterable[Record],
+    by: By = "call",
+    wanted: Callable[[Record], bool] | None = None,
+    again: AllRows | None = None,
 ) -> Summary:
     """Add up records, such as those of `aimeter.logs.read`, by `by`: see `Tally`; and `Rows` for the rest.
 
     Beyond `MOST_NAMES` names the rest are added up as one.
     """
-    rows = Rows(records, wanted)
+    rows = Rows(records, wanted, again)
     tally = Tally(MOST_NAMES, by)
     for record in rows:
         tally.add(record)

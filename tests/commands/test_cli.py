@@ -42,8 +42,8 @@ from aimeter.commands.diagnosis import (
 from aimeter.errors import ConfigurationError
 from aimeter.report import export_csv
 from aimeter.sinks import CsvLog
-from tests.emulator.nvml import ENERGY, LIBRARY_NOT_FOUND
-from tests.emulator.powercap import SERVER_DRAM_UNIT_J, PowercapTree
+from tests.emulator.nvml import ENERGY
+from tests.emulator.powercap import PowercapTree
 from tests.records import make_record
 
 ROOT = Path(__file__).parents[2]
@@ -53,28 +53,6 @@ REFERENCE = ROOT / "docs" / "reference" / "cli.md"
 needs_no_perf = pytest.mark.skipif(
     Path("/sys/bus/event_source/devices/power").exists(), reason="perf may meter this machine's CPU"
 )
-
-
-@pytest.fixture
-def environ(nvml, tmp_path, monkeypatch):
-    """An environment without NVIDIA driver, RAPL and settings; a test adds what it needs."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pyproject.toml").write_text("")
-    nvml.init_error(LIBRARY_NOT_FOUND)
-    clean = {key: text for key, text in os.environ.items() if not key.startswith("AIMETER_")}
-    clean |= {"PYTHONPATH": str(ROOT), "AIMETER_POWERCAP": str(tmp_path / "none"), "COLUMNS": "100"}
-    clean |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    return nvml.environ(tmp_path, base=clean)
-
-
-@pytest.fixture
-def tree(tmp_path):
-    """A server with one package and its memory, in real time."""
-    tree = PowercapTree(tmp_path / "sys")
-    package = tree.zone("package-0", watts=20)
-    tree.zone("dram", parent=package, watts=3, unit_j=SERVER_DRAM_UNIT_J)
-    with tree.live():
-        yield tree
 
 
 def call(environ, *arguments, **options):

@@ -297,10 +297,10 @@ def test_what_other_devices_drew_is_not_said_to_be_measured_by_nothing():
     a, b = summarise([board, nothing]).rows
     assert (a.methods, b.methods) == ({"other": ()}, {})
     assert re.findall(r"other|nothing", str(summarise([board, nothing]))) == ["other", "nothing", "other"]
-    assert "J (other), " in sum_up("a", board, None)
+    assert "J (other), " in sum_up("a", board)
     assert "J (other)" in repr(board)
     assert '<th style="text-align: left">other</th>' in board._repr_html_()
-    assert "J (cpu estimate, other), " in sum_up("a", board._replace(cpu_method="estimate"), None)
+    assert "J (cpu estimate, other), " in sum_up("a", board._replace(cpu_method="estimate"))
 
 
 def test_memory_is_constant_a_name():

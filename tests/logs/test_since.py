@@ -1,0 +1,138 @@
+"""What came to a log since a moment, and of that what is of one run."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from aimeter.logs.since import OfRun, Since
+from aimeter.sinks import open_log
+from tests.records import make_record
+
+
+@pytest.fixture(params=["calls.csv", "calls.jsonl"])
+def log(request, tmp_path):
+    return tmp_path / request.param
+
+
+def append(log, run, *names):
+    """Append rows of a run as any process does."""
+    sink = open_log(log)
+    sink.write([make_record(name=name, meta={"aimeter": {"run": run}}) for name in names])
+    sink.close()
+
+
+def names(since, run="mine"):
+    return [record.name for record in OfRun(since.logs(), run)]
+
+
+def test_rows_of_the_run_that_came_later(log):
+    """Neither those before, be they of a run of that name, nor those of others, nor rows of no run."""
+    append(log, "mine", "before")
+    since = Since(log)
+    assert names(since) == []
+    append(log, "mine", "a")
+    append(log, "other", "b")
+    append(log, None, "c")
+    append(log, "mine", "d")
+    assert names(since) == names(since) == ["a", "d"]
+    since.close()
+
+
+def test_a_log_that_was_not_there(log):
+    """All of it came later; and there may be none in the end."""
+    since = Since(log)
+    assert names(since) == []
+    append(log, "mine", "a")
+    assert names(since) == ["a"]
+    since.close()
+
+
+@pytest.mark.parametrize("torn", [b"3,torn", b"{", "é".encode()[:1], b"x" * 100_000])
+def test_a_torn_line_at_the_end(log, torn):
+    """The next writer removes it, so what comes later begins before where the file ended."""
+    append(log, "mine", "before")
+    with log.open("ab") as file:
+        file.write(torn)
+    since = Since(log)
+    append(log, "mine", "a")
+    assert names(since) == ["a"]
+    since.close()
+
+
+def test_lines_that_are_no_rows(log):
+    """They are skipped and counted; those that were there before are not looked at."""
+    append(log, "mine", "before")
+    with log.open("ab") as file:
+        file.write(b"3,torn\r\n")
+    since = Since(log)
+    append(log, "mine", "a")
+    with log.open("ab") as file:
+        file.write(b'3,torn\r\n{"name"\r\n')
+    append(log, "mine", "b")
+    records = OfRun(since.logs(), "mine")
+    assert [record.name for record in records] == ["a", "b"]
+    assert records.skipped == 2
+    since.close()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_log_that_is_moved_away_or_deleted(log, gone):
+    """What came to the old file is read there, whatever it is called now, and all of the new one."""
+    append(log, "mine", "before")
+    since = Since(log)
+    append(log, "mine", "a")
+    os.rename(log, log.with_name("old"))  # noqa: PTH104 - as logrotate does
+    if gone:
+        log.with_name("old").unlink()
+    assert names(since) == names(since) == ["a"]
+    append(log, "mine", "b")
+    append(log, "other", "c")
+    assert names(since) == names(since) == ["a", "b"]
+    since.close()
+
+
+@pytest.mark.parametrize("later", [1, 50])
+def test_a_log_that_is_emptied(log, later):
+    """All is read that is there, be the file shorter than before or longer again."""
+    append(log, "mine", *["before"] * 5)
+    since = Since(log)
+    append(log, "mine", "a")
+    os.truncate(log, 0)
+    append(log, "mine", *["b"] * later)
+    assert names(since) == ["b"] * later
+    since.close()
+
+
+def test_when_each_row_began_and_ended(log):
+    """As the rows say, in the order in which they are given; a row that does not say is given all the same."""
+    since = Since(log)
+    sink = open_log(log)
+    for start, duration_s in (("2026-05-01T12:00:00Z", 2.5), ("2026-05-01T12:00:01Z", 0.5)):
+        sink.write([make_record(start=start, duration_s=duration_s, meta={"aimeter": {"run": "mine"}})])
+    sink.close()
+    records = OfRun(since.logs(), "mine")
+    assert len(list(records)) == 2
+    first_s = records.begins_s[0]
+    assert [begin_s - first_s for begin_s in records.begins_s] == [0, 1]
+    assert [end_s - first_s for end_s in records.ends_s] == [2.5, 1.5]
+    since.close()
+
+
+def test_rows_that_say_nothing_of_a_run(log):
+    """Whatever stands in their notes, they are none of the run's."""
+    since = Since(log)
+    sink = open_log(log)
+    for meta in ({}, {"aimeter": "mine"}, {"aimeter": {}}, {"run": "mine"}, {"aimeter": {"run": ["mine"]}}):
+        sink.write([make_record(meta=meta)])
+    sink.close()
+    assert names(since) == []
+    since.close()
+
+
+def test_what_is_no_file(tmp_path):
+    """A folder, and a pipe that nobody writes to: neither is waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        Since(tmp_path / name).close()
