@@ -55,12 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(page.table(scores))
-    if not all_tried:
-        print(f"Stopped after {given.minutes:g} minutes.")
+    stopped = "" if all_tried else f", stopped after {given.minutes:g} minutes"
+    if stopped:
+        print(f"Not all were tried{stopped}.")
     if given.write:
         commit = git("rev-parse", "--short", "HEAD").strip()
         command = f"python -m benchmarks.mutation --seed {given.seed} --per-part {given.per_part}"
-        page.write(scores, f"`{command} --seconds-each {given.seconds_each:g}` at {commit}.")
+        page.write(scores, f"`{command} --seconds-each {given.seconds_each:g}` at {commit}{stopped}.")
     return 0
 
 
