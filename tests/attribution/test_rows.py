@@ -76,19 +76,19 @@ def test_making_is_by_time_whatever_the_building_takes(clock, pue):
 
 
 def test_making_is_shared_as_the_time_is(clock):
-    """Two calls at once have half of the hardware each; one that waits for its consumer has none of it meanwhile."""
+    """Two calls at once have half of the hardware each; one that waits for its consumer has none of it meanwhile; parts of seconds count."""
     meter = meter_of(clock, FakeSensor(clock, 100.0), pue=1.25, embodied="h100")
     first, second = meter.track("first"), meter.track("second")
     with first:
         second.__enter__()
         second._parent = None
-        clock.sleep(10.0)
+        clock.sleep(10.5)
         second.finish("ok", None)
         clock.sleep(20.0)
 
     @meter.track("held")
     def numbers():
-        clock.sleep(5.0)
+        clock.sleep(5.25)
         yield 1
         clock.sleep(2.0)
         yield 2
@@ -96,7 +96,7 @@ def test_making_is_shared_as_the_time_is(clock):
     for _ in numbers():
         clock.sleep(100.0)
     rows = {row.name: row for row in meter.records()}
-    for name, seconds in (("first", 25.0), ("second", 5.0), ("held", 7.0)):
+    for name, seconds in (("first", 25.25), ("second", 5.25), ("held", 7.25)):
         lower, upper = made_g(seconds)
         assert (rows[name].embodied_lower_g, rows[name].embodied_upper_g) == (lower, upper)
 
