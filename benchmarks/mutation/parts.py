@@ -88,7 +88,7 @@ NEVER: tuple[str, ...] = (
 """Never asked: they trace every instruction themselves, or take minutes, so that each change would."""
 
 NAMED = {
-    "record": ("tests/logs", "tests/report", "tests/test_program_world.py"),
+    "record": ("tests/test_record.py", "tests/logs", "tests/report", "tests/test_program_world.py"),
     "adapters/transformers": ("tests/adapters/test_attach_text.py", "tests/adapters/test_attach_labels.py"),
     "adapters/generation": ("tests/adapters/test_attach_text.py", "tests/adapters/test_attach_labels.py"),
     "_curve/calibration": ("tests/calibration", "tests/curve"),
