@@ -145,6 +145,17 @@ def test_what_decays_after_a_call_has_its_shape(scale):
     assert joules == pytest.approx([scale * one for one in parts])
 
 
+def test_what_decays_after_a_call_goes_on_in_the_next_step():
+    """A step that begins 0.1 s after the call has the rest of it, and a call in it what is left."""
+    curve, _ = decaying((), step_j=rested_j(0.0, 0.1))
+    quiet_j = [rested_j(0.1, 0.14), rested_j(0.0, 0.04)]
+    idle = IdlePower(IDLE_W, 40.0, 0.05, 0.0)
+    curve.append(0.3, curve.energy_j + sum(quiet_j) + 5.0, 1e3, idle=idle)
+    activity = activity_of((0.0, 0.1), (0.24, 0.26))
+    joules, _ = energy_between(curve, [0.2, 0.24, 0.26], [0.24, 0.26, 0.3], activity)
+    assert joules == pytest.approx([quiet_j[0], 5.0, quiet_j[1]])
+
+
 def test_what_decays_after_a_call_is_none_of_the_next():
     """A second call in the step has what is left of it; what decays begins anew at its end."""
     second = (0.14, 0.16)
