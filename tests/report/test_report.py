@@ -112,6 +112,42 @@ def test_lines_that_are_no_objects_are_skipped_and_counted(tmp_path: Path, bad: 
     assert result.skipped == 1
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *[("energy_j", value) for value in (True, [1.0], {}, "twelve")],
+        *[
+            (name, value)
+            for name in ("pue", "coverage", "duration_s", "concurrency")
+            for value in (None, math.nan)
+        ],
+        *[("pid", value) for value in (True, 1.5, None, "one")],
+        *[("name", value) for value in (None, 3)],
+        *[("devices_j", value) for value in ({"a": 1}, [None], [True], [math.nan])],
+        *[("meta", value) for value in ([], 3, "[]")],
+    ],
+)
+def test_a_value_of_another_kind_costs_its_row(tmp_path: Path, column: str, value: object):
+    """What a column cannot hold is no figure: the row is skipped, and where it is and why is told."""
+    path = tmp_path / "calls.jsonl"
+    whole = json.loads(json_line(make_record()))
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in (whole, {**whole, column: value}, whole)))
+    result = read(path)
+    assert (len(list(result)), result.skipped) == (2, 1)
+    assert result.problems[0].startswith(f"{path}:2: {column}: ")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_figure_that_is_no_number_is_unknown(tmp_path: Path, suffix: str):
+    """Another program wrote NaN for what it did not know: it is empty, and no sum is poisoned by it."""
+    path = tmp_path / f"calls{suffix}"
+    export_log([make_record(energy_j=12.75), make_record()], path)
+    path.write_text(path.read_text().replace("12.75", "NaN"))
+    assert [record.energy_j for record in read(path)] == [None, 12.5]
+    assert [brief.energy_j for brief in read_briefs(path)] == [None, 12.5]
+    assert summarise(read(path)).total.energy_j == 12.5
+
+
 @pytest.mark.parametrize("column", FIRST_COLUMNS)
 def test_a_row_without_one_of_its_columns_is_no_row(tmp_path: Path, column: str):
     """Unknown is null; what is not there at all was lost, and so is the row, for whoever needs that column."""
