@@ -1,6 +1,8 @@
-"""A row says in one line what it knows, and what it does not know only where there is something to know."""
+"""A row says in one line or a table what it knows, and what it does not know only where there is something to know."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 
@@ -18,9 +20,27 @@ USUAL = "image-gen: 12.5 ± 1.3 J (GPU by counter, CPU by estimate), 1.65 ± 0.1
         ({"status": "error", "error_type": "ValueError"}, f"{USUAL}, error ValueError"),
         ({"status": "cancelled"}, f"{USUAL}, cancelled"),
         ({"images": None}, USUAL.removesuffix(", images 4")),
+        ({"co2e_g": 1.2e7, "co2e_error_g": None}, USUAL.replace("1.65 ± 0.17 mg", "12000 kg")),
         ({"co2e_g": None, "co2e_error_g": None}, USUAL.replace(" 1.65 ± 0.17 mg CO2e,", "")),
     ],
 )
 def test_a_row_in_one_line(changes, line):
     """Coverage is told where it is not whole, a status where it is not ok, and nothing of what is unknown."""
     assert repr(make_record(**changes)) == f"<{line}>"
+
+
+def test_a_row_as_a_table():
+    """Grams go up to kilograms, seconds have no prefix above them, and what is unknown has no line."""
+    row = make_record(co2e_g=1.2e7, co2e_error_g=None, duration_s=7200.0, coverage=0.5, images=None)
+    cells = re.findall(r"<th[^>]*>(.*?)</th><td[^>]*>(.*?)</td>", row._repr_html_())
+    assert cells == [
+        ("energy", "12.5 ± 1.3 J (GPU by counter, CPU by estimate)"),
+        ("of which idle", "2.25 J"),
+        ("GPU", "10.0 J (counter)"),
+        ("CPU", "2.50 J (estimate)"),
+        ("CO2e", "12000 kg"),
+        ("intensity", "475 g/kWh (world)"),
+        ("time", "7200 s"),
+        ("covered", "50%"),
+        ("status", "ok"),
+    ]
