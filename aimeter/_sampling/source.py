@@ -71,7 +71,7 @@ class Source(Question):
         return bool(self.traces) and all(trace.gone for trace in self.traces)
 
     def plan(self, now_s: float, pace_s: float) -> None:
-        """Decide when the sensor is to be asked next; one that is gone is tried again, less and less often.
+        """Decide when the sensor is to be asked next; one that is gone is tried again, less and less often until it is back.
 
         Args:
             now_s: The time.
@@ -81,6 +81,9 @@ class Source(Question):
         if self.gone and not all(trace.health.barred for trace in self.traces):
             due.append(now_s + self.patience_s)
             self.patience_s = min(2 * self.patience_s, LONGEST_RETRY_S)
+        elif not self.gone:
+            # Half, for one that comes back for a moment again and again.
+            self.patience_s = max(self.patience_s / 2, FIRST_RETRY_S)
         if self.power_windows is not None and not self.power_windows.gone:
             due.append(self.power_windows.due_s(now_s))
         self.due_s = min(due, default=math.inf)

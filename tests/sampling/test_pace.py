@@ -115,3 +115,21 @@ def test_a_sensor_that_is_gone_is_tried_less_and_less_often(clock, caplog):
     assert len(tries_s) > 8
     assert (back.energy_j, back.record.coverage) == (pytest.approx(100.0), 1.0)
     assert len(caplog.messages) == 1
+
+
+def test_a_sensor_that_was_back_for_long_is_tried_again_as_soon_as_the_first_time(clock):
+    """Not a minute later, because it had been away for long once."""
+    sensor = Noted(clock, 100.0)
+    meter = meter_of(clock, sensor)
+    with meter.track("long"):
+        clock.sleep(1.0)
+        sensor.fault = Outcome.GONE
+        clock.sleep(600.0)
+        sensor.fault = None
+        clock.sleep(LONGEST_RETRY_S + 10.0)
+        sensor.fault = Outcome.GONE
+        sensor.reopened_s.clear()
+        clock.sleep(2.0)
+    tries_s = [b - a for a, b in itertools.pairwise(sensor.reopened_s)]
+    assert tries_s[0] == pytest.approx(2 * FIRST_RETRY_S, abs=LONGEST_S + SLACK_S)
+    assert tries_s[0] < 1.0
