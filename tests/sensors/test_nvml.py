@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import aimeter
 from aimeter.sensors.base import Outcome, Sensor
 from aimeter.sensors.discover import discover
-from aimeter.sensors.nvml import NvmlGpu, probe
+from aimeter.sensors.nvml import NvmlGpu, driver_version, probe
 from aimeter.sensors.nvml_gpu import timing
 from aimeter.sensors.visible import Gpu
 from tests.emulator.clock import EmulatedClock
@@ -745,6 +745,18 @@ def test_a_driver_without_gpus(rig):
     assert sensors == []
     assert finding.status == "missing"
     assert "--gpus all" in finding.remedy
+
+
+def test_the_version_of_a_driver_that_tells_none_is_unknown(rig):
+    """Whoever asks has the version or None, whatever fails, and leaves the library as it was."""
+    before = rig.references
+    rig.command("driver 999.1")
+    assert driver_version() == "999.1"
+    rig.fault("nvmlSystemGetDriverVersion", UNKNOWN)
+    assert driver_version() is None
+    rig.init_error(DRIVER_NOT_LOADED)
+    assert driver_version() is None
+    assert rig.references == before
 
 
 def test_counting_devices_may_fail(rig):
