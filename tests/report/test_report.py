@@ -148,6 +148,28 @@ def test_a_figure_that_is_no_number_is_unknown(tmp_path: Path, suffix: str):
     assert summarise(read(path)).total.energy_j == 12.5
 
 
+@pytest.mark.parametrize(("last", "rows", "skipped"), [(b"whole", 3, 0), (b"who", 2, 1), (b"", 2, 1)])
+def test_the_end_of_a_later_schema_is_whole_if_others_end_so(
+    tmp_path: Path, last: bytes, rows: int, skipped: int
+):
+    """What its last column holds nobody knows here: a line without its end is read if that is as in the row before."""
+    path = tmp_path / "calls.csv"
+    lines = [CSV_HEADER[:-2] + b",later\r\n", *[LINE[:-2] + b",whole\r\n"] * 2, LINE[:-2] + b"," + last]
+    path.write_bytes(b"".join(lines))
+    result = read(path)
+    assert (len(list(result)), result.skipped) == (rows, skipped)
+
+
+def test_the_first_ten_bad_lines_are_told_and_all_are_counted(tmp_path: Path):
+    """A log of another program's lines fills no memory with what is wrong with them."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + CSV_HEADER + LINE + b"1,torn\r\n" * 15 + LINE)
+    result = read(path)
+    assert len(list(result)) == 2
+    assert result.skipped == 15
+    assert result.problems == [f"{path}:{number}: 2 columns, not {len(COLUMNS)}" for number in range(3, 13)]
+
+
 @pytest.mark.parametrize("column", FIRST_COLUMNS)
 def test_a_row_without_one_of_its_columns_is_no_row(tmp_path: Path, column: str):
     """Unknown is null; what is not there at all was lost, and so is the row, for whoever needs that column."""
