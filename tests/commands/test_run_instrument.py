@@ -342,7 +342,8 @@ def test_a_terminal_that_is_narrow(environ):
 
 @pytest.mark.parametrize("end", ["closed", "nobody reads", "full"])
 def test_standard_error_that_cannot_be_written(environ, end):
-    """The exit status is the command's own."""
+    """The exit status is the command's own, also where Python keeps what it could not write and tries again at its end."""
+    environ |= {"PYTHONUNBUFFERED": ""}
     line = command(CALLS + "sys.exit(3)", "2")
     read, write = os.pipe()
     if end == "full":
