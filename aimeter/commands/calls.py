@@ -10,18 +10,23 @@ import shutil
 import signal
 import tempfile
 import uuid
+from array import array
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimeter._support.units import quantity
 from aimeter.errors import AimeterError
-from aimeter.logs.since import OfRun, Since
+from aimeter.logs.brief import Brief, BriefResult
+from aimeter.logs.read import ReadResult, readable
+from aimeter.logs.recompute import times
+from aimeter.logs.since import Since
 from aimeter.report.drawing import drawn
 from aimeter.report.tally import summarise
 from aimeter.sinks import open_log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from aimeter.logs.read import Log
     from aimeter.record import Record
@@ -92,8 +97,17 @@ class Calls:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _table(self, logs: list[Log], whole: Record) -> list[str]:
-        records = OfRun(logs, self._run)
-        summary = summarise(records, again=lambda: OfRun(logs, self._run))
+        spans_s: list[array[float]] = []
+
+        def briefs() -> Iterator[Brief]:
+            spans_s[:] = array("d"), array("d")
+            for brief in BriefResult(readable(logs), self._run):
+                with suppress(ValueError):  # a log may say anything
+                    for span_s, moment_s in zip(spans_s, times(brief), strict=True):
+                        span_s.append(moment_s)
+                yield brief
+
+        summary = summarise(ReadResult(readable(logs), self._run), again=briefs)
         calls = sum(row.calls for row in summary.rows)
         if self._log is not None:
             self.kept = f", {'rows' if calls else 'no row'} in {self._log}"
@@ -101,7 +115,7 @@ class Calls:
             return [f"aimeter: {_NONE}"]
         if self._log is None:
             self.kept = "; the rows are not kept, --log calls.csv does that"
-        busy_s = _covered_s(records.begins_s, records.ends_s)
+        busy_s = _covered_s(*spans_s)
         unknown = any(row.unknown for row in summary.rows)
         return [drawn(summary).rstrip("\n"), _parted(summary.total, busy_s, whole, unknown=unknown)]
 

@@ -122,6 +122,10 @@ R = TypeVar("R")
 class Rows(Iterator[R], ABC):
     """The rows of some logs, one at a time, in constant memory.
 
+    Args:
+        paths: The logs.
+        run: Give only those that have this as ``aimeter.run`` in `meta`; by default all.
+
     Attributes:
         paths: The logs.
         rows: Rows given so far.
@@ -129,8 +133,9 @@ class Rows(Iterator[R], ABC):
         problems: Where the first ten of them are, and what is wrong: ``calls.csv:17: 12 columns, not 42``.
     """
 
-    def __init__(self, paths: Iterable[Log]) -> None:
+    def __init__(self, paths: Iterable[Log], run: str | None = None) -> None:
         self.paths = tuple(paths)
+        self._run = run
         self.rows = 0
         self.skipped = 0
         self.problems: list[str] = []
@@ -169,6 +174,7 @@ class Rows(Iterator[R], ABC):
     def _csv_rows(self, path: Log, log: BinaryIO, columns: list[str]) -> Iterator[R]:
         known_end = ""
         whole = _WHOLE_ENDS.get(columns[-1])
+        meta = columns.index("meta")
         for number, line in enumerate(_lines(log), 1):
             if isinstance(line, str):
                 self._skip(path, number, line)
@@ -187,6 +193,8 @@ class Rows(Iterator[R], ABC):
                 self._skip(path, number, "the line has no end, and its last column may be cut")
                 continue
             try:
+                if self._run and not self._is_of_run(json.loads(fields[meta])):
+                    continue
                 row = self._of_csv(fields, columns)
             except MALFORMED as fault:
                 self._skip(path, number, fault)
@@ -204,11 +212,19 @@ class Rows(Iterator[R], ABC):
             if not line.strip():
                 continue
             try:
-                row = self._of_json(json.loads(line))
+                document = json.loads(line)
+                # What is no object is told below.
+                if isinstance(document, dict) and self._run and not self._is_of_run(document.get("meta")):
+                    continue
+                row = self._of_json(document)
             except MALFORMED as fault:
                 self._skip(path, number, fault)
                 continue
             yield row
+
+    def _is_of_run(self, meta: object) -> bool:
+        ours = meta.get("aimeter") if isinstance(meta, dict) else None
+        return isinstance(ours, dict) and ours.get("run") == self._run
 
 
 class ReadResult(Rows["Record"]):

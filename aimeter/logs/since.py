@@ -1,20 +1,14 @@
-"""What comes to a log from now on, wherever the file is moved meanwhile, and which of it is of one run."""
+"""What comes to a log from now on, wherever the file is moved meanwhile."""
 
 from __future__ import annotations
 
 import os
 import stat
-from array import array
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from aimeter.logs.read import Log, ReadResult, readable
-from aimeter.logs.recompute import times
-
-if TYPE_CHECKING:
-    from aimeter.record import Record
+from aimeter.logs.read import Log
 
 _MARK_BYTES = 4096
 _BLOCK_BYTES = 64 * 1024
@@ -93,32 +87,3 @@ def _end_of_lines(file: BinaryIO) -> int:
             return first + line_feed + 1
         end = first
     return 0
-
-
-class OfRun(ReadResult):
-    """The records of one run among those of some logs, by what they have as ``aimeter.run`` in `meta`.
-
-    Attributes:
-        begins_s: When each began that was given so far, in seconds since 1970, if the row says.
-        ends_s: When it ended.
-
-    Raises:
-        ConfigurationError: A log cannot be read.
-        LogSchemaError: A file is no aimeter log.
-    """
-
-    def __init__(self, paths: Iterable[Log], run: str) -> None:
-        super().__init__(readable(paths))
-        self._run = run
-        self.begins_s, self.ends_s = array("d"), array("d")
-
-    def __next__(self) -> Record:
-        while True:
-            record = super().__next__()
-            ours = record.meta.get("aimeter")
-            if isinstance(ours, dict) and ours.get("run") == self._run:
-                with suppress(ValueError):
-                    begin_s, end_s = times(record)
-                    self.begins_s.append(begin_s)
-                    self.ends_s.append(end_s)
-                return record
