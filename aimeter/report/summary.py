@@ -231,7 +231,8 @@ def _notes(summary: Summary) -> tuple[str, ...]:
     notes = ["± is the error of measurement, a 95 % half-width; a sensor's calibration does not average out."]
     if summary.nested:
         notes.append(
-            f"The total is of calls that no other call encloses; {summary.nested:,} more are inside those."
+            f"The total is of calls that no other call encloses; {summary.nested:,} more "
+            f"{'is' if summary.nested == 1 else 'are'} inside those."
         )
     if any(row.unknown for row in summary.rows):
         notes.append("Calls without energy are left out of every figure in joules and grams.")
