@@ -36,7 +36,7 @@ EVERYWHERE = [
 ]
 """What they need: all of the extra `test` but what would bring torch, of which not every Python has a small build."""
 
-COVERED_PERCENT = 92
+COVERED_PERCENT = 91
 """What the tests reach, lines and branches; a gate for all of them, so it is no setting of each run of pytest."""
 
 nox.options.default_venv_backend = "none"

@@ -826,6 +826,9 @@ def test_a_state_without_a_length_has_all_that_is_given_read(tiny, meter):
 def test_each_of_several_end_tokens_ends_its_row(tiny, meter, beams, where, tensor, padding):
     """A row counts up to and with the first of them that it chose, and nothing of what fills it up behind that."""
     torch = importlib.import_module("torch")
+    transformers = importlib.import_module("transformers")
+    if transformers.__version__ < "5" and (beams > 1 or (tensor and where == "model")):
+        pytest.skip("before transformers 5 beams end otherwise, and a configuration takes no tensor")
     tiny.seeded()
     model = tiny.llama(400)
     model.generation_config.pad_token_id = padding
