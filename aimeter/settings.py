@@ -42,8 +42,7 @@ TEST_PREFIX = "AIMETER_TEST_"
 NO_SETTINGS = frozenset({"AIMETER_INSTRUMENT"})
 """Variables that are no settings of a meter, see `aimeter.adapters.instrument`."""
 
-MIN_INTERVAL_S = 0.001
-MAX_INTERVAL_S = 60.0
+MIN_INTERVAL_S, MAX_INTERVAL_S = 0.001, 60.0
 
 
 def _named(check: str, low: float) -> Callable[[object, Path], float | str]:
@@ -84,8 +83,7 @@ def _provider(raw: object, folder: Path) -> object:
     if "://" in text:
         # What stands behind "?" or before "@" in an address is most likely a key.
         return Secret(text) if "?" in text or "@" in text else text
-    is_file = "/" in text or "." in text or "\\" in text
-    return str(to_file(text, folder)) if is_file else text
+    return str(to_file(text, folder)) if any(sign in text for sign in "/.\\") else text
 
 
 def _accepts(

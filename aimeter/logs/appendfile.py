@@ -55,8 +55,8 @@ class Layout(Protocol):
         """Tell whether a file with this first line (cut short if it lacks its line end) is such a log."""
         ...
 
-    def is_whole(self, last: bytes, before: bytes) -> bool:
-        """Tell whether a last line without its line end is known to be complete, given the line before it."""
+    def is_whole(self, last: bytes) -> bool:
+        """Tell whether a last line without its line end is known to be complete."""
         ...
 
 
@@ -167,8 +167,8 @@ class AppendFile:
             self._recognise(fd)
         if files.read_at(fd, 1, size - 1) == b"\n":
             return b""
-        last, before = _last_line(fd, size)
-        if self._layout.is_whole(last, before):
+        last = _last_line(fd, size)
+        if self._layout.is_whole(last):
             return b"\n" if last.endswith(b"\r") else self._layout.newline
         if locked and self._cut(fd, size, len(last)):
             logger.warning(
@@ -222,16 +222,15 @@ def _first(lines: Iterable[bytes], most_bytes: int) -> list[bytes]:
     return taken
 
 
-def _last_line(fd: int, size: int) -> tuple[bytes, bytes]:
-    """Return what follows the last line feed, and the line before that without its line end."""
+def _last_line(fd: int, size: int) -> bytes:
+    """Return what follows the last line feed."""
     data = b""
     start = size
-    while start and data.count(b"\n") < 2:  # noqa: PLR2004  two line feeds bound the line before the last
+    while start and b"\n" not in data:
         length = min(start, _BLOCK_BYTES)
         start -= length
         data = files.read_at(fd, length, start) + data
-    before, _, last = data.rpartition(b"\n")
-    return last, before.rpartition(b"\n")[2].rstrip(b"\r")
+    return data.rpartition(b"\n")[2]
 
 
 def _take_back(fd: int, torn: int) -> None:

@@ -38,7 +38,7 @@ class JsonLinesLayout:
             return False
         return isinstance(row, dict) and row.get("schema") == SCHEMA and set(row) == set(COLUMNS)
 
-    def is_whole(self, last: bytes, before: bytes) -> bool:  # noqa: ARG002  an object's end is its own proof
+    def is_whole(self, last: bytes) -> bool:
         """Tell whether the object is closed."""
         try:
             json.loads(last)

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from aimeter._support.machine import WHOLE, identifier, machine
-from aimeter.record import COLUMNS, COUNTS, Record
+from aimeter.record import COLUMNS, COUNTS, SCHEMA, Record
 from aimeter.report import export_csv
 from tests.records import make_record
 
@@ -49,6 +49,13 @@ def test_the_published_types_are_the_records():
     assert expected == TYPES
     assert list(TYPES) == list(COLUMNS)
     assert all(field["description"] for field in PUBLISHED)
+
+
+def test_each_schema_has_its_columns():
+    """A number stands for a layout for ever: what is appended makes another one."""
+    last = {1: "aimeter_version", 2: "pue_source", 3: "machine"}
+    assert (SCHEMA, COLUMNS[-1]) == (max(last), last[max(last)])
+    assert [COLUMNS.index(name) + 1 for name in last.values()] == [42, 52, 54]
 
 
 def test_polars_reads_fractions_after_whole_numbers(tmp_path: Path):
