@@ -14,7 +14,7 @@ from aimeter._support.files import replacing
 from aimeter.commands.report import find
 from aimeter.errors import ConfigurationError
 from aimeter.logs.codecarbon import Imported
-from aimeter.logs.export import export_log
+from aimeter.logs.export import checked_target, export_log
 from aimeter.logs.read import read
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ def to_perfetto(logs: Sequence[str], file: Path) -> Converted:
     Raises:
         ConfigurationError: A log or the file is unusable.
     """
-    rows = read(find(logs))
+    sources = find(logs)
+    file = checked_target(file, sources)
+    rows = read(sources)
     try:
         with replacing(file, durable=False) as out:
             out.write(b'{"displayTimeUnit":"ms","traceEvents":[')
@@ -135,6 +137,9 @@ def from_codecarbon(sources: Sequence[Path], log: Path) -> Converted:
     Raises:
         ConfigurationError: One of them, or the log, is unusable.
     """
+    if log.exists():
+        message = f"{log} is there already: name a new log, or remove it first."
+        raise ConfigurationError(message)
     imported = [Imported(source) for source in sources]
     rows = export_log((record for one in imported for record in one), log)
     return Converted(rows, [problem for one in imported for problem in one.problems])

@@ -26,9 +26,7 @@ def _imports() -> None:
 def codecarbon(
     sources: Annotated[list[Path], typer.Argument(metavar="FILE", help="emissions.csv, or a file of tasks.")],
     *,
-    log: Annotated[
-        Path, typer.Option("--log", metavar="FILE", help="The log to write; one that is there is replaced.")
-    ],
+    log: Annotated[Path, typer.Option("--log", metavar="FILE", help="The log to write, a new one.")],
 ) -> None:
     """Write CodeCarbon's files as a log, and say what they lack."""
     from aimeter.commands import convert

@@ -18,6 +18,7 @@ from aimeter import settings
 from aimeter._support.files import replacing
 from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.logs.encode import guarded
+from aimeter.logs.export import checked_target
 from aimeter.logs.read import Log
 from aimeter.record import COUNTS
 from aimeter.report import read, summarise
@@ -63,12 +64,26 @@ class Selection(NamedTuple):
 
         def wanted(record: Record) -> bool:
             return (
-                since <= record.start < until  # text of one form, in UTC
+                since
+                <= (record.start if _USUAL.fullmatch(record.start) else _as_written(record.start))
+                < until
                 and (name is None or fnmatchcase(record.name, name))
                 and (model is None or fnmatchcase(record.model or "", model))
             )
 
         return wanted
+
+
+_USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+"""How rows write a time: as text they are in order."""
+
+
+def _as_written(text: str) -> str:
+    """Return another program's time as rows write it; what is none is before all and after all, and so never wanted."""
+    try:
+        return _moment("", text)
+    except ConfigurationError:
+        return "~~"
 
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw])")
@@ -137,9 +152,14 @@ def draw(
     from aimeter.report.picture import engine, png, svg  # noqa: PLC0415 - likewise
 
     engine()
-    found = digest(read(find(logs)), wanted=selection.test())
+    sources = find(logs)
+    targets = {kind: checked_target(path, sources) for kind, path in files.items()}
+    if len(set(targets.values())) < len(targets):
+        message = "Two forms are to be written into one file: name a file for each."
+        raise ConfigurationError(message)
+    found = digest(read(sources), wanted=selection.test())
     make: dict[str, Callable[[Digest], str | bytes]] = {"html": page, "png": png, "svg": svg}
-    for kind, path in files.items():
+    for kind, path in targets.items():
         made = make[kind](found)
         try:
             with replacing(path, durable=False) as file:

@@ -44,12 +44,16 @@ def export_log(records: Iterable[Record], path: str | os.PathLike[str]) -> int:
     return export_csv(records, path)
 
 
-def _export(
-    records: Iterable[Record],
-    path: str | os.PathLike[str],
-    header: bytes,
-    lines: Callable[[Sequence[Record]], list[bytes]],
-) -> int:
+def checked_target(path: str | os.PathLike[str], sources: Iterable[str | os.PathLike[str]] = ()) -> Path:
+    """Return the file that may be written or replaced, with links followed.
+
+    Args:
+        path: As the user names it.
+        sources: What is read meanwhile, and must not be replaced.
+
+    Raises:
+        ConfigurationError: Its folder does not exist, or it is a folder, a device or a pipe, or one of the sources.
+    """
     target = Path(path).expanduser().resolve()  # through a link to the file itself
     if not target.parent.is_dir():
         message = f"The folder {target.parent} does not exist. Create it: mkdir -p '{target.parent}'."
@@ -60,6 +64,19 @@ def _export(
     if target.exists() and not target.is_file():
         message = f"{target} is no regular file, and would be replaced. Name a file."
         raise ConfigurationError(message)
+    if target.exists() and any(Path(one).exists() and target.samefile(one) for one in sources):
+        message = f"{target} is what is read, and would be replaced. Name another file."
+        raise ConfigurationError(message)
+    return target
+
+
+def _export(
+    records: Iterable[Record],
+    path: str | os.PathLike[str],
+    header: bytes,
+    lines: Callable[[Sequence[Record]], list[bytes]],
+) -> int:
+    target = checked_target(path)
     rows = 0
     with files.replacing(target) as file:
         file.write(header)

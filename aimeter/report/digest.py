@@ -26,6 +26,12 @@ MOST_CALLS = 2_000
 _MOST_SPREADS = 200
 _COSTLIEST = 20
 _MOST_WAITING = 10_000
+_IDLE, _GRAMS, _JOULES, _WEIGHTED = ("idle j", "co2e g", "energy j", "energy j times g/kWh")
+"""What is spread over time beside the devices, whose names have no spaces."""
+_CARBON = frozenset({_GRAMS, _JOULES, _WEIGHTED})
+_LAST_S = 253_402_300_799.0
+"""The end of the year 9999: no later time can be told."""
+
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -145,11 +151,15 @@ class Digester:
         self._end_s: float | None = None
         self._machines: dict[str, None] = {}
         self._pids: set[tuple[str, int]] = set()
-        self._devices: dict[str, tuple[str, float]] = {}
+        self._devices: dict[str, float] = {}
+        self._methods: dict[str, str] = {}
         self._idle_j: float | None = None
         self._power, self._carbon = Bins(), Bins()
         self._inner: dict[str, dict[str, float]] = {}
-        """By call, what the calls inside it used of each device: their time is told by themselves."""
+        """By call whose row has not come, what the calls inside it used: their time is told by themselves."""
+        self._around: dict[str, tuple[float, float]] = {}
+        """When calls were whose rows came lately: those inside may come after them."""
+        self._around_before: dict[str, tuple[float, float]] = {}
         self._spreads: dict[tuple[str, str], Spread] = {}
         self._calls: list[Drawn] = []
         self._rows = 0
@@ -163,6 +173,8 @@ class Digester:
         """Count one record in."""
         self._tally.add(record)
         start_s = _unix_s(record.start)
+        if start_s is not None and start_s + record.duration_s > _LAST_S:
+            start_s = None
         if start_s is not None:
             end_s = start_s + record.duration_s
             self._begin_s = start_s if self._begin_s is None else min(self._begin_s, start_s)
@@ -174,7 +186,7 @@ class Digester:
             self._pids.add(process)
             told = record.meta.get("aimeter")
             spent_s = told.get("meter_cpu_s") if isinstance(told, dict) else None
-            if isinstance(spent_s, int | float):
+            if isinstance(spent_s, int | float) and 0 <= spent_s < _LAST_S:
                 self._meter_cpu_s[process] = max(self._meter_cpu_s.get(process, 0.0), float(spent_s))
         if record.status == "error":
             self._errors[record.name, record.error_type or ""] += 1
@@ -212,32 +224,47 @@ class Digester:
             add(self._costliest, (record.energy_j, -number, drawn))
 
     def _add_energy(self, record: Record, start_s: float, end_s: float) -> None:
+        """Count in what a call used but for the calls inside it, whose rows come before or after its own."""
         if record.energy_j is None:
             return
         names = record.devices.split()
-        by_device = dict(zip(names, record.devices_j, strict=False)) if record.devices_j else {}
+        whole = dict(zip(names, record.devices_j, strict=False)) or {record.devices or "all": record.energy_j}
+        for name in whole:
+            if name not in self._methods and len(self._methods) < MOST_NAMES:
+                self._methods[name] = _method(name, record)
+        if record.idle_j is not None:
+            whole[_IDLE] = record.idle_j
+        if record.co2e_g is not None:
+            whole[_GRAMS] = record.co2e_g
+            source = record.intensity_source or "", record.intensity_method or ""
+            if record.parent_id is None and (source in self._sources or len(self._sources) < _MOST_SPREADS):
+                self._sources[source] = self._sources.get(source, 0.0) + record.energy_j
+            if record.intensity_g_per_kwh is not None:
+                whole[_JOULES] = record.energy_j
+                whole[_WEIGHTED] = record.energy_j * record.intensity_g_per_kwh
         inner = self._inner.pop(record.call_id, {})
-        if record.parent_id is None:
-            for name, joules in (by_device or {record.devices or "all": record.energy_j}).items():
-                self._devices[name] = (_method(name, record), self._devices.get(name, ("", 0.0))[1] + joules)
-            if record.idle_j is not None:
-                self._idle_j = (self._idle_j or 0.0) + record.idle_j
-            if record.co2e_g is not None:
-                self._carbon.spread(start_s, end_s, {"co2e_g": record.co2e_g, "energy_j": record.energy_j})
-                source = record.intensity_source or "", record.intensity_method or ""
-                if source in self._sources or len(self._sources) < _MOST_SPREADS:
-                    self._sources[source] = self._sources.get(source, 0.0) + record.energy_j
-        elif len(self._inner) < _MOST_WAITING:
-            around = self._inner.setdefault(record.parent_id, {})
-            for name, joules in by_device.items():
-                around[name] = around.get(name, 0.0) + joules
-        else:
-            return
-        self._power.spread(
-            start_s,
-            end_s,
-            {name: max(joules - inner.get(name, 0.0), 0.0) for name, joules in by_device.items()},
-        )
+        self._spread(start_s, end_s, {key: amount - inner.get(key, 0.0) for key, amount in whole.items()})
+        if record.parent_id is not None:
+            around = self._around.get(record.parent_id) or self._around_before.get(record.parent_id)
+            if around is not None:
+                self._spread(*around, {key: -amount for key, amount in whole.items()})
+            elif len(self._inner) < _MOST_WAITING:
+                sums = self._inner.setdefault(record.parent_id, {})
+                for key, amount in whole.items():
+                    sums[key] = sums.get(key, 0.0) + amount
+        self._around[record.call_id] = start_s, end_s
+        if len(self._around) > _MOST_WAITING:
+            self._around, self._around_before = {}, self._around
+
+    def _spread(self, start_s: float, end_s: float, amounts: dict[str, float]) -> None:
+        told = {key: amount for key, amount in amounts.items() if key in _CARBON}
+        drawn = {key: amount for key, amount in amounts.items() if key in self._methods}
+        self._power.spread(start_s, end_s, drawn)
+        self._carbon.spread(start_s, end_s, told)
+        for name, joules in drawn.items():
+            self._devices[name] = self._devices.get(name, 0.0) + joules
+        if _IDLE in amounts:
+            self._idle_j = (self._idle_j or 0.0) + amounts[_IDLE]
 
     def digest(self) -> Digest:
         """Return what the records so far tell."""
@@ -249,19 +276,19 @@ class Digester:
             processes=len(self._pids),
             devices=tuple(
                 sorted(
-                    (Device(name, method, joules) for name, (method, joules) in self._devices.items()),
+                    (Device(name, self._methods[name], joules) for name, joules in self._devices.items()),
                     key=lambda device: -device.energy_j,
                 )
             ),
             idle_j=self._idle_j,
             power=_stretches(
-                self._power, lambda sums, span_s: {name: j / span_s for name, j in sums.items()}
+                self._power, lambda sums, span_s: {name: max(j, 0.0) / span_s for name, j in sums.items()}
             ),
             carbon=_stretches(
                 self._carbon,
                 lambda sums, _: {
-                    "co2e_g": sums["co2e_g"],
-                    "g_per_kwh": sums["co2e_g"] / sums["energy_j"] * 3.6e6 if sums["energy_j"] > 0 else None,
+                    "co2e_g": max(sums.get(_GRAMS, 0.0), 0.0),
+                    "g_per_kwh": sums[_WEIGHTED] / sums[_JOULES] if sums.get(_JOULES, 0.0) > 0 else None,
                 },
             ),
             spreads=tuple(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from aimeter.commands.convert import from_codecarbon, to_parquet, to_perfetto
+from aimeter.commands.report import draw
 from aimeter.errors import ConfigurationError, LogSchemaError
 from aimeter.logs.export import export_log
 from aimeter.record import COLUMNS
@@ -132,5 +133,32 @@ def test_lines_that_are_no_rows_are_told(tmp_path: Path):
 def test_a_file_that_cannot_be_written_is_said(tmp_path: Path):
     """In one line."""
     export_log(ROWS, tmp_path / "calls.csv")
-    with pytest.raises(ConfigurationError, match="cannot be written"):
+    with pytest.raises(ConfigurationError, match="does not exist"):
         to_perfetto([str(tmp_path / "calls.csv")], tmp_path / "nowhere" / "trace.json")
+
+
+def test_what_is_read_is_never_replaced(tmp_path: Path):
+    """Nor a log that is there by an import; under whatever name the file is meant."""
+    log, link = tmp_path / "calls.csv", tmp_path / "link.csv"
+    export_log(ROWS, log)
+    link.symlink_to(log)
+    before = log.read_bytes()
+    for target in (log, link):
+        with pytest.raises(ConfigurationError, match="is what is read"):
+            to_perfetto([str(log)], target)
+        with pytest.raises(ConfigurationError, match="is what is read"):
+            draw([str(log)], {"html": target})
+    with pytest.raises(ConfigurationError, match="is there already"):
+        from_codecarbon([log], log)
+    assert log.read_bytes() == before
+
+
+def test_devices_and_folders_are_no_targets(tmp_path: Path):
+    """They would be replaced by a file; and two forms do not go into one file."""
+    export_log(ROWS, tmp_path / "calls.csv")
+    with pytest.raises(ConfigurationError, match="no regular file"):
+        draw([str(tmp_path / "calls.csv")], {"svg": Path("/dev/null")})
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        to_perfetto([str(tmp_path / "calls.csv")], tmp_path)
+    with pytest.raises(ConfigurationError, match="a file for each"):
+        draw([str(tmp_path / "calls.csv")], {"svg": tmp_path / "x", "html": tmp_path / "x"})

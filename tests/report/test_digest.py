@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import random
 from datetime import UTC, datetime
@@ -84,6 +85,45 @@ def test_power_over_time_is_that_of_the_calls():
         ("cpu:0", 40.0),
     ]
     assert found.summary.total.energy_j == 1140.0
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_sums_over_time_and_by_device_are_the_same_in_whatever_order_rows_come(order: tuple[int, ...]):
+    """Each joule counts once, also of calls whose own call's row never comes; so do grams and what is idle."""
+    rows = [
+        at(0.0, 4.0, {"gpu:0": 400.0}, call_id="1", co2e_g=4.0, idle_j=40.0),
+        at(1.0, 2.0, {"gpu:0": 300.0}, call_id="2", parent_id="1", co2e_g=3.0, idle_j=20.0),
+        at(1.5, 1.0, {"gpu:0": 200.0}, call_id="3", parent_id="2", co2e_g=2.0, idle_j=10.0),
+        at(6.0, 1.0, {"cpu:0": 50.0}, call_id="4", parent_id="never", co2e_g=0.5, idle_j=5.0),
+    ]
+    found = digest([rows[place] for place in order])
+    assert {device.name: device.energy_j for device in found.devices} == pytest.approx(
+        {"gpu:0": 400.0, "cpu:0": 50.0}
+    )
+    energy = sum(power * (one.end_s - one.begin_s) for one in found.power for power in one.values.values())
+    assert energy == pytest.approx(450.0)
+    assert sum(one.values["co2e_g"] for one in found.carbon) == pytest.approx(4.5)
+    assert found.idle_j == pytest.approx(45.0)
+    # What the inner calls leave of the outer ones' is spread over the whole of these: 200 / 1, 100 / 2 and 100 / 4.
+    middle = [one.values for one in found.power if one.begin_s - 1.8e9 < 2.0 < one.end_s - 1.8e9 + 1e-6]
+    assert [round(one["gpu:0"], 6) for one in middle] == [275.0] * len(middle)
+
+
+def test_the_intensity_is_that_of_the_electricity():
+    """Without the building's overhead, which is in the grams."""
+    found = digest([at(0.0, 1.0, {"gpu:0": 3.6e6}, co2e_g=150.0, intensity_g_per_kwh=100.0, pue=1.5)])
+    assert {round(one.values["g_per_kwh"], 6) for one in found.carbon} == {100.0}
+
+
+def test_times_and_costs_that_cannot_be_are_left_out():
+    """A log may hold anything: a row that ends after the last year, a cost that no number can hold."""
+    rows = [
+        make_record(start="9999-12-31T23:59:59.999999Z", duration_s=5.0),
+        make_record(meta={"aimeter": {"meter_cpu_s": 10**400}}),
+    ]
+    found = digest(rows)
+    assert found.summary.total.calls == 2
+    assert (len(found.calls), found.meter_cpu_s) == (1, None)
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=300), st.floats(0, 1))
@@ -187,6 +227,20 @@ def test_calls_are_selected_by_name_model_and_time(log: str, selection: Selectio
     """A time without a zone is UTC, as in the log."""
     summary, _ = add_up([log], "call", selection)
     assert summary.total.calls == calls
+
+
+def test_times_of_other_forms_are_selected_as_what_they_are():
+    """A log may have been edited; what is no time is in no stretch of it."""
+    wanted = Selection(since="2026-11-28T00:41:54Z", until="2026-11-28T00:41:55Z").test()
+    assert wanted is not None
+    inside = (
+        "2026-11-28T00:41:54.000000Z",
+        "2026-11-28T02:41:54+02:00",
+        "20261128T004154Z",
+        "2026-11-28T00:41:54.9",
+    )
+    outside = ("2026-11-28T00:41:55.000000Z", "2026-11-28T00:41:54+02:00", "never", "")
+    assert [wanted(make_record(start=text)) for text in (*inside, *outside)] == [True] * 4 + [False] * 4
 
 
 @pytest.mark.parametrize("text", ["yesterday", "5 years", "2027-13-01", "", "9" * 400 + "d", "-1h"])
