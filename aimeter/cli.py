@@ -215,6 +215,9 @@ def watch(
 
     options = given(region=region)
     path = load(given(log=log, **options)).log
+    if path is not None and path.is_dir():
+        message = f"{path} is a folder: name the log in it."
+        raise ConfigurationError(message)
     if not command:
         live.watch(console(), log=path, seconds=seconds, settings=options)
         return

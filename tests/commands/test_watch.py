@@ -162,3 +162,10 @@ def test_this_machine_is_watched_for_some_seconds(tmp_path: Path):
     done = run("--seconds", "1.5", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "device" in done.stdout or "Looking for meters" in done.stdout
+
+
+def test_a_folder_is_no_log(tmp_path: Path):
+    """It is said before anything is watched."""
+    done = run("--log", str(tmp_path), "--seconds", "1", folder=tmp_path)
+    assert done.returncode == 2
+    assert "is a folder" in done.stderr
