@@ -15,6 +15,7 @@ from IPython.display import display
 
 from aimeter._api import default_meter
 from aimeter._support.units import printable, quantity
+from aimeter.report.charts.base import COLOURS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from aimeter.meter import Meter
 
 _WIDTH_PX, _HEIGHT_PX = 480, 64
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
-"""Those of Okabe and Ito, which people who see fewer colours tell apart."""
 
 
 class Power(NamedTuple):
@@ -123,7 +122,7 @@ def _plot(power: Sequence[Power], duration_s: float) -> str:
     if most_w <= 0 or duration_s <= 0:
         return ""
     lines, names = [], []
-    for one, colour in zip(power, _COLOURS, strict=False):
+    for one, colour in zip(power, COLOURS, strict=False):
         points = []
         for begin_s, end_s, watts in zip(one.times_s, one.times_s[1:], one.watts, strict=False):
             y = _HEIGHT_PX * (1 - watts / most_w)

@@ -247,9 +247,8 @@ def watch_command(
             reader = threading.Thread(target=_keep_lines, args=(process.stdout, screen.output), daemon=True)
             reader.start()
             while process.poll() is None:
-                with contextlib.suppress(
-                    KeyboardInterrupt
-                ):  # which the terminal has sent to the command, too
+                # What the terminal sends reaches the command, too, which decides what it means.
+                with contextlib.suppress(KeyboardInterrupt):
                     pause()
             reader.join(timeout=1.0)
         return process.returncode
