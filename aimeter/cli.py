@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aimeter._support.log import logger
+from aimeter._support.signs import SIGNS, in_signs_of, register
 from aimeter._version import __version__
 from aimeter.commands import carbon, imports
 from aimeter.commands.shell import (
@@ -57,9 +58,10 @@ app.add_typer(imports.group, name="import")
 
 def main() -> None:
     """Run the command line; the entry point of ``aimeter`` and ``python -m aimeter``."""
+    register()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # "±" where the terminal's encoding has none
+            stream.reconfigure(errors=SIGNS)  # "±" where the terminal's encoding has none
     logger.addHandler(Warnings())
     try:
         app(prog_name="aimeter")
@@ -332,7 +334,7 @@ def _show(summary: Summary) -> None:
     if terminal.is_terminal:
         terminal.print(summary)
     else:
-        say(str(summary))  # at its natural width
+        say(in_signs_of(terminal.encoding, str(summary)))  # at its natural width
 
 
 @app.command(cls=Command)

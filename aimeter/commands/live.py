@@ -18,6 +18,7 @@ from aimeter._support.clocks import time
 from aimeter._support.units import printable, quantity
 from aimeter.logs.read import Log, ReadResult
 from aimeter.meter import Meter
+from aimeter.report.strokes import sparkline
 from aimeter.report.tally import MOST_NAMES, Tally
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from aimeter.record import Record
 
 REFRESH_S = 0.5
-_SPARKS = "▁▂▃▄▅▆▇█"
 _KEPT = 60
 """Readings of a device that are drawn: half a minute."""
 
@@ -137,7 +137,7 @@ class Screen:
     def __init__(self, meter: Meter | None, log: Followed | None) -> None:
         self._meter, self._log = meter, log
         self._sparks: dict[str, deque[float]] = {}
-        self._tally = Tally(MOST_NAMES)
+        self._tally = Tally(MOST_NAMES, over_time=True)
         self._last: Record | None = None
         self._calls = 0
         self.output: deque[str] = deque(maxlen=_OUTPUT_LINES)
@@ -185,7 +185,7 @@ class Screen:
                     (
                         printable(gauge.device),
                         "" if gauge.watts is None or gauge.fault else quantity(gauge.watts, "W"),
-                        sparkline(sparks),
+                        sparkline(by_twos(sparks)),
                         quantity(gauge.joules, "J"),
                         printable(gauge.fault) or how,
                         f"±{100 * gauge.relative_error:.2g}%",
@@ -195,15 +195,11 @@ class Screen:
         return table
 
 
-def sparkline(values: Iterable[float]) -> str:
-    """Return values as blocks, one for each two, whose height is their part of the greatest one."""
+def by_twos(values: Iterable[float]) -> list[float]:
+    """Return the mean of each two values; if there are more than one, the first of an odd number is left out."""
     each = [*values]
     each = each[len(each) % 2 :] if len(each) > 1 else each
-    means = [sum(pair) / len(pair) for pair in (each[at : at + 2] for at in range(0, len(each), 2))]
-    most = max(means, default=0.0)
-    if not most > 0:
-        return ""
-    return "".join(_SPARKS[min(int(max(one, 0.0) / most * len(_SPARKS)), len(_SPARKS) - 1)] for one in means)
+    return [sum(pair) / len(pair) for pair in (each[at : at + 2] for at in range(0, len(each), 2))]
 
 
 def watch(

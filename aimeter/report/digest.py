@@ -7,10 +7,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from aimeter.report.bins import Bins
+from aimeter.report.bins import LAST_S, Bins, unix_s
 from aimeter.report.divided import Rows
 from aimeter.report.spread import Spread
 from aimeter.report.summary import FULLY_COVERED
@@ -29,9 +28,6 @@ _MOST_WAITING = 10_000
 _IDLE, _GRAMS, _JOULES, _WEIGHTED = ("idle j", "co2e g", "energy j", "energy j times g/kWh")
 """What is spread over time beside the devices, whose names have no spaces."""
 _CARBON = frozenset({_GRAMS, _JOULES, _WEIGHTED})
-_LAST_S = 253_402_300_799.0
-"""The end of the year 9999: no later time can be told."""
-
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -145,7 +141,7 @@ class Digester:
     """
 
     def __init__(self, by: By = "call", seed: int = 0) -> None:
-        self._tally = Tally(MOST_NAMES, by)
+        self._tally = Tally(MOST_NAMES, by, over_time=True)
         self._choose = random.Random(seed)  # noqa: S311 - which calls are drawn
         self._begin_s: float | None = None
         self._end_s: float | None = None
@@ -172,9 +168,7 @@ class Digester:
     def add(self, record: Record) -> None:
         """Count one record in."""
         self._tally.add(record)
-        start_s = _unix_s(record.start)
-        if start_s is not None and start_s + record.duration_s > _LAST_S:
-            start_s = None
+        start_s = unix_s(record.start, record.duration_s)
         if start_s is not None:
             end_s = start_s + record.duration_s
             self._begin_s = start_s if self._begin_s is None else min(self._begin_s, start_s)
@@ -186,7 +180,7 @@ class Digester:
             self._pids.add(process)
             told = record.meta.get("aimeter")
             spent_s = told.get("meter_cpu_s") if isinstance(told, dict) else None
-            if isinstance(spent_s, int | float) and 0 <= spent_s < _LAST_S:
+            if isinstance(spent_s, int | float) and 0 <= spent_s < LAST_S:
                 self._meter_cpu_s[process] = max(self._meter_cpu_s.get(process, 0.0), float(spent_s))
         if record.status == "error":
             self._errors[record.name, record.error_type or ""] += 1
@@ -319,14 +313,6 @@ def digest(
         digester.add(record)
     found = digester.digest()
     return replace(found, summary=rows.told(found.summary), problems=tuple(getattr(records, "problems", ())))
-
-
-def _unix_s(start: str) -> float | None:
-    """Return when a call began, in seconds since 1970; None where a log says no time."""
-    try:
-        return datetime.fromisoformat(start).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _stretches(

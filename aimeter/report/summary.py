@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from aimeter._support.units import duration, printable, quantity
+from aimeter.report.strokes import bar, sparkline
 from aimeter.report.table import Grid, Line, html, markdown, rich_table, text
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ By = Literal["call", "name", "model"]
 """What a summary shows: each name under that of the call around it, names, or names and models."""
 
 _WORTH_MENTIONING = 0.005  # shows as 1 %
+_BAR = 8
+"""Characters of the bar of a share."""
 _MOST_LINES = 40
 """Names in a table that stand beside one another; in a summary are all."""
 
@@ -72,6 +75,8 @@ class SummaryRow:
         self_j: Energy that no call inside these used; None if none is known.
         share: Part of the energy of the calls around these, or of the total, 0 to 1; None where it is not known.
         parts: The calls inside these by name, the most energy first.
+        over_time_j: Energy in each of twelve equal stretches of the summary's `span_s`, each call's spread evenly over its
+            time; empty where that is not noted.
     """
 
     name: str
@@ -91,6 +96,7 @@ class SummaryRow:
     self_j: float | None = None
     share: float | None = None
     parts: tuple[SummaryRow, ...] = ()
+    over_time_j: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,8 @@ class Summary:
         tree: The same calls, each name under that of the call around it. A name has a row for each model if there are
             several, and only joules a unit that mean something there: a generation's for each new token are its decoding's.
         by: What is shown of these.
+        span_s: When the first call of `total` that has energy began and the last one ended, in seconds since 1970; None
+            where that is not noted, as in a process's own summary.
     """
 
     rows: tuple[SummaryRow, ...]
@@ -119,6 +127,7 @@ class Summary:
     overflowed: int = 0
     tree: tuple[SummaryRow, ...] = ()
     by: By = "call"
+    span_s: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         return text(_grid(self))
@@ -133,7 +142,7 @@ class Summary:
         return markdown(_grid(self))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
-        yield rich_table(_grid(self), options.max_width)
+        yield rich_table(_grid(self).written(options.encoding), options.max_width)
 
 
 def _grid(summary: Summary) -> Grid:
@@ -147,7 +156,7 @@ def _grid(summary: Summary) -> Grid:
         "calls",
         *(["errors"] if any(row.errors for row in every) else []),
         *(["no energy"] if any(row.unknown for row in every) else []),
-        *(["share"] if summary.by == "call" else []),
+        *(["share", ""] if summary.by == "call" else []),
         "per call",
         "per unit",
         "energy",
@@ -155,10 +164,11 @@ def _grid(summary: Summary) -> Grid:
         "time",
         *(["covered"] if any(row.coverage < FULLY_COVERED for row in every) else []),
         *([] if alike else ["measured by"]),
+        *(["over time"] if summary.total.over_time_j and summary.total.calls > 1 else []),
     ]
     # Joules of one name for each unit of another would mean nothing.
     units = _cells(shown[0])["per unit"] if len(shown) == 1 else ""
-    total = {**_cells(summary.total), "per unit": units, "share": ""}
+    total = {**_cells(summary.total), "per unit": units, "share": "", "": ""}
     if summary.by == "call":  # there is no column of models
         shown = _labelled(shown)
     return Grid(
@@ -196,13 +206,22 @@ def _lines(
     if around is not None and around.self_j is not None and around.energy_j:
         share = around.self_j / around.energy_j
         if share >= _WORTH_MENTIONING:
-            own = {"name": "self", "share": f"{share:.0%}", "energy": quantity(around.self_j, "J")}
+            own = {
+                "name": "self",
+                "share": _percent(share),
+                "": bar(share, _BAR),
+                "energy": quantity(around.self_j, "J"),
+            }
             lines.append((own, None))
     for number, (cells, row) in enumerate(lines, 1):
         first, then = ("", "") if around is None else ("└ ", "  ") if number == len(lines) else ("├ ", "│ ")
         yield cells, margin + first, margin + then
         if row is not None and row.parts:
             yield from _lines(row.parts, row, margin + then)
+
+
+def _percent(share: float) -> str:
+    return "<1%" if 0 < share < _WORTH_MENTIONING else f"{share:.0%}"
 
 
 def _measured(row: SummaryRow) -> str:
@@ -216,7 +235,8 @@ def _cells(row: SummaryRow) -> dict[str, str]:
         "calls": f"{row.calls:,}",
         "errors": f"{row.errors:,}",
         "no energy": f"{row.unknown:,}",
-        "share": "" if row.share is None else f"{row.share:.0%}",
+        "share": "" if row.share is None else _percent(row.share),
+        "": "" if row.share is None else bar(row.share, _BAR),
         "per call": quantity(row.per_call_j, "J", row.per_call_error_j),
         "per unit": ", ".join(f"{quantity(j, 'J')}/{UNIT_NAMES[unit]}" for unit, j in row.per_unit_j.items()),
         "energy": quantity(row.energy_j, "J", row.energy_error_j),
@@ -224,6 +244,7 @@ def _cells(row: SummaryRow) -> dict[str, str]:
         "time": duration(row.duration_s),
         "covered": f"{row.coverage:.0%}",
         "measured by": _measured(row),
+        "over time": sparkline(row.over_time_j),
     }
 
 

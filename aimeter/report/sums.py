@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, get_args
 from aimeter._support.statistics import calibration_of, error_j2
 from aimeter._support.units import UNKNOWN
 from aimeter.record import COLUMNS, COUNTS, MeasuredBy
+from aimeter.report.bins import Bins, unix_s
 from aimeter.report.summary import SummaryRow
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
     from aimeter.record import Record
 
+Span = tuple[float, float]
+"""From a time to a time, in seconds since 1970."""
+
+STRETCHES = 12
+_MOST_BINS = 24
+_JOULES = "J"
 _METHODS = frozenset(get_args(MeasuredBy))
 _COUNTS = slice(COLUMNS.index(COUNTS[0]), COLUMNS.index(COUNTS[-1]) + 1)
 
@@ -65,6 +72,7 @@ class Sums:
     dram: set[str] = field(default_factory=set)
     other: bool = False
     coverage: float = 1.0
+    over_time: Bins | None = None
 
     def add(self, record: Record) -> None:
         """Count one record in."""
@@ -90,6 +98,10 @@ class Sums:
     def _add_energy(self, record: Record, energy_j: float) -> None:
         self.known += 1
         self.energy_j += energy_j
+        if self.over_time is not None:
+            begin_s = unix_s(record.start, record.duration_s)
+            if begin_s is not None:
+                self.over_time.spread(begin_s, begin_s + record.duration_s, {_JOULES: energy_j})
         self.self_j += record.self_j or 0.0
         if record.error_j is None:
             self.all_bounded = False
@@ -124,6 +136,19 @@ class Sums:
         self.dram |= other.dram
         self.other |= other.other
         self.coverage = min(self.coverage, other.coverage)
+        if self.over_time is not None and other.over_time is not None:
+            self.over_time.merge(other.over_time)
+
+    @classmethod
+    def timed(cls) -> Sums:
+        """Return sums that note when the energy was used, too."""
+        return cls(over_time=Bins(_MOST_BINS))
+
+    @property
+    def span_s(self) -> Span | None:
+        """From when to when the energy was used, if that is noted and is more than a moment."""
+        bins = self.over_time
+        return None if bins is None or not bins.begin_s < bins.end_s else (bins.begin_s, bins.end_s)
 
     @property
     def overflowed(self) -> bool:
@@ -145,8 +170,18 @@ class Sums:
         share: float | None = None,
         units: Collection[str] | None = None,
         parts: tuple[SummaryRow, ...] = (),
+        span_s: Span | None = None,
     ) -> SummaryRow:
-        """Return the row of a summary: under that name, with the joules a unit of `units` only, if given."""
+        """Return the row of a summary.
+
+        Args:
+            name: Its name.
+            model: Its model.
+            share: Its share.
+            units: Gives the joules a unit of these only; by default of all.
+            parts: What is inside.
+            span_s: Gives the joules of equal stretches from this time to that.
+        """
         error_j = math.sqrt(error_j2(self.resolution_j2, [self.calibration_j]))
         bounded = self.known > 0 and self.all_bounded
         seen = {"gpu": self.gpu, "cpu": self.cpu, "dram": self.dram}
@@ -177,4 +212,7 @@ class Sums:
             self_j=_held(self.self_j) if self.known else None,
             share=share,
             parts=parts,
+            over_time_j=()
+            if span_s is None or self.over_time is None
+            else self.over_time.evenly(_JOULES, *span_s, STRETCHES),
         )

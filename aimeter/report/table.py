@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from html import escape
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from aimeter._support.signs import in_signs_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from rich.table import Table
     from rich.text import Text
 
 _LONGEST_NAME = 40
-_TEXT_COLUMNS = frozenset({"name", "model", "per unit", "measured by"})
+_TEXT_COLUMNS = frozenset({"name", "model", "", "per unit", "measured by", "over time"})
 _LISTS = frozenset({"per unit", "measured by"})
-_SHORT_NAME = 20
+_SHORT_NAME = 32
+"""A word that is longer may be cut in two where there is no room for it."""
+_STROKES = ("over time", "")
+"""Columns of strokes, drawn on terminals only: they go first where there is no room, in this order."""
+_INK = "cyan"
 _MARKUP = r"[\\`*_\[\]<>|#~&]"
 
 
@@ -47,9 +55,29 @@ class Grid(NamedTuple):
     total: tuple[str, ...]
     notes: tuple[str, ...]
 
+    def without(self, titles: Collection[str]) -> Grid:
+        """Return it without some columns."""
+        kept = [at for at, title in enumerate(self.header) if title not in titles]
+
+        def cut(cells: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(cells[at] for at in kept)
+
+        rows = tuple(line._replace(cells=cut(line.cells)) for line in self.rows)
+        return self._replace(header=cut(self.header), rows=rows, total=cut(self.total))
+
+    def written(self, encoding: str) -> Grid:
+        """Return it in signs that an encoding has."""
+
+        def put(cells: Iterable[str]) -> tuple[str, ...]:
+            return tuple(in_signs_of(encoding, cell) for cell in cells)
+
+        rows = tuple(Line(put(line.cells), *put((line.first, line.then))) for line in self.rows)
+        return Grid(put(self.header), rows, put(self.total), put(self.notes))
+
 
 def text(table: Grid) -> str:
     """Draw the table in plain text."""
+    table = table.without(_STROKES)
     lines = [
         (part, *(line.cells[1:] if at == 0 else [""] * (len(line.cells) - 1)))
         for line in (Line(table.header), *table.rows, Line(table.total))
@@ -71,6 +99,7 @@ def text(table: Grid) -> str:
 
 def html(table: Grid) -> str:
     """Draw the table in HTML; nothing in it can be markup."""
+    table = table.without(_STROKES)
 
     def drawn(tag: str, cells: tuple[str, ...]) -> str:
         sides = ("left" if title in _TEXT_COLUMNS else "right" for title in table.header)
@@ -91,6 +120,7 @@ def html(table: Grid) -> str:
 
 def markdown(table: Grid) -> str:
     """Draw the table in Markdown (GitHub's tables); nothing in it can be markup."""
+    table = table.without(_STROKES)
 
     def drawn(cells: Iterable[str]) -> str:
         return f"| {' | '.join(re.sub(_MARKUP, lambda found: chr(92) + found[0], cell) for cell in cells)} |"
@@ -129,9 +159,9 @@ def folded(name: str, width: int) -> str:
 def rich_table(table: Grid, width: int = 120) -> Table | Text:
     """Draw the table for a terminal of `width` columns. rich is loaded here, when one is drawn.
 
-    What is a list (joules for each unit, kinds of meter) takes a line each, and a long name is folded; then figures are,
-    before their error. Where the
-    terminal is too narrow even so, every row is drawn as a block of lines: no figure is left out or cut.
+    What is a list (joules for each unit, kinds of meter) takes a line each, and a long name is folded. Where there is no
+    room for strokes they go; then figures are folded, before their error. Where the terminal is too narrow even so, every
+    row is drawn as a block of lines: no figure is left out or cut.
     """
     from rich.cells import cell_len  # noqa: PLC0415  loaded when first needed
     from rich.text import Text  # noqa: PLC0415  loaded when first needed
@@ -144,10 +174,11 @@ def rich_table(table: Grid, width: int = 120) -> Table | Text:
         ),
         default=0,
     )
-    for tight in (False, True):
-        lines = [table.header, *(line.cells for line in table.rows), table.total]
+    for tight, left_out in itertools.product((False, True), range(len(_STROKES) + 1)):
+        shown = table.without(_STROKES[:left_out])
+        lines = [shown.header, *(line.cells for line in shown.rows), shown.total]
         cells = [
-            [_tight(cell) if tight else cell for cell in map(_listed, table.header, row)] for row in lines
+            [_tight(cell) if tight else cell for cell in map(_listed, shown.header, row)] for row in lines
         ]
         gap = 1 if tight else 2
         others = [
@@ -156,7 +187,7 @@ def rich_table(table: Grid, width: int = 120) -> Table | Text:
         ]
         room = width - sum(others) - gap
         if room >= max(least, len("total")):
-            return _drawn(table, cells, gap, room)
+            return _drawn(shown, cells, gap, room)
     return Text("\n".join(_blocks(table, width)))
 
 
@@ -186,18 +217,31 @@ def _drawn(table: Grid, cells: Sequence[Sequence[str]], gap: int, room: int) -> 
         drawn.add_column(title, Text(cell), justify=side, no_wrap=True)
     for line, (_, *others) in zip(table.rows, rows, strict=True):
         height = max(cell.count("\n") + 1 for cell in others)
-        drawn.add_row(*map(Text, ["\n".join(line.name(room, height)), *others]))
+        strokes = (_INK if title in _STROKES else "" for title in table.header)
+        drawn.add_row(*map(Text, ["\n".join(line.name(room, height)), *others], strokes))
     return drawn
 
 
 def _blocks(table: Grid, width: int) -> Iterator[str]:
     """Yield the lines of rows that are drawn below each other, each figure behind the title of its column."""
     margin = max(map(len, table.header)) + 4
+    strokes = table.header.index("") if "" in table.header else None
     for line in (*table.rows, Line(table.total)):
         yield from line.name(width)
-        for title, cell in zip(table.header[1:], line.cells[1:], strict=True):
+        cells = [*line.cells]
+        if strokes is not None:  # a bar stands behind its figure
+            cells[strokes - 1 : strokes + 1] = [f"{cells[strokes - 1]:<4} {cells[strokes]}".rstrip(), ""]
+        for title, cell in zip(table.header[1:], cells[1:], strict=True):
             parts = cell.split(", ") if title in _LISTS else [cell]
             for at, part in enumerate(parts if cell else ()):
-                yield line.then + f"  {'' if at else title}".ljust(margin) + part
+                before = line.then + f"  {'' if at else title}"
+                if len(line.then) + margin + len(part) <= width:
+                    yield line.then + f"  {'' if at else title}".ljust(margin) + part
+                    continue
+                if at == 0:
+                    yield before
+                room = max(width - len(line.then) - 4, 1)
+                yield from (f"{line.then}    {piece}" for piece in wrap(part, room, break_on_hyphens=False))
         yield line.then.rstrip()
-    yield from table.notes
+    for note in table.notes:
+        yield from wrap(note, width, break_on_hyphens=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aimeter.record import COUNTS
 from aimeter.report.divided import Rows
 from aimeter.report.summary import By, Summary, SummaryRow
-from aimeter.report.sums import Sums
+from aimeter.report.sums import Span, Sums
 from aimeter.report.tree import Branch, Branches, Key, Tree
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ class Tally:
         most_names: Names told apart, at most; calls of further ones are added up as `aimeter.report.tree.OTHER_NAMES`.
         by: What the summary shows: ``call``, each name under that of the call around it; ``name``; or ``model``, calls of
             one name and of different models apart.
+        over_time: Note when the energy was used, too.
     """
 
-    def __init__(self, most_names: float = math.inf, by: By = "call") -> None:
-        self._tree = Tree(most_names)
+    def __init__(self, most_names: float = math.inf, by: By = "call", *, over_time: bool = False) -> None:
+        self._sums = Sums.timed if over_time else Sums
+        self._tree = Tree(most_names, self._sums)
         self._by = by
 
     def add(self, record: Record, *, after_parent: bool = False) -> None:
@@ -49,18 +51,20 @@ class Tally:
         by_name: dict[tuple[str, str | None], Sums] = {}
         for (name, model), branch in _every(roots, elsewhere):
             key = name, model if self._by == "model" else None
-            by_name.setdefault(key, Sums()).merge(branch.sums)
-        total = Sums()
+            by_name.setdefault(key, self._sums()).merge(branch.sums)
+        total = self._sums()
         for branch in roots.values():
             total.merge(branch.sums)
-        rows = [sums.row(*key) for key, sums in by_name.items()]
+        span_s = total.span_s
+        rows = [sums.row(*key, span_s=span_s) for key, sums in by_name.items()]
         return Summary(
             rows=tuple(sorted(rows, key=_most_first)),
-            total=total.row("total"),
+            total=total.row("total", span_s=span_s),
             nested=sum(row.calls for row in rows) - total.calls,
             skipped=skipped,
             overflowed=sum(sums.overflowed for sums in by_name.values()),
-            tree=_rows(roots, total),
+            tree=_rows(roots, total, span_s),
+            span_s=span_s,
             by=self._by,
         )
 
@@ -78,7 +82,7 @@ def _most_first(row: SummaryRow) -> tuple[float, str, str]:
     return -(row.energy_j or 0.0), row.name, row.model or ""
 
 
-def _rows(branches: Branches, around: Sums, prefix: str = "") -> tuple[SummaryRow, ...]:
+def _rows(branches: Branches, around: Sums, span_s: Span | None, prefix: str = "") -> tuple[SummaryRow, ...]:
     """Return the rows of what is inside the same call: models are told where those of one name differ."""
     models: dict[str, int] = {}
     for name, _ in branches:
@@ -92,7 +96,8 @@ def _rows(branches: Branches, around: Sums, prefix: str = "") -> tuple[SummaryRo
             model if models[name] > 1 else None,
             share=sums.energy_j / around.energy_j if sums.known and around.energy_j > 0 else None,
             units=_meant(sums.units, branch.parts, alone),
-            parts=_rows(branch.parts, sums, f"{name}."),
+            parts=_rows(branch.parts, sums, span_s, f"{name}."),
+            span_s=span_s,
         )
         rows.append(row)
     return tuple(sorted(rows, key=_most_first))
@@ -130,7 +135,7 @@ def summarise(
     Beyond `MOST_NAMES` names the rest are added up as one.
     """
     rows = Rows(records, wanted, again)
-    tally = Tally(MOST_NAMES, by)
+    tally = Tally(MOST_NAMES, by, over_time=True)
     for record in rows:
         tally.add(record)
     return rows.told(tally.summary())

@@ -7,6 +7,7 @@ came lately.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aimeter.report.sums import Sums
@@ -45,8 +46,8 @@ class Branch:
 
     __slots__ = ("level", "merged", "parts", "sums")
 
-    def __init__(self, level: int) -> None:
-        self.sums = Sums()
+    def __init__(self, level: int, sums: Sums) -> None:
+        self.sums = sums
         self.parts: Branches = {}
         self.level = level
         self.merged: Branch | None = None
@@ -82,12 +83,17 @@ class _Inside:
 class Tree:
     """See the module's description. Used by one thread at a time.
 
+    Args:
+        most_names: Names told apart, at most.
+        sums: Makes the sums of a name.
+
     Attributes:
         roots: Calls that nothing encloses.
         elsewhere: Calls inside others of which it is not known any more which they are, or which are too deep.
     """
 
-    def __init__(self, most_names: float) -> None:
+    def __init__(self, most_names: float, sums: Callable[[], Sums] = Sums) -> None:
+        self._sums = sums
         self.roots: Branches = {}
         self.elsewhere: Branches = {}
         self._most_names = self._room = most_names
@@ -119,7 +125,7 @@ class Tree:
         """Return what no call encloses, or none whose row has come, and what is elsewhere; neither is to be changed."""
         if not self._waiting:
             return self.roots, self.elsewhere
-        copy, rest = Tree(self._most_names), Tree(self._most_names)
+        copy, rest = Tree(self._most_names, self._sums), Tree(self._most_names, self._sums)
         copy._merge(self.roots, copy.roots, 0)
         rest._merge(self.elsewhere, rest.roots, 0)
         for inside in self._waiting.values():
@@ -185,7 +191,7 @@ class Tree:
                 key = OTHER_NAMES, ""
             branch = home.get(key)
             if branch is None:
-                branch = home[key] = Branch(level)
+                branch = home[key] = Branch(level, self._sums())
         return branch
 
     def _merge(self, branches: Branches, home: Branches, level: int, *, keep: bool = True) -> None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import aimeter
-from aimeter.commands.live import Followed, Screen, gauges, sparkline
+from aimeter.commands.live import Followed, Screen, by_twos, gauges
 from aimeter.logs.encode import csv_line
 from aimeter.report import read
+from aimeter.report.strokes import sparkline
 from aimeter.sinks import open_log
 from aimeter.testing import FakeClock, FakeSensor
 from tests.records import make_record
@@ -52,7 +53,7 @@ def test_a_device_shows_its_power_and_joules():
 @given(st.lists(st.floats(0, 1e4), max_size=60))
 def test_sparks_are_as_high_as_their_part_of_the_highest(values: list[float]):
     """The highest block is the greatest mean of two; there is one for each two values."""
-    line = sparkline(values)
+    line = sparkline(by_twos(values))
     if line:
         assert len(line) == max(len(values) // 2, 1)
         assert "█" in line
