@@ -12,7 +12,7 @@ from aimeter._support.system import cache_folder
 from aimeter._support.units import duration, printable, quantity
 from aimeter._version import __version__
 from aimeter.report.charts import charts
-from aimeter.report.charts.base import SEARCH, drawn_at
+from aimeter.report.charts.base import BRUSH, SEARCH, SPAN, drawn_at
 from aimeter.report.picture import engine
 from aimeter.report.trust import trust_sentence
 
@@ -46,22 +46,41 @@ p { max-width: 48rem; margin: .3rem 0 .8rem; }
 .wide { overflow-x: auto; } .chart { width: 100%; min-height: 4rem; color: var(--ink); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .15rem .6rem; white-space: pre; border-bottom: 1px solid var(--line); }
-label { display: block; margin: 1rem 0; } input { font: inherit; padding: .3rem .5rem; width: min(20rem, 90%); }
+fieldset { display: flex; flex-wrap: wrap; gap: .6rem 1rem; align-items: end; margin: 1rem 0; padding: .6rem .8rem;
+  border: 1px solid var(--line); border-radius: .5rem; } fieldset p { flex-basis: 100%; margin: 0; }
+label, input { display: block; } input, button { font: inherit; padding: .3rem .5rem; box-sizing: border-box; width: 14rem;
+  max-width: 100%; } button { width: auto; }
 small, footer { opacity: .8; } #vg-tooltip-element { font-family: inherit; }
-@media print { body { max-width: none; } label { display: none; } section { break-inside: avoid; } }
+@media print { body { max-width: none; } fieldset { display: none; } section { break-inside: avoid; } }
 """
 
 _SCRIPT = """
 const charts = JSON.parse(document.getElementById("charts").textContent);
 const views = [];
+const put = (name, value, but) => {
+  for (const view of views)
+    if (view !== but) try { view.signal(name, value).runAsync(); } catch { /* it has not that parameter */ }
+};
+const [since, until] = ["since", "until"].map((id) => document.getElementById(id));
+const chosen = (box, other) => box.value ? Date.parse(box.value + "Z") : other;
+const look = () => put(SPAN, since.value || until.value ? [chosen(since, 0), chosen(until, 1e15)] : null);
 for (const [key, spec] of Object.entries(charts))
   vegaEmbed(document.getElementById(key), spec, { renderer: "svg", actions: false, ast: true, loader: { load: () => Promise.reject() } })
-    .then(({ view }) => views.push(view));
-document.getElementById("search").addEventListener("input", (event) => {
-  for (const view of views)
-    try { view.signal(WANTED, event.target.value.toLowerCase()).runAsync(); } catch { /* it bears no names */ }
-});
-""".replace("WANTED", json.dumps(SEARCH))
+    .then(({ view }) => {
+      views.push(view);
+      if (key !== "power") return;
+      view.addSignalListener(BRUSH, (_, drawn) => {
+        const span = drawn.from ?? [];
+        [since, until].forEach((box, at) => { box.value = span.length ? new Date(span[at]).toISOString().slice(0, 23) : ""; });
+        look();
+      });
+    });
+document.getElementById("search").addEventListener("input", (event) => put(WANTED, event.target.value.toLowerCase()));
+for (const box of [since, until]) box.addEventListener("input", look);
+document.getElementById("whole").addEventListener("click", () => { since.value = until.value = ""; look(); });
+"""
+for _name, _value in {"WANTED": SEARCH, "SPAN": SPAN, "BRUSH": BRUSH}.items():
+    _SCRIPT = _SCRIPT.replace(_name, json.dumps(_value))
 
 
 def page(digest: Digest, *, title: str = "What model calls took") -> str:
@@ -77,7 +96,7 @@ def page(digest: Digest, *, title: str = "What model calls took") -> str:
         *_words(digest),
         "<h2>Calls by name</h2>",
         f'<div class="wide">{digest.summary._repr_html_()}</div>',
-        '<label>Show only what has this in its name or model: <input id="search" type="search"></label>',
+        _filters(digest) if shown else "",
         *map(_section, shown),
         *_tables(digest),
         f"<footer><small>Made by aimeter {escape(__version__)}. Nothing was loaded to show this page.</small></footer>",
@@ -150,6 +169,29 @@ def _words(digest: Digest) -> Iterable[str]:
         yield f"<p>The meters covered less than the whole of {digest.uncovered:,} calls.</p>"
     for source, method, _ in digest.sources[:5]:
         yield f"<p><small>Grams by: {escape(printable(source))} ({escape(printable(method))}).</small></p>"
+
+
+def _filters(digest: Digest) -> str:
+    """Return the boxes in which a reader says what to look at."""
+    ends = (digest.begin_s, digest.end_s)
+    moments = [
+        datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:23]
+        for at in ends
+        if at is not None
+    ]
+    told = "the calls" if digest.complete else f"the {len(digest.calls):,} calls that are drawn"
+    return (
+        '<fieldset id="filters"><legend>What to look at</legend>'
+        '<label>Name or model has <input id="search" type="search"></label>'
+        + "".join(
+            f'<label>{word} (UTC) <input id="{key}" type="datetime-local" step="any" value=""></label>'
+            for word, key in (("From", "since"), ("Until", "until"))
+        )
+        + '<button id="whole" type="button">The whole time</button>'
+        f"<p><small>The log is from {moments[0].replace('T', ' ')} to {moments[-1].replace('T', ' ')}. Or drag over the power "
+        f"below. Then the charts of energy a call, of its spread, of devices, calls and carbon show {told} at that time; units, "
+        "parts and all tables are of the whole log.</small></p></fieldset>"
+    )
 
 
 def _section(chart: Chart) -> str:

@@ -147,10 +147,92 @@ def test_the_search_shows_what_has_the_text_in_its_name(made: Path):
         const all = names();
         await type("PREFILL", () => names().length < all.length);
         const some = names().filter((one) => !/^[0-9.]*$/.test(one));
+        const spread = [...document.querySelectorAll("#distribution .mark-text.role-axis-label text")]
+          .map((one) => one.textContent).filter((one) => /chat/.test(one));
         await type("", () => names().length == all.length);
-        return [some, names().length == all.length];""",
+        return [some, spread, names().length == all.length];""",
     )
-    assert told["result"] == [["chat > prefill"], True]
+    assert told["result"] == [["chat > prefill"], ["chat.prefill"], True]
+
+
+SEEN = """const bars = () => document.querySelectorAll("#timeline .mark-rect.role-mark path").length;
+        const names = (key) => [...document.querySelectorAll(`#${key} .mark-text.role-axis-label text`)].map((one) => one.textContent);
+        const named = (key) => names(key).filter((one) => !/^[0-9., ]*[µmkM]?$/.test(one));
+        const look = async (id, text) => { const box = document.getElementById(id); box.value = text;
+          box.dispatchEvent(new Event("input")); };"""
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the page of ten calls of one name and device, then as many of another."""
+    made = [
+        make_record(
+            name=name,
+            call_id=f"{name}{number}",
+            start=f"2026-11-27T12:00:{first + number:02d}.000000Z",
+            duration_s=0.5,
+            devices=device,
+            devices_j=(2.0,),
+            energy_j=2.0,
+            error_j=0.2,
+        )
+        for name, first, device in (("early", 0, "gpu:0"), ("late", 30, "gpu:1"))
+        for number in range(10)
+    ]
+    path = tmp_path_factory.mktemp("halves") / "page.html"
+    path.write_text(page(digest(made)), "utf-8")
+    return path
+
+
+@browser
+def test_the_boxes_of_time_leave_what_happened_then(halves: Path):
+    """In all charts of calls, devices and carbon, in UTC; the button brings all back."""
+    told = opened(
+        halves,
+        f"""{SEEN}
+        const state = () => [bars(), named("per-call"), named("distribution"), names("devices").filter((one) => /gpu/.test(one))];
+        const found = [state()];
+        await look("until", "2026-11-27T12:00:20"); await wait(() => bars() == 10); found.push(state());
+        await look("since", "2026-11-27T12:00:05"); await wait(() => bars() == 5); found.push(state());
+        document.getElementById("whole").click(); await wait(() => bars() == 20); found.push(state());
+        await look("since", "2026-11-27T12:00:20"); await wait(() => bars() == 10); found.push(state());
+        await look("since", "2027-01-01T00:00:00"); await wait(() => bars() == 0); found.push(state());
+        return found;""",
+    )
+    both = [["early", "late"], ["early", "late"], ["gpu:0 (counter)", "gpu:1 (counter)"]]
+    early, late = (
+        [[name], [name], [f"{device} (counter)"]] for name, device in (("early", "gpu:0"), ("late", "gpu:1"))
+    )
+    assert told["result"] == [
+        [20, *both],
+        [10, *early],
+        [5, *early],
+        [20, *both],
+        [10, *late],
+        [0, [], [], []],
+    ]
+    assert told.get("error") is None
+
+
+@browser
+def test_dragging_over_the_power_leaves_what_happened_then(halves: Path):
+    """The boxes say from when to when; a double click brings all back."""
+    told = opened(
+        halves,
+        f"""{SEEN}
+        const svg = document.querySelector("#power svg"), box = svg.querySelector(".background").getBoundingClientRect();
+        const at = (part) => ({{ bubbles: true, button: 0, buttons: 1, clientX: box.x + part * box.width, clientY: box.y + 40 }});
+        const group = svg.querySelector(".mark-group.role-scope, .mark-group.role-frame .background") ?? svg;
+        const send = (kind, part, to = group) => {{ to.dispatchEvent(new PointerEvent(kind.replace("mouse", "pointer"), at(part)));
+          to.dispatchEvent(new MouseEvent(kind, at(part))); }};
+        send("mousedown", 0.6); send("mousemove", 0.8, window); send("mousemove", 0.99, window); send("mouseup", 0.99, window);
+        await wait(() => bars() == 10);
+        const dragged = [bars(), named("per-call"), document.getElementById("since").value.slice(0, 17)];
+        group.dispatchEvent(new MouseEvent("dblclick", at(0.3)));
+        await wait(() => bars() == 20);
+        return [dragged, bars(), document.getElementById("since").value];""",
+    )
+    assert told["result"] == [[10, ["late"], "2026-11-27T12:00:"], 20, ""]
 
 
 @browser

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aimeter._support.units import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 Spec = dict[str, Any]
 
@@ -31,6 +31,16 @@ SEARCH = "wanted"
 """The parameter of a page's charts that holds what is looked for in names and models, in lower case."""
 
 
+SPAN = "span"
+"""The parameter that holds from when to when calls are looked for, in milliseconds since 1970; null for all of them."""
+
+BRUSH = "brush"
+"""The parameter of the chart over which one drags to choose that time."""
+
+IN_SPAN: Spec = {"filter": f"{SPAN} != null && datum.to >= {SPAN}[0] && datum.from <= {SPAN}[1]"}
+"""Leaves what happens in the time that is looked at."""
+
+
 class Chart(NamedTuple):
     """A chart and what is said of it.
 
@@ -40,6 +50,8 @@ class Chart(NamedTuple):
         words: What it shows, for those who do not see it, and how to read it.
         spec: Its description in Vega-Lite, without size and colours of the page.
         named: Whether its rows bear names, by which a page filters them.
+        timed: Whether its rows bear times, likewise.
+        during: For a chart of sums: layers that a page shows instead of the chart's while it looks at some time only.
     """
 
     key: str
@@ -47,10 +59,28 @@ class Chart(NamedTuple):
     words: str
     spec: Spec
     named: bool = False
+    timed: bool = False
+    during: tuple[Spec, ...] = ()
 
 
-WHERE: Spec = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 260}}
-"""The axis of names."""
+_NARROW = "containerSize()[0] < 500"
+"""Whether the page is on a phone."""
+
+_INNERMOST = "(length(split(datum.label, ' > ')) > 1 ? '> ' : '') + peek(split(datum.label, ' > '))"
+
+
+def names_on(field: str = "name", sort: str | None = None) -> Spec:
+    """Return an axis of names. On a phone it leaves out what is around a part, which stands above it mostly."""
+    axis = {
+        "labelLimit": {"expr": f"{_NARROW} ? 150 : 260"},
+        "labelExpr": f"{_NARROW} ? {_INNERMOST} : datum.label",
+    }
+    return {"field": field, "type": "nominal", "sort": sort, "title": None, "axis": axis}
+
+
+def height_of(rows: Iterable[Spec], field: str = "name") -> int:
+    """Return how high a chart is with a line for each name in its rows, in pixels."""
+    return ROW_PX * len({row[field] for row in rows})
 
 
 def joules(field: str, title: str, **more: object) -> Spec:
@@ -104,11 +134,29 @@ def drawn_at(chart: Chart, width: int = 0, *, ink: str = "currentColor", titled:
     }
     if titled:
         spec["title"] = {"text": chart.title, "subtitle": chart.words}
-    if chart.named and not titled:
-        wanted = f"indexof(lower(datum.name + ' ' + (datum.model || '')), {SEARCH}) >= 0"
-        spec["params"] = [*spec.get("params", ()), {"name": SEARCH, "value": ""}]
-        spec["transform"] = [{"filter": wanted}, *spec.get("transform", ())]
+    else:
+        _filter(spec, chart)
     return spec
+
+
+def _filter(spec: Spec, chart: Chart) -> None:
+    """Have a chart obey a page's parameters."""
+    spec["params"] = [*spec.get("params", ()), {"name": SEARCH, "value": ""}, {"name": SPAN, "value": None}]
+    first: list[Spec] = []
+    if chart.named:
+        first.append({"filter": f"indexof(lower(datum.name + ' ' + (datum.model || '')), {SEARCH}) >= 0"})
+    if chart.timed:
+        first.append({"filter": f"{SPAN} == null || ({IN_SPAN['filter']})"})
+    if not chart.during:
+        spec["transform"] = [*first, *spec.get("transform", ())]
+        return
+    whole = [*first, {"filter": f"{SPAN} == null"}]
+    # A layer with data of its own has not the transforms of what is around it.
+    spec["layer"] = [
+        {**layer, "transform": [*before, *layer.get("transform", ())]}
+        for layers, before in ((spec["layer"], whole), (chart.during, [*first, IN_SPAN]))
+        for layer in layers
+    ]
 
 
 def config(ink: str, colours: Sequence[str] = COLOURS) -> Spec:
@@ -126,7 +174,14 @@ def config(ink: str, colours: Sequence[str] = COLOURS) -> Spec:
             "gridColor": "#80808040",
             "labelFontSize": 12,
             "titleFontSize": 12,
+            "labelSeparation": 5,
         },
-        "legend": {"labelColor": ink, "titleColor": ink, "orient": "bottom", "columns": 4, "labelLimit": 220},
+        "legend": {
+            "labelColor": ink,
+            "titleColor": ink,
+            "orient": "bottom",
+            "columns": {"expr": f"{_NARROW} ? 2 : 4"},
+            "labelLimit": 220,
+        },
         "title": {"color": ink, "subtitleColor": ink, "anchor": "start", "fontSize": 15},
     }

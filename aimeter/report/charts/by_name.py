@@ -9,13 +9,15 @@ from aimeter.report.charts.base import (
     COLOURS,
     MOST_NAMES,
     ROW_PX,
-    WHERE,
     Chart,
     Spec,
+    height_of,
     joules,
     log_scale,
+    names_on,
     text_of,
 )
+from aimeter.report.charts.during import calls_in_tree, devices_of, drawn, each_of, mean_of
 from aimeter.report.summary import UNIT_NAMES
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ def _lines(rows: Iterable[SummaryRow], around: str = "") -> Iterator[tuple[str, 
         yield from _lines(row.parts, f"{name} > ")
 
 
+def _first_lines(digest: Digest) -> list[tuple[str, SummaryRow]]:
+    return list(_lines(digest.summary.tree))[:MOST_NAMES]
+
+
 def per_call(digest: Digest) -> Chart | None:
     """Draw the mean energy of a call with its error."""
     rows: list[Spec] = [
@@ -45,12 +51,15 @@ def per_call(digest: Digest) -> Chart | None:
             "told": quantity(row.per_call_j, "J", row.per_call_error_j),
             "calls": row.calls,
         }
-        for name, row in list(_lines(digest.summary.tree))[:MOST_NAMES]
+        for name, row in _first_lines(digest)
         if row.per_call_j is not None and row.per_call_j > 0
     ]
     if not rows:
         return None
-    least, most = min(row["low"] for row in rows), max(row["high"] for row in rows)
+    calls = calls_in_tree(digest, {row["name"] for row in rows})
+    least = min([row["low"] for row in rows] + [call["J"] for call in calls])
+    most = max([row["high"] for row in rows] + [call["J"] + call["error"] for call in calls])
+    scale = log_scale(least, most)
     tooltip = [{"field": "name"}, {"field": "told", "title": "a call"}, {"field": "calls"}]
     return Chart(
         "per-call",
@@ -58,13 +67,13 @@ def per_call(digest: Digest) -> Chart | None:
         "Mean joules of a call by name, with the 95 % interval of the measurement; each step of the scale is a factor.",
         {
             "data": {"values": rows},
-            "height": ROW_PX * len({row["name"] for row in rows}),
-            "encoding": {"y": WHERE},
+            "height": height_of(rows),
+            "encoding": {"y": names_on()},
             "layer": [
                 {
                     "mark": {"type": "rule", "strokeWidth": 2, "color": COLOURS[0]},
                     "encoding": {
-                        "x": joules("low", "J a call", scale=log_scale(least, most)),
+                        "x": joules("low", "J a call", scale=scale),
                         "x2": {"field": "high"},
                         "tooltip": tooltip,
                     },
@@ -76,6 +85,7 @@ def per_call(digest: Digest) -> Chart | None:
             ],
         },
         named=True,
+        during=mean_of(calls, scale),
     )
 
 
@@ -89,7 +99,7 @@ def per_unit(digest: Digest) -> Chart | None:
             "J": unit_j,
             "told": quantity(unit_j, "J"),
         }
-        for name, row in list(_lines(digest.summary.tree))[:MOST_NAMES]
+        for name, row in _first_lines(digest)
         for unit, unit_j in row.per_unit_j.items()
         if unit_j > 0
     ]
@@ -106,13 +116,7 @@ def per_unit(digest: Digest) -> Chart | None:
             "transform": [{"calculate": "datum.name + ', J/' + datum.unit", "as": "line"}],
             "mark": {"type": "point", "filled": True, "size": 70},
             "encoding": {
-                "y": {
-                    "field": "line",
-                    "type": "nominal",
-                    "sort": "x",
-                    "title": None,
-                    "axis": {"labelLimit": 260},
-                },
+                "y": names_on("line", sort="x"),
                 "x": joules("J", "J a unit", scale=log_scale(min(each_j), max(each_j))),
                 "color": {"field": "unit", "type": "nominal", "title": "unit"},
                 "tooltip": [{"field": "line", "title": "of"}, {"field": "told", "title": "energy"}],
@@ -158,16 +162,21 @@ def distribution(digest: Digest) -> Chart | None:
         for call in digest.costliest
         if call.energy_j and text_of(call.name) in names and call.energy_j > above.get(call.name, 0.0)
     ]
-    most = max([row["p95"] for row in rows] + [one["J"] for one in outliers])
-    scale = log_scale(min(row["p5"] for row in rows), most)
+    calls = [
+        drawn(call, text_of(call.name))
+        for call in digest.calls
+        if call.energy_j and text_of(call.name) in names
+    ]
+    singles = [one["J"] for one in (*outliers, *calls)]
+    scale = log_scale(min([row["p5"] for row in rows] + singles), max([row["p95"] for row in rows] + singles))
     tooltip = [{"field": "name"}, {"field": "told", "title": "90 % of calls"}, {"field": "calls"}]
     return Chart(
         "distribution",
         "How calls of one name differ",
         "Joules of single calls: the thick bar holds the middle half, the thin one 90 %, the mark halves them; rings are the costliest calls.",
         {
-            "height": ROW_PX * len({row["name"] for row in rows}),
-            "encoding": {"y": WHERE},
+            "height": height_of(rows),
+            "encoding": {"y": names_on()},
             "layer": [
                 {
                     "data": {"values": rows},
@@ -201,13 +210,14 @@ def distribution(digest: Digest) -> Chart | None:
             ],
         },
         named=True,
+        during=each_of(calls),
     )
 
 
 def parts(digest: Digest) -> Chart | None:
     """Draw the share of each part in the calls around it."""
     rows: list[Spec] = []
-    for name, row in list(_lines(digest.summary.tree))[:MOST_NAMES]:
+    for name, row in _first_lines(digest):
         if not row.parts or not row.energy_j:
             continue
         parts = [(text_of(part.name), part.energy_j or 0.0) for part in row.parts]
@@ -230,16 +240,10 @@ def parts(digest: Digest) -> Chart | None:
         "The share of each part in the energy of the calls around it: prefill and decode, encoder, denoiser and decoder.",
         {
             "data": {"values": rows},
-            "height": ROW_PX * len({row["name"] for row in rows}),
+            "height": height_of(rows),
             "mark": {"type": "bar", "size": 14},
             "encoding": {
-                "y": {
-                    "field": "name",
-                    "type": "nominal",
-                    "sort": None,
-                    "title": None,
-                    "axis": {"labelLimit": 260},
-                },
+                "y": names_on(),
                 "x": joules("share", "share", axis={"format": "%"}, scale={"domain": [0, 1], "clamp": True}),
                 "color": {"field": "part", "type": "nominal", "title": "part"},
                 "tooltip": [
@@ -268,6 +272,9 @@ def devices(digest: Digest) -> Chart | None:
         }
         for device in digest.devices[:MOST_NAMES]
     ]
+    shown = {device.name: row["device"] for device, row in zip(digest.devices, rows, strict=False)}
+    # Told, as what has no bar has no greatest.
+    scale = {"domain": [0.0, max(row["J"] for row in rows)]}
     idle = ""
     if digest.idle_j is not None:
         idle = f" Of it all, {quantity(digest.idle_j, 'J')} ({digest.idle_j / total:.0%}) would have been drawn anyway."
@@ -277,22 +284,21 @@ def devices(digest: Digest) -> Chart | None:
         f"What calls used of each device, and how it was measured.{idle}",
         {
             "data": {"values": rows},
-            "height": ROW_PX * len({row["device"] for row in rows}),
-            "mark": {"type": "bar", "size": 14},
-            "encoding": {
-                "y": {
-                    "field": "device",
-                    "type": "nominal",
-                    "sort": None,
-                    "title": None,
-                    "axis": {"labelLimit": 260},
-                },
-                "x": joules("J", "J"),
-                "tooltip": [
-                    {"field": "device"},
-                    {"field": "told", "title": "energy"},
-                    joules("share", "share", format=".0%"),
-                ],
-            },
+            "height": height_of(rows, "device"),
+            "encoding": {"y": names_on("device")},
+            "layer": [
+                {
+                    "mark": {"type": "bar", "size": 14},
+                    "encoding": {
+                        "x": joules("J", "J", stack=None, scale=scale),
+                        "tooltip": [
+                            {"field": "device"},
+                            {"field": "told", "title": "energy"},
+                            joules("share", "share", format=".0%"),
+                        ],
+                    },
+                }
+            ],
         },
+        during=devices_of(digest, shown),
     )

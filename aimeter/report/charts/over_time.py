@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aimeter._support.units import prefix, quantity
-from aimeter.report.charts.base import COLOURS, Chart, Spec, joules, moment, text_of, when
+from aimeter.report.charts.base import BRUSH, COLOURS, Chart, Spec, joules, moment, text_of, when
 from aimeter.report.digest import lanes
 
 if TYPE_CHECKING:
     from aimeter.report.digest import Digest
 
-_ZOOM = {"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}
+_BRUSH = {"name": BRUSH, "select": {"type": "interval", "encodings": ["x"]}}
 
 
 def power(digest: Digest) -> Chart | None:
@@ -37,11 +37,11 @@ def power(digest: Digest) -> Chart | None:
     return Chart(
         "power",
         "Power over time",
-        "Mean watts that calls used, by device; what a device drew while no call was open is in no row. Drag to zoom.",
+        "Mean watts that calls used, by device; what a device drew while no call was open is in no row.",
         {
             "data": {"values": rows},
             "height": 180,
-            "params": [_ZOOM],
+            "params": [_BRUSH],
             "mark": {"type": "rect", "clip": True},
             "encoding": {
                 "x": moment("from", _span_s(digest)),
@@ -88,13 +88,10 @@ def timeline(digest: Digest) -> Chart | None:
     return Chart(
         "timeline",
         "Calls over time",
-        f"{words} Drag to zoom.",
+        words,
         {
             "data": {"values": rows},
             "height": min(max(height, 60), 400),
-            "params": [
-                {"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}
-            ],
             "mark": {
                 "type": "bar",
                 "clip": True,
@@ -111,6 +108,7 @@ def timeline(digest: Digest) -> Chart | None:
             },
         },
         named=True,
+        timed=True,
     )
 
 
@@ -172,4 +170,5 @@ def carbon(digest: Digest) -> Chart | None:
             ],
             "resolve": {"scale": {"y": "independent"}},
         },
+        timed=True,
     )
