@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from aimeter._support.machine import UNKNOWN
-from aimeter.logs.decode import array, bounded, duration
+from aimeter.logs.decode import amount, array, bounded, duration
 from aimeter.logs.encode import csv_fields
 from aimeter.logs.read import LogPath, Rows, readable
 
@@ -115,8 +115,8 @@ def _brief(
         parent_id or None,
         int(pid),
         devices,
-        _known(energy_j),
-        _known(window_j),
+        _amount(energy_j),
+        _amount(window_j),
         _number(coverage),
         array(devices_j),
         machine or UNKNOWN,
@@ -133,6 +133,11 @@ def _number(text: str) -> float:
 def _known(text: str) -> float | None:
     number = bounded(float(text)) if text else math.nan
     return None if math.isnan(number) else number
+
+
+def _amount(text: str) -> float | None:
+    number = _known(text)
+    return None if number is None else amount(number)
 
 
 def read_briefs(paths: LogPath | Iterable[LogPath]) -> BriefResult:

@@ -9,7 +9,7 @@ from typing import get_type_hints
 
 from aimeter._support.machine import UNKNOWN
 from aimeter.logs.encode import unguarded
-from aimeter.record import COLUMNS, FIRST_COLUMNS, SCHEMA, Record
+from aimeter.record import COLUMNS, COUNTS, FIRST_COLUMNS, SCHEMA, Record
 
 MALFORMED = (TypeError, ValueError, OverflowError, RecursionError)
 """What a row that is not one of ours raises, whatever is wrong with it."""
@@ -19,6 +19,8 @@ _MOST = 1e18
 """Above this no figure of a call is true: as joules it is 278 TWh, more than most countries use of electricity in a year."""
 _LONGEST_S = 1e9
 """32 years, longer than any process has run; whoever asks for the intensity of a call's time asks week by week."""
+_ROUNDING = 1e-6
+"""What is less than nothing by no more than this, in joules or grams, is a difference of equals."""
 _LEAST_CONCURRENCY = 0.5
 """It is 1 with nobody else, but for rounding; times are divided by it."""
 
@@ -33,6 +35,14 @@ def bounded(number: float) -> float:
         message = f"{number:.3g} is too large to be true"
         raise ValueError(message)
     return number
+
+
+def amount(number: float) -> float:
+    """Return a figure that is no less than nothing, as `bounded` does."""
+    if number < -_ROUNDING:
+        message = f"{number:.3g} is less than nothing"
+        raise ValueError(message)
+    return bounded(number)
 
 
 def duration(number: float) -> float:
@@ -62,6 +72,11 @@ def _optional_number(value: object) -> float | None:
         raise TypeError(value)
     number = bounded(float(value))
     return None if math.isnan(number) else number
+
+
+def _optional_amount(value: object) -> float | None:
+    number = _optional_number(value)
+    return None if number is None else amount(number)
 
 
 def _number(value: object) -> float:
@@ -113,7 +128,23 @@ _BY_TYPE: dict[object, Callable[[object], object]] = {
     tuple[float, ...]: array,
 }
 _TYPES = get_type_hints(Record)
-_BY_NAME = {"duration_s": _duration, "concurrency": _concurrency}
+_AMOUNTS = (
+    "energy_j",
+    "error_j",
+    "resolution_j",
+    "window_j",
+    "gpu_j",
+    "cpu_j",
+    "dram_j",
+    "other_j",
+    "co2e_g",
+    *COUNTS,
+)
+_BY_NAME = {
+    "duration_s": _duration,
+    "concurrency": _concurrency,
+    **dict.fromkeys(_AMOUNTS, _optional_amount),
+}
 _READERS = tuple(_BY_NAME.get(column, _BY_TYPE.get(_TYPES[column], _text)) for column in COLUMNS)
 _GUARDED = tuple(read in {_text, _optional_text} for read in _READERS)
 

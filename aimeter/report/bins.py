@@ -82,7 +82,8 @@ class Bins:
             return ()
         for (first_s, last_s), sums in self.stretches():
             first, last = (min(max((at - begin_s) / width_s, 0.0), count) for at in (first_s, last_s))
-            for place in range(int(first), min(math.ceil(max(last, first + 1e-9)), count)):
+            start = min(int(first), count - 1)  # a moment at the very end is in the last one
+            for place in range(start, max(start + 1, math.ceil(last))):
                 part = (min(last, place + 1) - max(first, place)) / (last - first) if last > first else 1.0
                 found[place] += part * sums.get(key, 0.0)
         return tuple(found)

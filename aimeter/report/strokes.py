@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 _HEIGHTS = "▁▂▃▄▅▆▇█"
@@ -12,7 +13,7 @@ def sparkline(values: Iterable[float]) -> str:
     """Return values as blocks whose height is their part of the greatest one: where there is nothing, none."""
     each = [*values]
     most = max(each, default=0.0)
-    if not most > 0:
+    if not (most > 0 and all(map(math.isfinite, each))):
         return ""
     steps = len(_HEIGHTS)
     return "".join(" " if one <= 0 else _HEIGHTS[min(int(one / most * steps), steps - 1)] for one in each)
@@ -21,6 +22,8 @@ def sparkline(values: Iterable[float]) -> str:
 def bar(part: float, width: int) -> str:
     """Return a bar as long as that part of `width` characters, which it has; what is more than nothing is seen."""
     steps = len(_LENGTHS) - 1
-    eighths = min(max(round(part * width * steps), int(part > 0)), width * steps)
+    if not part > 0:
+        return " " * width
+    eighths = min(max(round(part * width * steps), 1), width * steps)
     full, left = divmod(eighths, steps)
     return ("█" * full + _LENGTHS[left : left + 1].rstrip()).ljust(width)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, get_args
 
 from aimeter._support.statistics import calibration_of, error_j2
@@ -46,7 +47,13 @@ def _method(text: str) -> str:
     return text if text in _METHODS else UNKNOWN
 
 
-def _held(value: float | None) -> float | None:
+@cache
+def _both(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
+    """Return a union of ways of measuring: the same one for all, as there are few and sums are many."""
+    return one | other
+
+
+def held(value: float | None) -> float | None:
     """Return a sum, or None if it exceeds what a number can hold: it is unknown."""
     return value if value is None or math.isfinite(value) else None
 
@@ -67,9 +74,9 @@ class Sums:
     units: dict[str, float] = field(default_factory=dict)
     co2e_g: float | None = None
     duration_s: float = 0.0
-    gpu: set[str] = field(default_factory=set)
-    cpu: set[str] = field(default_factory=set)
-    dram: set[str] = field(default_factory=set)
+    gpu: frozenset[str] = frozenset()
+    cpu: frozenset[str] = frozenset()
+    dram: frozenset[str] = frozenset()
     other: bool = False
     coverage: float = 1.0
     over_time: Bins | None = None
@@ -83,11 +90,11 @@ class Sums:
         self.coverage = min(self.coverage, record.coverage)
         # There are few ways of measuring, and nearly always they are known.
         if record.gpu_method not in self.gpu:
-            self.gpu.add(_method(record.gpu_method))
+            self.gpu = _both(self.gpu, frozenset({_method(record.gpu_method)}))
         if record.cpu_method not in self.cpu:
-            self.cpu.add(_method(record.cpu_method))
+            self.cpu = _both(self.cpu, frozenset({_method(record.cpu_method)}))
         if record.dram_method not in self.dram:
-            self.dram.add(_method(record.dram_method))
+            self.dram = _both(self.dram, frozenset({_method(record.dram_method)}))
         if record.other_j is not None:
             self.other = True
         if record.co2e_g is not None:
@@ -131,18 +138,24 @@ class Sums:
         if other.co2e_g is not None:
             self.co2e_g = (self.co2e_g or 0.0) + other.co2e_g
         self.duration_s += other.duration_s
-        self.gpu |= other.gpu
-        self.cpu |= other.cpu
-        self.dram |= other.dram
+        self.gpu = _both(self.gpu, other.gpu)
+        self.cpu = _both(self.cpu, other.cpu)
+        self.dram = _both(self.dram, other.dram)
         self.other |= other.other
         self.coverage = min(self.coverage, other.coverage)
         if self.over_time is not None and other.over_time is not None:
             self.over_time.merge(other.over_time)
+        elif other.known:
+            self.over_time = None  # a part is not the whole
 
     @classmethod
     def timed(cls) -> Sums:
         """Return sums that note when the energy was used, too."""
         return cls(over_time=Bins(_MOST_BINS))
+
+    def alike(self) -> Sums:
+        """Return sums of nothing that note as much as these."""
+        return Sums() if self.over_time is None else Sums.timed()
 
     @property
     def span_s(self) -> Span | None:
@@ -193,26 +206,26 @@ class Sums:
             calls=self.calls,
             errors=self.errors,
             unknown=self.calls - self.known,
-            energy_j=_held(self.energy_j) if self.known else None,
-            energy_error_j=_held(error_j) if bounded else None,
-            per_call_j=_held(self.energy_j / self.known) if self.known else None,
-            per_call_error_j=_held(error_j / self.known) if bounded else None,
+            energy_j=held(self.energy_j) if self.known else None,
+            energy_error_j=held(error_j) if bounded else None,
+            per_call_j=held(self.energy_j / self.known) if self.known else None,
+            per_call_error_j=held(error_j / self.known) if bounded else None,
             per_unit_j={
                 unit: per_unit_j
                 for unit, count in self.units.items()
                 if (units is None or unit in units)
                 and 0 < count < math.inf
-                and (per_unit_j := _held(self.unit_energy_j[unit] / count)) is not None
+                and (per_unit_j := held(self.unit_energy_j[unit] / count)) is not None
             },
-            co2e_g=_held(self.co2e_g),
+            co2e_g=held(self.co2e_g),
             duration_s=self.duration_s,
             methods=methods,
             coverage=self.coverage,
             model=model,
-            self_j=_held(self.self_j) if self.known else None,
+            self_j=held(self.self_j) if self.known else None,
             share=share,
             parts=parts,
             over_time_j=()
-            if span_s is None or self.over_time is None
+            if span_s is None or self.over_time is None or not math.isfinite(self.energy_j)
             else self.over_time.evenly(_JOULES, *span_s, STRETCHES),
         )

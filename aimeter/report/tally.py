@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aimeter.record import COUNTS
 from aimeter.report.divided import Rows
 from aimeter.report.summary import By, Summary, SummaryRow
-from aimeter.report.sums import Span, Sums
+from aimeter.report.sums import Span, Sums, held
 from aimeter.report.tree import Branch, Branches, Key, Tree
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Tally:
     """
 
     def __init__(self, most_names: float = math.inf, by: By = "call", *, over_time: bool = False) -> None:
-        self._sums = Sums.timed if over_time else Sums
-        self._tree = Tree(most_names, self._sums)
+        self._over_time = over_time
+        self._tree = Tree(most_names, over_time=over_time)
         self._by = by
 
     def add(self, record: Record, *, after_parent: bool = False) -> None:
@@ -51,8 +51,8 @@ class Tally:
         by_name: dict[tuple[str, str | None], Sums] = {}
         for (name, model), branch in _every(roots, elsewhere):
             key = name, model if self._by == "model" else None
-            by_name.setdefault(key, self._sums()).merge(branch.sums)
-        total = self._sums()
+            by_name.setdefault(key, branch.sums.alike()).merge(branch.sums)
+        total = Sums.timed() if self._over_time else Sums()
         for branch in roots.values():
             total.merge(branch.sums)
         span_s = total.span_s
@@ -94,7 +94,7 @@ def _rows(branches: Branches, around: Sums, span_s: Span | None, prefix: str = "
         row = sums.row(
             name.removeprefix(prefix) or name,
             model if models[name] > 1 else None,
-            share=sums.energy_j / around.energy_j if sums.known and around.energy_j > 0 else None,
+            share=held(sums.energy_j / around.energy_j) if sums.known and around.energy_j > 0 else None,
             units=_meant(sums.units, branch.parts, alone),
             parts=_rows(branch.parts, sums, span_s, f"{name}."),
             span_s=span_s,

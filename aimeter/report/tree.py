@@ -7,7 +7,6 @@ came lately.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aimeter.report.sums import Sums
@@ -30,6 +29,9 @@ _REMEMBERED = 4096
 _MOST_WAITING = 100_000
 """Calls for whose children it is remembered that their own row has not come. Of more, the oldest are taken to have come
 before what is remembered: in crashes no more than a few calls are lost, but children may outlive thousands."""
+
+_MOST_TIMED = 100
+"""Names of which it is noted when their energy was used. Where there are more, no table shows it: it would not be all."""
 
 _MOST_ROWS = 100
 """Rows that wait for the one around them are kept as they are up to this number, and added up beyond it."""
@@ -85,15 +87,16 @@ class Tree:
 
     Args:
         most_names: Names told apart, at most.
-        sums: Makes the sums of a name.
+        over_time: Note when the energy was used, too, as long as the names are few.
 
     Attributes:
         roots: Calls that nothing encloses.
         elsewhere: Calls inside others of which it is not known any more which they are, or which are too deep.
     """
 
-    def __init__(self, most_names: float, sums: Callable[[], Sums] = Sums) -> None:
-        self._sums = sums
+    def __init__(self, most_names: float, *, over_time: bool = False) -> None:
+        self._over_time = over_time
+        self._names = 0
         self.roots: Branches = {}
         self.elsewhere: Branches = {}
         self._most_names = self._room = most_names
@@ -125,7 +128,8 @@ class Tree:
         """Return what no call encloses, or none whose row has come, and what is elsewhere; neither is to be changed."""
         if not self._waiting:
             return self.roots, self.elsewhere
-        copy, rest = Tree(self._most_names, self._sums), Tree(self._most_names, self._sums)
+        copy = Tree(self._most_names, over_time=self._over_time)
+        rest = Tree(self._most_names, over_time=self._over_time)
         copy._merge(self.roots, copy.roots, 0)
         rest._merge(self.elsewhere, rest.roots, 0)
         for inside in self._waiting.values():
@@ -191,7 +195,9 @@ class Tree:
                 key = OTHER_NAMES, ""
             branch = home.get(key)
             if branch is None:
-                branch = home[key] = Branch(level, self._sums())
+                self._names += 1
+                timed = self._over_time and self._names <= _MOST_TIMED
+                branch = home[key] = Branch(level, Sums.timed() if timed else Sums())
         return branch
 
     def _merge(self, branches: Branches, home: Branches, level: int, *, keep: bool = True) -> None:
@@ -209,4 +215,5 @@ class Tree:
                     )
                 if not keep:
                     branch.merged = into
+                    self._names -= 1
                     self._room += key[0] != OTHER_NAMES

@@ -38,7 +38,7 @@ from aimeter.testing import FakeClock, FakeSensor
 from tests.records import make_record
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=20)
-NUMBER = st.none() | st.floats(-1e9, 1e9).map(lambda value: float(f"{value:.9g}"))
+NUMBER = st.none() | st.floats(0, 1e9).map(lambda value: float(f"{value:.9g}"))
 NOTES = st.dictionaries(TEXT, TEXT | st.integers() | st.booleans() | st.none() | st.lists(TEXT))
 RECORDS = st.builds(make_record, name=TEXT, model=st.none() | TEXT, energy_j=NUMBER, steps=NUMBER, meta=NOTES)
 
@@ -120,6 +120,11 @@ def test_lines_that_are_no_objects_are_skipped_and_counted(tmp_path: Path, bad: 
             (name, value)
             for name in ("pue", "coverage", "duration_s", "concurrency")
             for value in (None, math.nan)
+        ],
+        *[
+            (name, value)
+            for name in ("energy_j", "gpu_j", "error_j", "co2e_g", "images")
+            for value in (-0.5, -math.inf, math.inf)
         ],
         *[("pid", value) for value in (True, 1.5, None, "one")],
         *[("name", value) for value in (None, 3)],

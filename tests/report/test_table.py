@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -218,6 +219,7 @@ def test_a_bar_is_as_long_as_its_part(part: float, width: int):
 def test_a_line_over_time_is_empty_where_nothing_was_used():
     """Which is not the same as little."""
     assert sparkline([4.0, 0.0, 0.001, 2.0]) == "█ ▁▅"
+    assert sparkline([math.inf, 1.0]) == ""
     assert sparkline([]) == sparkline([0.0, 0.0]) == ""
 
 
@@ -227,6 +229,7 @@ CALLS = st.lists(
 
 
 @given(CALLS, CALLS, st.integers(1, 20))
+@example([(0.0, 0.0, 0.0)], [(1.0, 0.0, 1.0)], 1)
 def test_merged_stretches_hold_what_each_held(one: CALLS, other: CALLS, count: int):
     """All that was used from the first begin to the last end is in one of the equal stretches."""
     first, second = Bins(16), Bins(16)
@@ -241,6 +244,17 @@ def test_merged_stretches_hold_what_each_held(one: CALLS, other: CALLS, count: i
         assert sum(held) == pytest.approx(total, rel=1e-6, abs=1e-6)
     else:
         assert held == ()
+
+
+def test_more_names_than_are_noted_have_no_line_over_time():
+    """Rather than one of which a part is missing."""
+    few, many = (
+        summarise(call(f"call {number}", number % 60, 1.0, 1.0) for number in range(count))
+        for count in (100, 101)
+    )
+    assert len(few.total.over_time_j) == 12
+    assert many.span_s is None
+    assert not any(row.over_time_j for row in (many.total, *many.tree, *many.rows))
 
 
 def test_joules_over_time_are_those_of_the_calls():
