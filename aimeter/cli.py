@@ -15,6 +15,7 @@ import typer
 
 from aimeter._support.log import logger
 from aimeter._support.signs import SIGNS, in_signs_of, register
+from aimeter._support.units import printable
 from aimeter._version import __version__
 from aimeter.commands import carbon, imports
 from aimeter.commands.shell import (
@@ -285,9 +286,15 @@ def report(
     from aimeter.commands import report as reporting
 
     selection = reporting.Selection(since, until, name, model)
-    if files := {
-        kind: path for kind, path in (("html", html), ("png", png), ("svg", svg)) if path is not None
-    }:
+    files = {kind: path for kind, path in (("html", html), ("png", png), ("svg", svg)) if path is not None}
+    printed = [
+        option for option, wanted in (("--markdown", markdown), ("--csv", csv), ("--json", as_json)) if wanted
+    ]
+    if len(printed) + bool(files) > 1:
+        asked = " and ".join([*(f"--{kind}" for kind in files), *printed])
+        message = f"One form at a time: run {asked} one after another."
+        raise ConfigurationError(message)
+    if files:
         problems = list(reporting.draw(logs or [], files, selection).problems)
         for path in files.values():
             say(str(path))
@@ -297,7 +304,9 @@ def report(
             print_json(reporting.as_json(summary, problems))
             return
         if csv:
-            say(reporting.as_csv(summary).rstrip())
+            text = reporting.as_csv(summary).rstrip()
+            # In a file names are as they are; on a terminal they must not steer it.
+            say("\n".join(map(printable, text.splitlines())) if sys.stdout.isatty() else text)
         elif markdown:
             say(summary.markdown())
         else:

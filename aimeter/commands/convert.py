@@ -37,10 +37,12 @@ class Converted(NamedTuple):
     Attributes:
         rows: How many rows.
         problems: Lines that were none.
+        zoneless: Whether times had no zone and were taken for UTC.
     """
 
     rows: int
     problems: list[str]
+    zoneless: bool = False
 
 
 def to_parquet(logs: Sequence[str], folder: Path) -> Converted:
@@ -142,4 +144,5 @@ def from_codecarbon(sources: Sequence[Path], log: Path) -> Converted:
         raise ConfigurationError(message)
     imported = [Imported(source) for source in sources]
     rows = export_log((record for one in imported for record in one), log)
-    return Converted(rows, [problem for one in imported for problem in one.problems])
+    problems = [problem for one in imported for problem in one.problems]
+    return Converted(rows, problems, any(one.zoneless for one in imported))

@@ -32,12 +32,17 @@ def codecarbon(
     from aimeter.commands import convert
     from aimeter.logs.codecarbon import LACKS
 
-    written(log, convert.from_codecarbon(sources, log))
+    done = convert.from_codecarbon(sources, log)
+    written(log, done)
     say(f"These rows lack {'; '.join(LACKS)}.")
+    if done.zoneless:
+        say(
+            "Their times have no zone and are taken for UTC: where the machine kept another, they are off by its offset."
+        )
 
 
 def written(path: Path, done: Converted) -> None:
     """Say what was written where, and which lines were no rows."""
-    say(f"{done.rows:,} rows in {path}")
+    say(f"{done.rows:,} row{'' if done.rows == 1 else 's'} in {path}")
     for problem in done.problems:
         complain(f"skipped {problem}", style="yellow")

@@ -7,15 +7,17 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from aimeter._support.log import assumptions
+from aimeter.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,8 +47,36 @@ class Command(TyperCommand):
         return _without_types(super().get_params(ctx))
 
 
+_UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
+"""Of a module that differs between versions of typer."""
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Have what is wrong with options told as all else is that is wrong: in a line that says what to do."""
+    try:
+        yield
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        told: Any = error  # its class is known by its name only
+        where = told.ctx.command_path if told.ctx else "aimeter"
+        message = " ".join(f"{told.format_message().rstrip('.')}. See {where} --help.".split())
+        raise ConfigurationError(message.replace("?.", "?")) from error
+
+
 class Group(TyperGroup):
     """Commands, likewise."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - of another module in each version of typer
+        """Take its own options."""
+        with _in_one_line():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - likewise
+        """Take a command's options, and run it."""
+        with _in_one_line():
+            return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - of another module in each version of typer
         """Return its options and arguments."""

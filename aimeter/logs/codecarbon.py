@@ -39,11 +39,13 @@ class Imported:
 
     Attributes:
         problems: Lines that were no rows, and why.
+        zoneless: Whether a line gives its time without a zone, as all versions so far write it; it is taken for UTC.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.problems: list[str] = []
+        self.zoneless = False
 
     def __iter__(self) -> Iterator[Record]:
         """Yield each row as a record.
@@ -63,15 +65,19 @@ class Imported:
                     raise LogSchemaError(message)
                 for line in lines:
                     try:
-                        yield _record(line, lines.line_num)
+                        ended = datetime.fromisoformat(line["timestamp"] or "")
+                        record = _record(line, lines.line_num, ended)
                     except (KeyError, TypeError, ValueError, OverflowError) as fault:
                         self.problems.append(f"{self.path}:{lines.line_num}: {str(fault)[:100]}")
+                        continue
+                    self.zoneless = self.zoneless or ended.tzinfo is None
+                    yield record
         except (OSError, csv.Error) as error:
             message = f"{self.path} cannot be read: {getattr(error, 'strerror', None) or error}."
             raise ConfigurationError(message) from error
 
 
-def _record(line: Mapping[str, str | None], number: int) -> Record:
+def _record(line: Mapping[str, str | None], number: int, ended: datetime) -> Record:
     """Return a line as a record; raise a `ValueError` if it is none."""
     duration_s = _number(line, "duration")
     energy_kwh = _number(line, "energy_consumed")
@@ -80,7 +86,7 @@ def _record(line: Mapping[str, str | None], number: int) -> Record:
         message = "it has no duration or energy"
         raise ValueError(message)
     # It writes when the run ended, in local time without its zone; which that was is not known.
-    ended = datetime.fromisoformat(line["timestamp"] or "").replace(tzinfo=UTC)
+    ended = ended.replace(tzinfo=UTC) if ended.tzinfo is None else ended.astimezone(UTC)
     start = ended - timedelta(seconds=duration_s)
     parts = {kind: _joules(line, f"{column}_energy") for kind, column in _KINDS.items()}
     energy_j = energy_kwh * _J_PER_KWH

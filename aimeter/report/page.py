@@ -146,9 +146,9 @@ def _words(digest: Digest) -> Iterable[str]:
         return
     names = len(digest.summary.rows)
     began = datetime.fromtimestamp(digest.begin_s, UTC)
-    inside = f", and {digest.summary.nested:,} calls inside them" if digest.summary.nested else ""
+    inside = f", and {_calls(digest.summary.nested)} inside them" if digest.summary.nested else ""
     yield (
-        f"<p>{total.calls:,} call{'s' * (total.calls != 1)}{inside}, of {names:,} name{'s' * (names != 1)}, from "
+        f"<p>{_calls(total.calls)}{inside}, of {names:,} name{'s' * (names != 1)}, from "
         f"{began:%Y-%m-%d %H:%M:%S} UTC on, within {duration(digest.end_s - digest.begin_s)}, in {digest.processes:,} "
         f"process{'es' * (digest.processes != 1)} on {len(digest.machines):,} machine{'s' * (len(digest.machines) != 1)}.</p>"
     )
@@ -166,9 +166,13 @@ def _words(digest: Digest) -> Iterable[str]:
         yield f"<li><b>{escape(printable(device.name))}</b>: {_HOW.get(device.method, 'a meter of its own')}</li>"
     yield "</ul>"
     if digest.uncovered:
-        yield f"<p>The meters covered less than the whole of {digest.uncovered:,} calls.</p>"
+        yield f"<p>The meters covered less than the whole of {_calls(digest.uncovered)}.</p>"
     for source, method, _ in digest.sources[:5]:
         yield f"<p><small>Grams by: {escape(printable(source))} ({escape(printable(method))}).</small></p>"
+
+
+def _calls(number: int) -> str:
+    return f"{number:,} call{'' if number == 1 else 's'}"
 
 
 def _filters(digest: Digest) -> str:

@@ -266,5 +266,6 @@ def _notes(summary: Summary) -> tuple[str, ...]:
     if summary.overflowed:
         notes.append("Sums that are too large for a number are unknown.")
     if summary.skipped:
-        notes.append(f"{summary.skipped:,} lines of the log were torn or foreign and were skipped.")
+        lines = "line of the log was" if summary.skipped == 1 else "lines of the log were"
+        notes.append(f"{summary.skipped:,} {lines} torn or foreign and skipped.")
     return tuple(notes)

@@ -41,7 +41,7 @@ from aimeter.commands.diagnosis import (
 )
 from aimeter.errors import ConfigurationError
 from aimeter.report import export_csv
-from aimeter.sinks import CsvLog
+from aimeter.sinks import CsvLog, open_log
 from tests.emulator.nvml import ENERGY
 from tests.emulator.powercap import PowercapTree
 from tests.records import make_record
@@ -349,7 +349,7 @@ def test_report_adds_up_logs_by_name(environ, logs):
     lines = ran.stdout.splitlines()
     assert re.match(r"image-gen\s+2\s+1\s+67%\s+12\.5 ± 1\.[0-9]+ J\s+3\.12 J/image", lines[2])
     assert re.match(r"chat\s+1\s+0\s+33%\s+12\.5 ± 1\.3 J\s+125 mJ/token out", lines[3])
-    assert "1 lines of the log were torn or foreign and were skipped." in ran.stdout
+    assert "1 line of the log was torn or foreign and skipped." in ran.stdout
     assert re.fullmatch(r"aimeter: skipped b\.csv:3: .*\n", ran.stderr)
 
 
@@ -381,6 +381,77 @@ def test_report_without_a_log(environ, logs):
         (logs / "loop.csv").symlink_to("loop.csv")
         with pytest.raises(ConfigurationError, match=message):
             reporting.add_up(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["report", "--nope"], "No such option: --nope.* See aimeter report --help."),
+        (["--nope"], "No such option: --nope.* See aimeter --help."),
+        (["repor"], "No such command 'repor'. Did you mean 'report'.* See aimeter --help."),
+        (["carbon", "bst"], "No such command 'bst'. Did you mean 'best'.* See aimeter carbon --help."),
+        (["sci", "a.csv"], "Missing option '--per'. See aimeter sci --help."),
+        (["calibrate", "--seconds", "1"], ".*--seconds.* See aimeter calibrate --help."),
+        (
+            ["report", "a.csv", "--csv", "--json"],
+            "One form at a time: run --csv and --json one after another.",
+        ),
+        (
+            ["report", "a.csv", "--html", "p.html", "--json"],
+            "One form at a time: run --html and --json one after .*",
+        ),
+    ],
+)
+def test_a_bad_option_gets_one_line_that_says_what_to_do(environ, logs, arguments, told):
+    """On standard error, with status 2, and nothing is printed or written."""
+    ran = call(environ, *arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert re.fullmatch(f"aimeter: {told}\n", ran.stderr)
+    assert not (logs / "p.html").exists()
+
+
+def test_names_in_csv_do_not_steer_a_terminal(environ, logs):
+    """There they are escaped; a file has them as they are."""
+    open_log(logs / "odd.csv").write([make_record(name="\x1b[2Jodd")])
+    # Our own log has escapes already; another program's may have not.
+    (logs / "odd.csv").write_bytes((logs / "odd.csv").read_bytes().replace(b"\\x1b", b"\x1b"))
+    seen, (terminal, other) = b"", os.openpty()
+    with subprocess.Popen([*AIMETER, "report", "odd.csv", "--csv"], env=environ, stdout=other):
+        os.close(other)
+        while piece := _read(terminal):
+            seen += piece
+    os.close(terminal)
+    assert b"\\x1b[2Jodd,," in seen
+    assert b"\x1b" not in seen
+    assert "\x1b[2Jodd,," in call(environ, "report", "odd.csv", "--csv").stdout
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""  # how Linux says that nobody has the terminal open any more
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_units_can_be_read_in_any_encoding(environ, logs, encoding):
+    """In a pipe as well: no figure loses its sign."""
+    open_log(logs / "small.csv").write(
+        [make_record(name="déjà …", energy_j=1e-3, error_j=1e-4, resolution_j=0.0)]
+    )
+    ran = subprocess.run(
+        [*AIMETER, "report", "small.csv"],
+        env={**environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    text = ran.stdout.decode(encoding)
+    assert ("1.00 +- 0.10 mJ" in text) == (encoding == "ascii")
+    assert ("1.00 ± 0.10 mJ" in text) == (encoding == "latin-1")
+    assert ("250 uJ/image" if encoding == "ascii" else "250 µJ/image") in text
+    widths = {len(line) for line in text.splitlines() if set(line) == {"-"}}
+    assert len(widths) == 1
 
 
 def test_a_closed_pipe_is_no_error_to_talk_about(environ, logs):

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from aimeter.cli import app
 from aimeter.commands.convert import from_codecarbon, to_parquet, to_perfetto
 from aimeter.commands.report import draw
 from aimeter.errors import ConfigurationError, LogSchemaError
@@ -35,7 +37,7 @@ def test_codecarbons_tasks_become_rows(tmp_path: Path):
     """Joules, grams, times and parts are theirs; what they lack is unknown, never 0."""
     (tmp_path / "emissions_base_run1.csv").write_text(TASKS)
     done = from_codecarbon([tmp_path / "emissions_base_run1.csv"], tmp_path / "calls.csv")
-    assert done == (2, [])
+    assert done == (2, [], True)
     query, load = read(tmp_path / "calls.csv")
     assert (query.name, query.model, query.zone) == ("query model", "some/model", "USA")
     assert query.start == "2023-09-08T12:58:28.500000Z"
@@ -60,6 +62,22 @@ def test_codecarbons_runs_become_rows(tmp_path: Path):
     (row,) = read(tmp_path / "calls.jsonl")
     assert (row.name, row.model, row.energy_j, row.co2e_g, row.pue) == ("training", None, 3600.0, 200.0, 1.2)
     assert row.intensity_g_per_kwh * row.pue * row.energy_j / 3.6e6 == pytest.approx(row.co2e_g)
+
+
+def test_times_without_a_zone_are_said(tmp_path: Path):
+    """They are taken for UTC; one that has a zone is what it says."""
+    (tmp_path / "emissions.csv").write_text(
+        RUNS.replace("27T10:00:10,training,r,10.0", "27T10:00:10+02:00,training,r,10.0")
+    )
+    assert not from_codecarbon([tmp_path / "emissions.csv"], tmp_path / "calls.csv").zoneless
+    (row,) = read(tmp_path / "calls.csv")
+    assert row.start == "2026-11-27T08:00:00.000000Z"
+    (tmp_path / "emissions.csv").write_text(RUNS)
+    done = CliRunner().invoke(
+        app, ["import", "codecarbon", str(tmp_path / "emissions.csv"), "--log", str(tmp_path / "utc.csv")]
+    )
+    assert "1 row in" in done.output
+    assert "Their times have no zone and are taken for UTC" in done.output
 
 
 def test_what_is_none_of_codecarbons_is_refused(tmp_path: Path):

@@ -422,7 +422,7 @@ def test_lines_that_were_skipped_are_told(tmp_path: Path):
     """A table made from a damaged log says so."""
     path = tmp_path / "calls.csv"
     path.write_bytes(CSV_HEADER + LINE + b"1,torn\r\n")
-    assert "1 lines of the log were torn" in str(summarise(read(path)))
+    assert "1 line of the log was torn" in str(summarise(read(path)))
 
 
 def test_loading_the_reports_loads_the_standard_library_only():
