@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import subprocess
 import tempfile
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from aimeter import autoload
 from aimeter._support.clocks import time
 from aimeter._support.units import printable, quantity
-from aimeter.logs.read import Log, ReadResult
+from aimeter.logs.read import ReadResult
+from aimeter.logs.since import Since
 from aimeter.meter import Meter
 from aimeter.report.strokes import sparkline
 from aimeter.report.tally import MOST_NAMES, Tally
@@ -32,7 +32,6 @@ _KEPT = 60
 """Readings of a device that are drawn: half a minute."""
 
 _OUTPUT_LINES = 8
-_MOST_NEW_BYTES = 16 * 1024 * 1024
 
 
 class Gauge(NamedTuple):
@@ -76,56 +75,6 @@ def gauges(traces: Sequence[Trace]) -> list[Gauge]:
     ]
 
 
-class Followed:
-    """A log that grows: its rows, as they come."""
-
-    def __init__(self, path: Path, *, from_begin: bool) -> None:
-        self._path = path
-        self._read_to = 0
-        self._inode: int | None = None
-        self.skipped = 0
-        if not from_begin:
-            with contextlib.suppress(OSError):
-                found = path.stat()
-                self._read_to, self._inode = found.st_size, found.st_ino
-
-    def new(self) -> list[Record]:
-        """Return the whole rows that were appended since; all, if the file is another one by now."""
-        try:
-            with self._path.open("rb") as file:
-                found = os.fstat(file.fileno()).st_ino
-                if found != self._inode and self._inode is not None:
-                    self._read_to = 0
-                self._inode = found
-                header = file.readline()
-                titles = b"" if header.startswith(b"{") else header
-                begin = max(self._read_to, len(titles)) if header.endswith(b"\n") else 0
-                file.seek(begin)
-                piece = file.read(_MOST_NEW_BYTES)
-        except OSError:
-            return []
-        whole = piece[: piece.rfind(b"\n") + 1]
-        self._read_to = begin + len(whole)
-        if not whole:
-            return []
-        rows = ReadResult([_Piece(self._path, titles + whole)])
-        records = list(rows)
-        self.skipped += rows.skipped
-        return records
-
-
-class _Piece(Log):
-    """A piece of a log, with the log's header before it."""
-
-    def __init__(self, path: Path, content: bytes) -> None:
-        super().__init__(path)
-        self._content = content
-
-    def open(self) -> BinaryIO:
-        """Open it at its begin."""
-        return io.BytesIO(self._content)
-
-
 class Screen:
     """What is shown: draw it as often as wanted.
 
@@ -134,12 +83,12 @@ class Screen:
         log: The log whose calls are shown; None shows devices only.
     """
 
-    def __init__(self, meter: Meter | None, log: Followed | None) -> None:
+    def __init__(self, meter: Meter | None, log: Since | None) -> None:
         self._meter, self._log = meter, log
         self._sparks: dict[str, deque[float]] = {}
         self._tally = Tally(MOST_NAMES, over_time=True)
         self._last: Record | None = None
-        self._calls = 0
+        self._calls = self._skipped = 0
         self.output: deque[str] = deque(maxlen=_OUTPUT_LINES)
         """The newest lines that the command has written."""
 
@@ -152,10 +101,15 @@ class Screen:
         if self._meter is not None:
             parts.append(self._devices(self._meter.sampler.snapshot(gauges)))
         if self._log is not None:
-            for record in self._log.new():
+            rows = ReadResult(self._log.take())
+            for record in rows:
                 self._tally.add(record)
                 self._last, self._calls = record, self._calls + 1
-            parts += [Text(), self._tally.summary() if self._calls else Text("No call has ended yet.")]
+            self._skipped += rows.skipped
+            parts += [
+                Text(),
+                self._tally.summary(skipped=self._skipped) if self._calls else Text("No call has ended yet."),
+            ]
             if self._last is not None:
                 parts.append(Text(f"Newest: {self._last!r}", no_wrap=True, overflow="ellipsis"))
         if self.output:
@@ -211,7 +165,7 @@ def watch(
     refresh_s: float = REFRESH_S,
 ) -> None:
     """Show devices, and the calls of a log as it grows, until Ctrl-C or for some seconds."""
-    followed = None if log is None else Followed(log, from_begin=True)
+    followed = None if log is None else Since(log, whole=True)
     with _watching(console, followed, settings, refresh_s) as (_, pause):
         end_s = None if seconds is None else time.monotonic() + seconds
         with contextlib.suppress(KeyboardInterrupt):
@@ -234,7 +188,7 @@ def watch_command(
     """
     with tempfile.TemporaryDirectory(prefix="aimeter-") as folder:
         path = Path(folder) / "calls.csv" if log is None else log
-        followed = Followed(path, from_begin=False)
+        followed = Since(path)
         environment = autoload.environment(os.environ, {**settings, "log": path})
         process = subprocess.Popen(  # noqa: S603 - the user's command
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -252,7 +206,7 @@ def watch_command(
 
 @contextlib.contextmanager
 def _watching(
-    console: Console, followed: Followed | None, settings: Mapping[str, object], refresh_s: float
+    console: Console, followed: Since | None, settings: Mapping[str, object], refresh_s: float
 ) -> Iterator[tuple[Screen, Callable[[], None]]]:
     from rich.live import Live  # noqa: PLC0415 - loaded when first needed
 
@@ -264,8 +218,12 @@ def _watching(
                 time.sleep(refresh_s)
                 live.update(screen.draw(), refresh=True)
 
-            yield screen, pause
-            live.update(screen.draw(), refresh=True)
+            try:
+                yield screen, pause
+                live.update(screen.draw(), refresh=True)
+            finally:
+                if followed is not None:
+                    followed.close()
 
 
 def _keep_lines(stream: BinaryIO | None, into: deque[str]) -> None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import aimeter
-from aimeter.commands.live import Followed, Screen, by_twos, gauges
+from aimeter.commands.live import Screen, by_twos, gauges
 from aimeter.logs.encode import csv_line
+from aimeter.logs.since import Since
 from aimeter.report import read
 from aimeter.report.strokes import sparkline
 from aimeter.sinks import open_log
@@ -61,53 +62,10 @@ def test_sparks_are_as_high_as_their_part_of_the_highest(values: list[float]):
         assert sum(values[len(values) % 2 :] if len(values) > 1 else values) == 0
 
 
-@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
-def test_a_log_is_followed_row_by_row(tmp_path: Path, ending: str):
-    """Only whole lines count, each once; what comes later is seen later."""
-    path = tmp_path / f"calls{ending}"
-    followed = Followed(path, from_begin=True)
-    assert followed.new() == []
-    log = open_log(path)
-    log.write([make_record(name="a"), make_record(name="b")])
-    assert [row.name for row in followed.new()] == ["a", "b"]
-    assert followed.new() == []
-    log.write([make_record(name="c")])
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-5])
-    assert followed.new() == []
-    path.write_bytes(whole)
-    assert [row.name for row in followed.new()] == ["c"]
-
-
-def test_a_log_is_followed_from_its_end_and_through_a_new_file(tmp_path: Path):
-    """What was there before is not the command's; a file in its place is read from its begin."""
-    path = tmp_path / "calls.csv"
-    open_log(path).write([make_record(name="old")])
-    followed = Followed(path, from_begin=False)
-    assert followed.new() == []
-    open_log(path).write([make_record(name="new")])
-    assert [row.name for row in followed.new()] == ["new"]
-    other = tmp_path / "other.csv"
-    open_log(other).write([make_record(name="rotated")])
-    other.replace(path)
-    assert [row.name for row in followed.new()] == ["rotated"]
-
-
-def test_lines_that_are_no_rows_are_counted(tmp_path: Path):
-    """And cost nothing but themselves."""
-    path = tmp_path / "calls.csv"
-    open_log(path).write([make_record(name="a")])
-    followed = Followed(path, from_begin=True)
-    with path.open("ab") as file:
-        file.write(b"1,torn\r\n" + csv_line(make_record(name="b")))
-    assert [row.name for row in followed.new()] == ["a", "b"]
-    assert followed.skipped == 1
-
-
 def test_the_screen_shows_calls_as_they_end(tmp_path: Path):
     """As a tree, with the newest one below; names are never markup."""
     path = tmp_path / "calls.csv"
-    log, screen = open_log(path), Screen(None, Followed(path, from_begin=True))
+    log, screen = open_log(path), Screen(None, Since(path, whole=True))
     assert "No call has ended yet." in shown(screen)
     log.write([make_record(name="[red]chat", energy_j=30.0, error_j=3.0, resolution_j=0.0)])
     text = shown(screen)
@@ -115,6 +73,11 @@ def test_the_screen_shows_calls_as_they_end(tmp_path: Path):
     assert "Newest" in text
     log.write([make_record(name="[red]chat", energy_j=30.0, error_j=3.0, resolution_j=0.0)])
     assert "60.0 ± 6.0 J" in shown(screen)
+    with path.open("ab") as file:
+        file.write(b"1,torn\r\n" + csv_line(make_record(name="after")))
+    text = shown(screen)
+    assert "after" in text
+    assert "1 line of the log was torn" in text
 
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -127,3 +127,53 @@ def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "."):
         Since(tmp_path / name).close()
+
+
+def taken(since):
+    """Return the names of the rows that have come since the last time."""
+    return [record.name for record in ReadResult(since.take())]
+
+
+def test_a_log_is_followed_row_by_row(log):
+    """Only whole lines count, each once; what comes later is seen later."""
+    followed = Since(log, whole=True)
+    assert taken(followed) == []
+    append(log, "mine", "a", "b")
+    assert taken(followed) == ["a", "b"]
+    assert taken(followed) == []
+    append(log, "mine", "c")
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-5])
+    assert taken(followed) == []
+    log.write_bytes(whole)
+    assert taken(followed) == ["c"]
+    followed.close()
+
+
+def test_a_log_is_followed_from_its_end_and_through_a_new_file(log):
+    """What was there before is not the command's; what came to a file before it was moved is not lost, nor what is in its place."""
+    append(log, "mine", "old")
+    followed = Since(log)
+    assert taken(followed) == []
+    append(log, "mine", "new")
+    assert taken(followed) == ["new"]
+    append(log, "mine", "last")
+    log.rename(f"{log}.1")
+    append(log, "mine", "rotated")
+    assert taken(followed) == ["last"]
+    assert taken(followed) == ["rotated"]
+    log.write_bytes(b"")
+    append(log, "mine", "anew")
+    assert taken(followed) == ["anew"]
+    followed.close()
+
+
+def test_a_long_log_is_followed_piece_by_piece(log, monkeypatch):
+    """Each row once, however the pieces fall."""
+    monkeypatch.setattr("aimeter.logs.since._MOST_TAKEN_BYTES", 3000)
+    append(log, "mine", *(f"call {number}" for number in range(30)))
+    followed, found = Since(log, whole=True), []
+    while more := taken(followed):
+        found += more
+    assert found == [f"call {number}" for number in range(30)]
+    followed.close()
