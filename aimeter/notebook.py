@@ -134,6 +134,6 @@ def _plot(power: Sequence[Power], duration_s: float) -> str:
     title = f"Power over {quantity(duration_s, 's', largest=0)}, up to {quantity(most_w, 'W')}"
     return (
         f'<svg role="img" aria-label="{escape(title)}" viewBox="-2 -2 {_WIDTH_PX + 4} {_HEIGHT_PX + 4}" '
-        f'style="display:block;max-width:{_WIDTH_PX}px">{"".join(lines)}</svg>'
+        f'style="display:block;margin-top:8px;max-width:{_WIDTH_PX}px">{"".join(lines)}</svg>'
         f"<small>{escape(title)}: {', '.join(names)}</small>"
     )

@@ -19,6 +19,7 @@ from aimeter.logs.read import ReadResult
 from aimeter.logs.since import Since
 from aimeter.meter import Meter
 from aimeter.report.strokes import sparkline
+from aimeter.report.table import INK
 from aimeter.report.tally import MOST_NAMES, Tally
 
 if TYPE_CHECKING:
@@ -126,7 +127,9 @@ class Screen:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
         for title in ("device", "now", "half a minute", "since the start", "measured by", "error"):
             table.add_column(
-                title, justify="left" if title in {"device", "half a minute", "measured by"} else "right"
+                title,
+                justify="left" if title in {"device", "half a minute", "measured by"} else "right",
+                style=INK if title == "half a minute" else "",
             )
         for gauge in found:
             sparks = self._sparks.setdefault(gauge.device, deque(maxlen=_KEPT))

@@ -23,7 +23,8 @@ _SHORT_NAME = 32
 """A word that is longer may be cut in two where there is no room for it."""
 _STROKES = ("over time", "")
 """Columns of strokes, drawn on terminals only: they go first where there is no room, in this order."""
-_INK = "cyan"
+INK = "cyan"
+"""Of what is drawn with blocks."""
 _MARKUP = r"[\\`*_\[\]<>|#~&]"
 
 
@@ -214,10 +215,10 @@ def _drawn(table: Grid, cells: Sequence[Sequence[str]], gap: int, room: int) -> 
     for title, name, cell in zip(titles, table.header, total, strict=True):
         side: Literal["left", "right"] = "left" if name in _TEXT_COLUMNS else "right"
         # A Text, unlike a string, holds no markup: a name may contain brackets.
-        drawn.add_column(title, Text(cell), justify=side, no_wrap=True)
+        drawn.add_column(title, Text(cell, INK if name in _STROKES else ""), justify=side, no_wrap=True)
     for line, (_, *others) in zip(table.rows, rows, strict=True):
         height = max(cell.count("\n") + 1 for cell in others)
-        strokes = (_INK if title in _STROKES else "" for title in table.header)
+        strokes = (INK if title in _STROKES else "" for title in table.header)
         drawn.add_row(*map(Text, ["\n".join(line.name(room, height)), *others], strokes))
     return drawn
 

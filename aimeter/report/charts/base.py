@@ -106,7 +106,7 @@ def moment(field: str, span_s: float, **more: object) -> Spec:
         "type": "temporal",
         "title": None,
         "scale": {"type": "utc"},
-        "axis": {"format": axis, "labelOverlap": True, "tickCount": 6},
+        "axis": {"format": axis, "labelOverlap": "greedy", "tickCount": 6},
         **more,
     }
 
