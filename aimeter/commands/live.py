@@ -125,7 +125,7 @@ class Screen:
         if not found:
             return Text("Looking for meters …")
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-        for title in ("device", "now", "half a minute", "since the start", "measured by", "error"):
+        for title in ("device", "now", "half a minute", "so far", "measured by", "error"):
             table.add_column(
                 title,
                 justify="left" if title in {"device", "half a minute", "measured by"} else "right",

@@ -175,13 +175,11 @@ def rich_table(table: Grid, width: int = 120) -> Table | Text:
         ),
         default=0,
     )
-    for tight, left_out in itertools.product((False, True), range(len(_STROKES) + 1)):
+    for fold, left_out in itertools.product((_listed, _tight, _tightest), range(len(_STROKES) + 1)):
         shown = table.without(_STROKES[:left_out])
         lines = [shown.header, *(line.cells for line in shown.rows), shown.total]
-        cells = [
-            [_tight(cell) if tight else cell for cell in map(_listed, shown.header, row)] for row in lines
-        ]
-        gap = 1 if tight else 2
+        cells = [list(map(fold, shown.header, row)) for row in lines]
+        gap = 2 if fold is _listed else 1
         others = [
             max(cell_len(line) for cell in column for line in cell.split("\n")) + gap
             for column in list(zip(*cells, strict=True))[1:]
@@ -192,9 +190,14 @@ def rich_table(table: Grid, width: int = 120) -> Table | Text:
     return Text("\n".join(_blocks(table, width)))
 
 
-def _tight(cell: str) -> str:
+def _tight(title: str, cell: str) -> str:
     """Break a title or a figure where that costs no more than a line."""
-    return re.sub(r" (±|call|energy|by)(?= |$)", r"\n\1", cell).replace("/", "\n/", cell.count(" J/"))
+    return re.sub(r" (±|call|energy|by)(?= |$)", r"\n\1", _listed(title, cell))
+
+
+def _tightest(title: str, cell: str) -> str:
+    """Break what is for each unit as well."""
+    return re.sub(r"(?<=J)/", "\n /", _tight(title, cell))
 
 
 def _drawn(table: Grid, cells: Sequence[Sequence[str]], gap: int, room: int) -> Table:

@@ -77,8 +77,8 @@ chat         12   84% ██████▊     52.0                      624 6.
 ├ decode     12   75% ██████      39.0  780 mJ/token out    468 4.68 mg  120 s
 │                              ± 3.9 J                   ± 47 J
 └ self             2% ▏                                  12.0 J
-Diffusion     1   16% █▎           120  30.0 J              120 1.20 mg 20.0 s
-Pipeline                        ± 12 J /image            ± 12 J
+Diffusion     1   16% █▎           120  30.0 J/image        120 1.20 mg 20.0 s
+Pipeline                        ± 12 J                   ± 12 J
 
 total        13                   57.2                      744 7.44 mg  140 s
                                ± 5.7 J                   ± 74 J
