@@ -23,7 +23,9 @@ from aimeter.report.table import INK
 from aimeter.report.tally import MOST_NAMES, Tally
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.measure import Measurement
+    from rich.text import Text
 
     from aimeter._curve.trace import Trace
     from aimeter.record import Record
@@ -125,31 +127,46 @@ class Screen:
         if not found:
             return Text("Looking for meters …")
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+        # What is wrong with a meter may take several lines.
+        giving_way = {"half a minute", *(["measured by"] if any(gauge.fault for gauge in found) else [])}
         for title in ("device", "now", "half a minute", "so far", "measured by", "error"):
             table.add_column(
                 title,
                 justify="left" if title in {"device", "half a minute", "measured by"} else "right",
                 style=INK if title == "half a minute" else "",
+                no_wrap=title not in giving_way,
             )
         for gauge in found:
             sparks = self._sparks.setdefault(gauge.device, deque(maxlen=_KEPT))
             if gauge.watts is not None and not gauge.fault:
                 sparks.append(gauge.watts)
             how = f"{gauge.method}, every {quantity(gauge.period_s, 's')}" if gauge.period_s else gauge.method
+            now = "" if gauge.watts is None or gauge.fault else quantity(gauge.watts, "W")
             table.add_row(
-                *map(
-                    Text,
-                    (
-                        printable(gauge.device),
-                        "" if gauge.watts is None or gauge.fault else quantity(gauge.watts, "W"),
-                        sparkline(by_twos(sparks)),
-                        quantity(gauge.joules, "J"),
-                        printable(gauge.fault) or how,
-                        f"±{100 * gauge.relative_error:.2g}%",
-                    ),
-                )
+                Text(printable(gauge.device)),
+                Text(now),
+                _Line(sparkline(by_twos(sparks))),
+                Text(quantity(gauge.joules, "J")),
+                Text(printable(gauge.fault) or how),
+                Text(f"±{100 * gauge.relative_error:.2g}%"),
             )
         return table
+
+
+class _Line(NamedTuple):
+    """A line over time: where there is no room for all of it, the newest part."""
+
+    blocks: str
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
+        from rich.text import Text  # noqa: PLC0415 - loaded when first drawn
+
+        yield Text(self.blocks[-options.max_width :], no_wrap=True)
+
+    def __rich_measure__(self, _: Console, options: ConsoleOptions) -> Measurement:
+        from rich.measure import Measurement  # noqa: PLC0415 - loaded when first drawn
+
+        return Measurement(1, len(self.blocks)).clamp(max_width=options.max_width)
 
 
 def by_twos(values: Iterable[float]) -> list[float]:

@@ -42,9 +42,18 @@ def test_a_device_shows_its_power_and_joules():
         for _ in range(20):
             clock.sleep(0.5)
             text = shown(screen)
+        for _ in range(40):
+            clock.sleep(0.5)
+            screen.draw()
+        for width in (70, 80, 120):
+            title, _, row = shown(screen, width).rstrip("\n").splitlines()[-3:]
+            assert max(len(title), len(row)) <= width
+            assert row.count("█") >= 5
+            assert "250 W" in row
+        assert row.count("█") == 30
         (gauge,) = meter.sampler.snapshot(gauges)
     assert gauge.watts == pytest.approx(250.0, rel=1e-6)
-    assert gauge.joules == pytest.approx(2500.0, rel=0.05)
+    assert gauge.joules == pytest.approx(7500.0, rel=0.05)
     assert "250 W" in text
     assert "counter" in text
     assert "█" in text
