@@ -12,6 +12,7 @@ import types
 import pytest
 
 import aimeter
+from aimeter.adapters.generation import _cached_length
 from tests.fakes import WATT
 
 pytestmark = pytest.mark.models
@@ -627,6 +628,44 @@ def test_a_pipeline_of_ones_own_that_makes_audio(tiny, meter):
         ("speak", 2, 3),
         ("speak", 1, 4),
     ]
+
+
+def test_a_pipeline_that_is_not_attached_is_left_alone(tiny, meter, caplog):
+    """Another object of the same class gives its result, whether one that is attached is at work or not."""
+    transformers = importlib.import_module("transformers")
+
+    class Outer(transformers.Pipeline):
+        inner = None
+
+        def _sanitize_parameters(self, **_):
+            return {}, {}, {}
+
+        def preprocess(self, text):
+            return {"text": text}
+
+        def _forward(self, inputs):
+            return inputs
+
+        def postprocess(self, outputs):
+            return {"text": outputs["text"], "inner": None if self.inner is None else self.inner(["a", "b"])}
+
+    model, tokenizer = tiny.llama(400), tiny.byte_bpe()
+    outer, other = (Outer(model=model, tokenizer=tokenizer, task=task) for task in ("outer", "other"))
+    outer.inner = other
+    with attached(meter, outer):
+        assert other("c") == {"text": "c", "inner": None}
+        assert [one["text"] for one in outer("d")["inner"]] == ["a", "b"]
+    assert [(row.name, row.items) for row in meter.records()] == [("outer", 1)]
+    assert [row.meta.get("problems") for row in meter.records()] == [None]
+    (said,) = [one.getMessage() for one in caplog.records if one.name == "aimeter"]
+    assert "not attached is called, and leaves no row" in said
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_a_cache_of_bare_tensors_is_as_long_as_its_first_layer(layers):
+    """Keys and values of each layer, as older models take them; a cache without a layer holds nothing."""
+    layer = types.SimpleNamespace(shape=(2, 4, 7, 8))
+    assert _cached_length({"past_key_values": ((layer, layer),) * layers}) == (7 if layers else 0)
 
 
 def test_an_end_token_that_is_switched_off_ends_no_count(tiny, meter):

@@ -252,6 +252,7 @@ def test_the_version_is_that_of_the_metadata(tmp_path):
     package = installed().folder.parent
     assert tables._version_beside(package) in {"", metadata.version("codecarbon")}
     assert installed().version == metadata.version("codecarbon")
+    assert tables._version_beside(tmp_path / "codecarbon") == ""
     (tmp_path / "codecarbon-1.2.3.dist-info").mkdir()
     assert tables._version_beside(tmp_path / "codecarbon") == "1.2.3"
     (tmp_path / "codecarbon-1.2.4.dist-info").mkdir()

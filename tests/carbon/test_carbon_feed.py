@@ -121,6 +121,37 @@ def test_the_newest_value_is_held_for_a_while_and_no_longer():
     assert late.remark["reason"] == "it has no value of that time yet"
 
 
+def test_what_was_known_stands_while_the_newest_value_is_held():
+    """Of a call from within one value to beyond the newest, each known value counts for its time, the newest for the rest."""
+    clock = Clock()
+    feed = feed_of(
+        Scripted(*(Point(clock.now_s + 100 * k, clock.now_s + 100 * (k + 1), 80 + 40 * k) for k in range(3))),
+        clock,
+        max_age_s=600,
+    )
+    feed.refresh()
+    found = feed.over(clock.now_s + 50, clock.now_s + 400)
+    assert found.intensity.g_per_kwh == pytest.approx((50 * 80 + 100 * 120 + 200 * 160) / 350)
+    assert [(one["g_per_kwh"], one["s"]) for one in found.remark["values"]] == [
+        (80, 50),
+        (120, 100),
+        (160, 200),
+    ]
+
+
+@pytest.mark.parametrize(("values", "more"), [(24, None), (30, 6)])
+def test_of_many_values_the_first_are_told_and_the_rest_counted(values, more):
+    """A call of many hours has a remark of bounded length, which says how many values it leaves out."""
+    clock = Clock()
+    feed = feed_of(
+        Scripted(*(Point(clock.now_s + k, clock.now_s + k + 1, 80 + k) for k in range(values))), clock
+    )
+    feed.refresh()
+    found = feed.over(clock.now_s, clock.now_s + values - 1e-3)
+    assert len(found.remark["values"]) == 24
+    assert found.remark.get("more_values") == more
+
+
 def test_it_is_asked_once_a_period():
     """When the newest value ends, at the latest in a period; a quarter of it where the next value is late."""
     clock = Clock()
@@ -216,20 +247,23 @@ def test_values_of_another_time_are_no_answer(days):
     assert feed.over(clock.now_s, clock.now_s).intensity.g_per_kwh == 56.039
 
 
-def test_answers_are_shared_between_processes_through_the_disk(tmp_path):
-    """What one process has learned, or was refused, another one does not ask for again."""
+def test_answers_are_shared_between_processes_through_the_disk(tmp_path, caplog):
+    """What one process has learned, or was refused, another one does not ask for again; both tell of a refusal alone."""
     clock = Clock()
     first = feed_of(Scripted(Point(clock.now_s - 900, clock.now_s + 900, 80)), clock, tmp_path)
     first.refresh()
     other = Scripted()
     second = feed_of(other, clock, tmp_path)
     assert second.over(clock.now_s, clock.now_s).intensity.g_per_kwh == 80
+    second.refresh()
+    assert (other.asked, caplog.records) == (0, [])
     clock.now_s += 901
     other.fault = ProviderFault("401", refused=True)
     second.refresh()
     first.refresh()
     assert (first.provider.asked, other.asked) == (1, 1)
     assert first.known.problem == "401"
+    assert [one.getMessage().count(": 401.") for one in caplog.records] == [1, 1]
     assert first.over(clock.now_s, clock.now_s).intensity.method.endswith(";held")
 
 
@@ -297,7 +331,7 @@ def test_after_a_day_of_rest_it_is_asked_about_now(fails):
     assert asked == [3660] * 8
     feed.over(clock.now_s - 90_000, clock.now_s)
     feed.refresh()
-    assert asked[-1] < 86400
+    assert asked[-1] == 23 * 3600
 
 
 def test_an_answer_on_disk_survives_the_way_there(tmp_path):

@@ -20,6 +20,7 @@ from aimeter.commands.compare import compare
 from aimeter.commands.sci import score
 from aimeter.record import Record
 from aimeter.report import export_csv, read, summarise
+from aimeter.report.processes import at_once
 from aimeter.sensors.estimate import probe
 from tests.records import make_record
 
@@ -118,12 +119,23 @@ def test_a_generator_that_was_held_suspended_limits_nobody():
     assert total_j(rows) == pytest.approx(9.5 + 500)
 
 
+def test_what_a_meter_missed_of_a_call_was_drawn_all_the_same():
+    """A was looked at for half of its time: its 50 J stand for 100 that the machine drew, which no sum exceeds."""
+    assert total_j([call(1, 0, 10, 50, coverage=0.5), call(2, 9, 10, 200)]) == pytest.approx(100)
+
+
 def test_rows_that_do_not_say_their_machine_are_told_of():
     """Those of earlier schemas are added up as they are, with a word on it."""
     summary = summarise([call(pid, 0, 10, 1000, machine="unknown", devices_j=()) for pid in range(2)])
     assert summary.total.energy_j == 2000
     assert summary.undivided
     assert "do not say on which machine" in str(summary)
+    named = [call(pid, 0, 10, 1000) for pid in range(2, 4)]
+    for rows in ([*named], [*named, call(4, 20, 30, 1000, machine="unknown", devices_j=())]):
+        assert not summarise(rows).undivided
+    assert at_once([*named]) == (True, False)
+    assert at_once([call(pid, 0, 10, 1, machine="unknown") for pid in range(2)]) == (False, True)
+    assert at_once([call(pid, 10 * pid, 10 * pid + 10, 1) for pid in range(2)]) == (False, False)
 
 
 # --- whatever processes do

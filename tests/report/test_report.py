@@ -352,6 +352,13 @@ def test_every_method_that_occurs_is_named():
     assert "43%" in str(summary)
 
 
+@pytest.mark.parametrize(("coverage", "told"), [((1.0, 1.0), False), ((1.0, 0.98), True), ((0.5,), True)])
+def test_what_the_meters_did_not_cover_is_explained(coverage: tuple[float, ...], told: bool):
+    """The column and its note are there if some call was not covered, and only then."""
+    summary = summarise([make_record(name=f"call {k}", coverage=part) for k, part in enumerate(coverage)])
+    assert ("Covered: the least part" in str(summary)) is told
+
+
 def test_what_other_devices_drew_is_not_said_to_be_measured_by_nothing():
     """A row has no column for how: that they were metered is told, in the table and in the line of `aimeter run`."""
     own = {"gpu_method": "none", "cpu_method": "none", "dram_method": "none"}
@@ -725,6 +732,8 @@ def test_parts_stand_under_the_calls_around_them():
     assert outline((chat,)) == [["chat", 10.0, ["decode", 6.0], ["prefill", 2.0]]]
     assert [part.share for part in chat.parts] == [0.6, 0.2]
     assert (chat.share, chat.self_j) == (1.0, 2.0)
+    small = [row._replace(energy_j=row.energy_j and row.energy_j / 1000) for row in GENERATIONS]
+    assert [part.share for part in summarise(small).tree[0].parts] == pytest.approx([0.6, 0.2])
     lines = [line.split()[:3] for line in str(summarise(GENERATIONS)).splitlines()]
     assert ["├", "decode", "1"] in lines
     assert ["└", "self", "20%"] in lines
