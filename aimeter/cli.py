@@ -328,14 +328,16 @@ def export(
 ) -> None:
     """Write logs in the form of other tools."""
     from aimeter.commands import convert
+    from aimeter.commands import report as reporting
 
     if parquet is None and perfetto is None:
         message = "Say what to write: --parquet DIR or --perfetto FILE."
         raise ConfigurationError(message)
+    sources = reporting.find(logs or [])  # once, as what comes by a pipe can be read once only
     if parquet is not None:
-        imports.written(parquet, convert.to_parquet(logs or [], parquet))
+        imports.written(parquet, convert.to_parquet(sources, parquet))
     if perfetto is not None:
-        imports.written(perfetto, convert.to_perfetto(logs or [], perfetto))
+        imports.written(perfetto, convert.to_perfetto(sources, perfetto))
 
 
 def _show(summary: Summary) -> None:

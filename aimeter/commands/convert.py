@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +15,7 @@ from aimeter.commands.report import find
 from aimeter.errors import ConfigurationError
 from aimeter.logs.codecarbon import Imported
 from aimeter.logs.export import checked_target, export_log
-from aimeter.logs.read import read
+from aimeter.logs.read import Log, ReadResult, read, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,14 +38,16 @@ class Converted(NamedTuple):
         rows: How many rows.
         problems: Lines that were none.
         zoneless: Whether times had no zone and were taken for UTC.
+        known: Rows that were there already, and were left out.
     """
 
     rows: int
     problems: list[str]
     zoneless: bool = False
+    known: int = 0
 
 
-def to_parquet(logs: Sequence[str], folder: Path) -> Converted:
+def to_parquet(logs: Sequence[str | Log], folder: Path) -> Converted:
     """Write logs as Parquet into a folder, a folder for each day inside it, with the columns' types.
 
     Raises:
@@ -56,29 +58,81 @@ def to_parquet(logs: Sequence[str], folder: Path) -> Converted:
     except ImportError:
         message = "Parquet needs the extra: pip install 'aimeter-energy[report]'"
         raise ConfigurationError(message) from None
-    rows = read(find(logs))
+    rows = _Storable(readable(find(logs)))
     schema = json.loads((files("aimeter") / "log.schema.json").read_text("utf-8"))
     types = {one["name"]: _DUCKDB_TYPES.get(one["type"], "VARCHAR") for one in schema["fields"]}
+    columns = ", ".join(f"'{name}': '{kind}'" for name, kind in types.items())
     with tempfile.TemporaryDirectory(prefix="aimeter-") as place:
         # Through a log of whole rows, as what is torn or foreign in a log is for our own reader to tell.
         whole = Path(place) / "calls.csv"
         export_log(rows, whole)
-        columns = ", ".join(f"'{name}': '{kind}'" for name, kind in types.items())
+        engine = duckdb.connect(config={"temp_directory": place})
         try:
-            duckdb.connect(config={"temp_directory": place}).execute(
-                # A target cannot be a parameter; the columns are our own.
-                f"""COPY (SELECT *, CAST(start AS DATE) AS day FROM read_csv(?, columns={{{columns}}}, header=true,
-                    quote='"', escape='"', strict_mode=true, max_line_size=20000000))
-                TO '{str(folder).replace("'", "''")}' (FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), APPEND)""",  # noqa: S608
-                [str(whole)],
+            engine.execute("SET TimeZone = 'UTC'")
+            # What a view reads cannot be a parameter; path and columns are our own.
+            engine.execute(
+                f"""CREATE VIEW calls AS SELECT *, CAST(start AS DATE) AS day FROM read_csv({_quoted(whole)},
+                    columns={{{columns}}}, header=true, quote='"', escape='"', strict_mode=true, max_line_size=20000000)"""  # noqa: S608
+            )
+            known = 0
+            if next(folder.rglob("*.parquet"), None) is not None:
+                engine.execute(
+                    f"CREATE VIEW there AS SELECT call_id, start FROM read_parquet({_quoted(folder / '**' / '*.parquet')})"  # noqa: S608
+                )
+                engine.execute(
+                    """CREATE VIEW fresh AS SELECT * FROM calls ANTI JOIN there
+                        ON calls.call_id = there.call_id AND calls.start = there.start"""
+                )
+                (found,) = engine.sql("SELECT count(*) FROM fresh").fetchall()
+                known = rows.rows - found[0]
+            engine.execute(
+                f"""COPY (FROM {"fresh" if known else "calls"}) TO {_quoted(folder)}
+                    (FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), APPEND)"""
             )
         except duckdb.Error as error:
-            message = f"{folder} cannot be written: {str(error).splitlines()[0]}"
+            message = f"{folder} cannot be written: name a folder for Parquet, a new one or one that this made, and see that the disk has room."
             raise ConfigurationError(message) from error
-    return Converted(rows.rows, rows.problems)
+        finally:
+            engine.close()
+    return Converted(rows.rows - known, rows.problems, known=known)
 
 
-def to_perfetto(logs: Sequence[str], file: Path) -> Converted:
+def _quoted(path: Path) -> str:
+    """Return a path as a text in SQL."""
+    return f"""'{str(path).replace("'", "''")}'"""
+
+
+class _Storable(ReadResult):
+    """The records of logs that fit into typed columns; a row that does not is told as lines are that are no rows."""
+
+    def _of_csv(self, fields: Sequence[str], columns: list[str]) -> Record:
+        return _storable(super()._of_csv(fields, columns))
+
+    def _of_json(self, document: object) -> Record:
+        return _storable(super()._of_json(document))
+
+
+_MOST_BIGINT = 2**63 - 1
+
+
+def _storable(record: Record) -> Record:
+    """Return a record that fits.
+
+    Raises:
+        ValueError: It does not.
+    """
+    moment = datetime.fromisoformat(record.start)
+    if moment.tzinfo is None:
+        message = f"start: {record.start} says no zone"
+        raise ValueError(message)
+    moment.astimezone(UTC)  # a year that no calendar has raises here
+    if abs(record.pid) > _MOST_BIGINT:
+        message = "pid: too large"
+        raise ValueError(message)
+    return record
+
+
+def to_perfetto(logs: Sequence[str | Log], file: Path) -> Converted:
     """Write logs as a trace that profilers open (Perfetto, Chrome): calls as slices, the power of each as counters.
 
     The form is Chrome's `Trace Event Format
@@ -94,8 +148,14 @@ def to_perfetto(logs: Sequence[str], file: Path) -> Converted:
         with replacing(file, durable=False) as out:
             out.write(b'{"displayTimeUnit":"ms","traceEvents":[')
             comma = b"\n"
+            processes: dict[tuple[str, int], int] = {}
+            taken: set[int] = set()
             for record in rows:
-                for event in _events(record):
+                key = record.machine, record.pid
+                if key not in processes:
+                    processes[key] = number = _free(record.pid, taken)
+                    taken.add(number)
+                for event in _events(record, processes[key]):
                     out.write(comma + json.dumps(event, separators=(",", ":"), allow_nan=False).encode())
                     comma = b",\n"
             out.write(b"\n]}\n")
@@ -105,7 +165,18 @@ def to_perfetto(logs: Sequence[str], file: Path) -> Converted:
     return Converted(rows.rows, rows.problems)
 
 
-def _events(record: Record) -> Iterator[dict[str, object]]:
+def _free(pid: int, taken: set[int]) -> int:
+    """Return the number under which a process stands in a trace: its own, unless one of another machine has that."""
+    while pid in taken:
+        pid += _NEXT_MACHINE
+    return pid
+
+
+_NEXT_MACHINE = 10_000_000
+"""Above all process ids of Linux, 4,194,304: the last digits of the number are the process id still."""
+
+
+def _events(record: Record, process: int) -> Iterator[dict[str, object]]:
     try:
         begin_us = round(datetime.fromisoformat(record.start).timestamp() * 1e6)
     except (ValueError, OverflowError):
@@ -122,7 +193,7 @@ def _events(record: Record) -> Iterator[dict[str, object]]:
         "ph": "X",
         "ts": begin_us,
         "dur": length_us,
-        "pid": record.pid,
+        "pid": process,
         "tid": record.thread or "0",
         "args": told,
     }
@@ -130,7 +201,7 @@ def _events(record: Record) -> Iterator[dict[str, object]]:
         for device, joules in zip(record.devices.split(), record.devices_j, strict=False):
             for at_us, watts in ((begin_us, joules / record.duration_s), (begin_us + length_us, 0.0)):
                 name = f"power {device}"
-                yield {"name": name, "ph": "C", "ts": at_us, "pid": record.pid, "args": {"W": watts}}
+                yield {"name": name, "ph": "C", "ts": at_us, "pid": process, "args": {"W": watts}}
 
 
 def from_codecarbon(sources: Sequence[Path], log: Path) -> Converted:

@@ -44,5 +44,9 @@ def codecarbon(
 def written(path: Path, done: Converted) -> None:
     """Say what was written where, and which lines were no rows."""
     say(f"{done.rows:,} row{'' if done.rows == 1 else 's'} in {path}")
+    if done.known:
+        say(
+            f"{done.known:,} more {'is' if done.known == 1 else 'are'} there already and {'was' if done.known == 1 else 'were'} not written again."
+        )
     for problem in done.problems:
         complain(f"skipped {problem}", style="yellow")

@@ -208,8 +208,8 @@ def _every(
         yield from _every(row.parts, (*around, row.name))
 
 
-def find(logs: Sequence[str]) -> list[Log]:
-    """Return the files meant, each once.
+def find(logs: Sequence[str | Log]) -> list[Log]:
+    """Return the files meant, each once; what has been found stays what it is.
 
     Raises:
         ConfigurationError: None is named, or a pattern matches none.
@@ -222,6 +222,9 @@ def find(logs: Sequence[str]) -> list[Log]:
         return [Log(log)]
     found: dict[Path, Log] = {}
     for text in logs:
+        if isinstance(text, Log):
+            found.setdefault(Path(os.path.realpath(text)), text)
+            continue
         paths = [Path(text)]
         if any(sign in text for sign in _WILD) and not paths[0].exists():
             paths = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - takes absolute ones too

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def test_codecarbons_tasks_become_rows(tmp_path: Path):
     """Joules, grams, times and parts are theirs; what they lack is unknown, never 0."""
     (tmp_path / "emissions_base_run1.csv").write_text(TASKS)
     done = from_codecarbon([tmp_path / "emissions_base_run1.csv"], tmp_path / "calls.csv")
-    assert done == (2, [], True)
+    assert done == (2, [], True, 0)
     query, load = read(tmp_path / "calls.csv")
     assert (query.name, query.model, query.zone) == ("query model", "some/model", "USA")
     assert query.start == "2023-09-08T12:58:28.500000Z"
@@ -180,3 +182,58 @@ def test_devices_and_folders_are_no_targets(tmp_path: Path):
         to_perfetto([str(tmp_path / "calls.csv")], tmp_path)
     with pytest.raises(ConfigurationError, match="a file for each"):
         draw([str(tmp_path / "calls.csv")], {"svg": tmp_path / "x", "html": tmp_path / "x"})
+
+
+def test_an_odd_row_costs_no_other(tmp_path: Path):
+    """What fits into no typed column is told with its line; nothing is said in an engine's words."""
+    duckdb = pytest.importorskip("duckdb")
+    odd = [{"start": "yesterday"}, {"start": "2026-11-27T00:00:00"}, {"pid": 2**70}]
+    rows = [*ROWS, *(make_record(call_id=f"odd{number}", **one) for number, one in enumerate(odd))]
+    export_log(rows, tmp_path / "calls.csv")
+    done = to_parquet([str(tmp_path / "calls.csv")], tmp_path / "parquet")
+    assert done.rows == 2
+    assert [problem.split(": ")[0].rsplit(":")[-1] for problem in done.problems] == ["4", "5", "6"]
+    (count,) = duckdb.sql(f"SELECT count(*) FROM '{tmp_path}/parquet/**/*.parquet'").fetchall()
+    assert count == (2,)
+
+
+def test_rows_that_are_there_are_not_appended_again(tmp_path: Path):
+    """They are counted, and what is new is written."""
+    duckdb = pytest.importorskip("duckdb")
+    export_log(ROWS, tmp_path / "calls.csv")
+    to_parquet([str(tmp_path / "calls.csv")], tmp_path / "parquet")
+    export_log([*ROWS, make_record(call_id="3")], tmp_path / "calls.csv")
+    for rows, known in ((1, 2), (0, 3)):
+        done = to_parquet([str(tmp_path / "calls.csv")], tmp_path / "parquet")
+        assert (done.rows, done.known) == (rows, known)
+    (count,) = duckdb.sql(f"SELECT count(*) FROM '{tmp_path}/parquet/**/*.parquet'").fetchall()
+    assert count == (3,)
+
+
+def test_a_target_that_is_no_folder_is_said_in_one_line(tmp_path: Path):
+    """In our own words."""
+    pytest.importorskip("duckdb")
+    export_log(ROWS, tmp_path / "calls.csv")
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(ConfigurationError, match=r"taken cannot be written: name a folder"):
+        to_parquet([str(tmp_path / "calls.csv")], tmp_path / "taken")
+
+
+def test_a_trace_tells_processes_of_two_machines_apart(tmp_path: Path):
+    """They may have one process id."""
+    rows = [make_record(machine=f"m{number:016x}") for number in (0, 1, 0)]
+    export_log(rows, tmp_path / "calls.csv")
+    to_perfetto([str(tmp_path / "calls.csv")], tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert [event["pid"] for event in events if event["ph"] == "X"] == [4711, 10_004_711, 4711]
+
+
+def test_a_pipe_goes_into_both_forms(tmp_path: Path):
+    """What can be read once only is found once."""
+    pytest.importorskip("duckdb")
+    export_log(ROWS, tmp_path / "calls.csv")
+    command = "cat calls.csv | {0} -m aimeter export /dev/stdin --parquet parquet --perfetto trace.json"
+    done = subprocess.run(
+        ["sh", "-c", command.format(sys.executable)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "2 rows in parquet\n2 rows in trace.json\n"
