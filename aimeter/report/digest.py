@@ -25,6 +25,8 @@ MOST_CALLS = 2_000
 _MOST_SPREADS = 200
 _COSTLIEST = 20
 _MOST_WAITING = 10_000
+_MOST_GAPS = 16
+"""Calls inside one another that are not wanted; one may say that it is inside itself."""
 _IDLE, _GRAMS, _JOULES, _WEIGHTED = ("idle j", "co2e g", "energy j", "energy j times g/kWh")
 """What is spread over time beside the devices, whose names have no spaces."""
 _CARBON = frozenset({_GRAMS, _JOULES, _WEIGHTED})
@@ -153,9 +155,9 @@ class Digester:
         self._power, self._carbon = Bins(), Bins()
         self._inner: dict[str, dict[str, float]] = {}
         """By call whose row has not come, what the calls inside it used: their time is told by themselves."""
-        self._around: dict[str, tuple[float, float]] = {}
-        """When calls were whose rows came lately: those inside may come after them."""
-        self._around_before: dict[str, tuple[float, float]] = {}
+        self._around: dict[str, tuple[float, float] | str] = {}
+        """When calls were whose rows came lately, as those inside may come after them; of one not wanted, who is around it."""
+        self._around_before: dict[str, tuple[float, float] | str] = {}
         self._spreads: dict[tuple[str, str], Spread] = {}
         self._calls: list[Drawn] = []
         self._rows = 0
@@ -165,9 +167,14 @@ class Digester:
         self._sources: dict[tuple[str, str], float] = {}
         self._meter_cpu_s: dict[tuple[str, int], float] = {}
 
-    def add(self, record: Record) -> None:
-        """Count one record in."""
-        self._tally.add(record)
+    def add(self, record: Record, *, wanted: bool = True) -> None:
+        """Count one record in; if it is not wanted, what is inside it is taken to be inside the one around it."""
+        self._tally.add(record, wanted=wanted)
+        if not wanted:
+            self._around_is(record.call_id, record.parent_id or "")
+            if inner := self._inner.pop(record.call_id, None):
+                self._take_off(record.parent_id, inner)
+            return
         start_s = unix_s(record.start, record.duration_s)
         if start_s is not None:
             end_s = start_s + record.duration_s
@@ -238,15 +245,27 @@ class Digester:
                 whole[_WEIGHTED] = record.energy_j * record.intensity_g_per_kwh
         inner = self._inner.pop(record.call_id, {})
         self._spread(start_s, end_s, {key: amount - inner.get(key, 0.0) for key, amount in whole.items()})
-        if record.parent_id is not None:
-            around = self._around.get(record.parent_id) or self._around_before.get(record.parent_id)
-            if around is not None:
-                self._spread(*around, {key: -amount for key, amount in whole.items()})
-            elif len(self._inner) < _MOST_WAITING:
-                sums = self._inner.setdefault(record.parent_id, {})
-                for key, amount in whole.items():
-                    sums[key] = sums.get(key, 0.0) + amount
-        self._around[record.call_id] = start_s, end_s
+        self._take_off(record.parent_id, whole)
+        self._around_is(record.call_id, (start_s, end_s))
+
+    def _take_off(self, parent_id: str | None, amounts: dict[str, float]) -> None:
+        """Take what calls used off the one around them, or off that around it if it is not wanted."""
+        for _ in range(_MOST_GAPS):
+            around = self._around.get(parent_id or "", self._around_before.get(parent_id or ""))
+            if not isinstance(around, str):
+                break
+            parent_id = around
+        if not parent_id:
+            return
+        if isinstance(around, tuple):
+            self._spread(*around, {key: -amount for key, amount in amounts.items()})
+        elif parent_id in self._inner or len(self._inner) < _MOST_WAITING:
+            sums = self._inner.setdefault(parent_id, {})
+            for key, amount in amounts.items():
+                sums[key] = sums.get(key, 0.0) + amount
+
+    def _around_is(self, call_id: str, around: tuple[float, float] | str) -> None:
+        self._around[call_id] = around
         if len(self._around) > _MOST_WAITING:
             self._around, self._around_before = {}, self._around
 
@@ -309,8 +328,8 @@ def digest(
     """Return what records tell, such as those of `aimeter.logs.read`: see `Digester`, and `Rows` for the arguments."""
     rows = Rows(records, wanted)
     digester = Digester(by)
-    for record in rows:
-        digester.add(record)
+    for record, is_wanted in rows:
+        digester.add(record, wanted=is_wanted)
     found = digester.digest()
     return replace(found, summary=rows.told(found.summary), problems=tuple(getattr(records, "problems", ())))
 

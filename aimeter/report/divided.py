@@ -39,7 +39,7 @@ class Rows:
 
     Args:
         records: Records, such as those of `aimeter.logs.read`.
-        wanted: Tells which of them to give; the others are divided with, all the same. All are, if not given.
+        wanted: Tells which of them are wanted; the others are divided with, all the same. All are, if not given.
         again: Gives the rows that are divided, anew each time; by default those of `records`, be they wanted or not.
 
     Attributes:
@@ -61,10 +61,11 @@ class Rows:
             again or (lambda: read_briefs(kept.paths) if isinstance(kept, ReadResult) else kept)
         )
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[tuple[Record, bool]]:
+        """Yield each record, and whether it is wanted: of what is not, it counts only what is inside and around it."""
         for record in self._records:
-            if self._wanted is None or self._wanted(record):
-                yield record if self._division is None else self._division.divided(record)
+            wanted = self._wanted is None or self._wanted(record)
+            yield record if self._division is None or not wanted else self._division.divided(record), wanted
 
     def told(self, summary: Summary) -> Summary:
         """Return a summary of these that says what was divided and what was skipped."""

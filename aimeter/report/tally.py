@@ -41,9 +41,9 @@ class Tally:
         self._tree = Tree(most_names, over_time=over_time)
         self._by = by
 
-    def add(self, record: Record, *, after_parent: bool = False) -> None:
-        """Count one record in; `after_parent` tells that the row of the call around it is known to have come before."""
-        self._tree.add(record, after_parent=after_parent)
+    def add(self, record: Record, *, after_parent: bool = False, wanted: bool = True) -> None:
+        """Count one record in, or only know that it is between others if it is not wanted: see `Tree.add`."""
+        self._tree.add(record, after_parent=after_parent, wanted=wanted)
 
     def summary(self, *, skipped: int = 0) -> Summary:
         """Return the sums so far; `skipped` is the number of a log's lines that were no rows."""
@@ -136,6 +136,6 @@ def summarise(
     """
     rows = Rows(records, wanted, again)
     tally = Tally(MOST_NAMES, by, over_time=True)
-    for record in rows:
-        tally.add(record)
+    for record, is_wanted in rows:
+        tally.add(record, wanted=is_wanted)
     return rows.told(tally.summary())
