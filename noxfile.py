@@ -75,6 +75,19 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def again(session: nox.Session) -> None:
+    """Run the tests time and again in random order beside a load on every core: `-- 20`, then what to give to pytest."""
+    times, *given = session.posargs or ("20",)
+    load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        for _ in range(int(times)):
+            _python(session, "-m", "pytest", "--no-cov", "-q", *given)
+    finally:
+        for process in load:
+            process.kill()
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Judge what the tests that were run last have reached."""
     _tool(session, "coverage", "report", f"--fail-under={COVERED_PERCENT}", "--format=total")

@@ -30,7 +30,17 @@ STARTS = re.compile(
     r"\bimport (?:subprocess|multiprocessing)|\btests(?:\.| import )(?:programs|children)\b|\bos\.fork\b"
 )
 
-PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "benchmarks.mutation.plugin")
+PYTEST = (
+    "-m",
+    "pytest",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:randomly",
+    "-p",
+    "benchmarks.mutation.plugin",
+)
 
 
 def copied() -> Path:

@@ -8,7 +8,8 @@
 
 static Fault library_faults[FUNCTION_COUNT];
 static long library_calls[FUNCTION_COUNT];
-static char driver_version[TEXT] = "570.86.15";
+#define USUAL_DRIVER "570.86.15"
+static char driver_version[TEXT] = USUAL_DRIVER;
 /* A fresh library looks as if it were not installed, until it is told what to be. */
 static int init_code = LIBRARY_NOT_FOUND;
 
@@ -507,6 +508,7 @@ static int command(const char *line)
     Function f;
     if (strncmp(line, "restart", 7) == 0) {
         device_count = references = init_code = 0;
+        strcpy(driver_version, USUAL_DRIVER);
         memset(library_faults, 0, sizeof library_faults);
         memset(library_calls, 0, sizeof library_calls);
         return 0;
