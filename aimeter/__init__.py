@@ -21,12 +21,13 @@ from ._version import __version__
 from .errors import AimeterError, ConfigurationError, LogSchemaError, UnknownRegionError
 
 if TYPE_CHECKING:
-    from aimeter._api import configure, default_meter, export_csv, flush, records, summary, track
+    from aimeter._api import add_sink, configure, default_meter, export_csv, flush, records, summary, track
     from aimeter._calls.call import Call, current_call
     from aimeter._measure import Measurement, measure
     from aimeter._support.statistics import Drift
     from aimeter.adapters.attach import attach, detach
     from aimeter.adapters.instrument import instrument, uninstrument
+    from aimeter.exporters.prometheus import push_metrics, serve_metrics
 
     from .meter import Meter
     from .record import Record
@@ -42,6 +43,7 @@ __all__ = [
     "Record",
     "UnknownRegionError",
     "__version__",
+    "add_sink",
     "attach",
     "configure",
     "current_call",
@@ -51,7 +53,9 @@ __all__ = [
     "flush",
     "instrument",
     "measure",
+    "push_metrics",
     "records",
+    "serve_metrics",
     "summary",
     "track",
     "uninstrument",
@@ -63,6 +67,7 @@ _HOME = {
     "Measurement": "_measure",
     "Meter": "meter",
     "Record": "record",
+    "add_sink": "_api",
     "attach": "adapters.attach",
     "configure": "_api",
     "current_call": "_calls.call",
@@ -72,7 +77,9 @@ _HOME = {
     "flush": "_api",
     "instrument": "adapters.instrument",
     "measure": "_measure",
+    "push_metrics": "exporters.prometheus",
     "records": "_api",
+    "serve_metrics": "exporters.prometheus",
     "summary": "_api",
     "track": "_api",
     "uninstrument": "adapters.instrument",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from aimeter.record import Record
     from aimeter.report.summary import Summary
+    from aimeter.sinks.base import Sink
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -213,6 +214,16 @@ def records() -> list[Record]:
 def summary() -> Summary:
     """Return a table by name over all calls of the default meter."""
     return _meter_or_later().summary()
+
+
+@public
+def add_sink(sink: Sink) -> None:
+    """Have the default meter's rows written to one more sink from now on, however it is configured later.
+
+    Raises:
+        TypeError: It has not the methods of a sink.
+    """
+    default_meter().add_sink(sink)
 
 
 @public

@@ -28,7 +28,7 @@ from . import settings as settings_module
 from ._wiring import accounting
 from .errors import ConfigurationError
 from .record import Record
-from .sinks import open_log
+from .sinks import Sink, open_log
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from .report.summary import Summary
     from .sensors.base import Clock, Finding, Sensor
-    from .sinks.base import Sink
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,7 +89,8 @@ class Meter:
         self._ids = _new_ids(self.sampler)
         self.synchronise = self.settings.sync == "auto"
         stepped = hasattr(clock, "attach")  # then nothing runs in the background
-        foreign = sinks if stepped else [Apart(sink, self.sampler.warn_once) for sink in sinks]
+        self._in_step = stepped
+        foreign = [self._apart(sink) for sink in sinks]
         self.delivery = Delivery(self.sampler, self.carbon, self.settings, [*logs, *foreign])
         self.sampler.deliver_to(deliver)
         self.retired = False
@@ -257,6 +257,20 @@ class Meter:
         """What looking for sensors found, and which of them are not used, as another's figure covers their devices."""
         return self.sampler.search.findings
 
+    @shielding
+    def add_sink(self, sink: Sink) -> None:
+        """Have rows written to one more sink from now on, as those are that were given to the constructor.
+
+        Adding one again changes nothing.
+
+        Raises:
+            TypeError: It has not the methods of a sink.
+        """
+        if not isinstance(sink, Sink):
+            message = f"{sink!r} is no sink: it needs the methods and attributes of aimeter.sinks.Sink"
+            raise TypeError(message)
+        self.delivery.add(sink, self._apart)
+
     @property
     def lost_rows(self) -> int:
         """Rows that a sink had to give up, and calls that could not be metered."""
@@ -315,6 +329,9 @@ class Meter:
     def take_over(self, before: Meter) -> None:
         """Go on with the records and the summary of another meter, and with those of its calls that are still open."""
         self.delivery.go_on_from(before.delivery, self.settings.memory_rows)
+
+    def _apart(self, sink: Sink) -> Sink | Apart:
+        return sink if self._in_step else Apart(sink, self.sampler.warn_once)
 
     # Asked by calls and by the sampler
 

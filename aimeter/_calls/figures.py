@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from aimeter._calls.labels import Labelled
@@ -17,11 +18,10 @@ class Figured(Labelled):
 
     __slots__ = ()
 
-    if TYPE_CHECKING:  # a call says how it comes by it
-
-        @property
-        def record(self) -> Record | None:
-            """The row: final after the call, so far while it is open; None before it began."""
+    @property
+    @abstractmethod
+    def record(self) -> Record | None:
+        """The row: final after the call, so far while it is open; None before it began."""
 
     @property
     def energy_j(self) -> float | None:

@@ -46,10 +46,13 @@ class Apart:
     Args:
         sink: The other one.
         warn_once: Logs a warning, once for each key.
+
+    Attributes:
+        sink: The other one.
     """
 
     def __init__(self, sink: Sink, warn_once: WarnOnce) -> None:
-        self._sink, self._warn_once = sink, warn_once
+        self.sink, self._warn_once = sink, warn_once
         self._dropped = 0
         self._begin()
 
@@ -67,12 +70,12 @@ class Apart:
     @property
     def lost_rows(self) -> int:
         """Rows that the other sink gave up, or that found no place in the queue."""
-        return self._dropped + self._sink.lost_rows
+        return self._dropped + self.sink.lost_rows
 
     @property
     def last_fault(self) -> str:
         """What the other sink says."""
-        return self._sink.last_fault
+        return self.sink.last_fault
 
     def write(self, records: Sequence[Record]) -> None:
         """Have records written. A queue that is full is waited for, unless it does not move."""
@@ -85,7 +88,7 @@ class Apart:
     def reopen(self) -> None:
         """In a forked child: the thread is not there, and what waits is the parent's to write."""
         self._begin()
-        tell(self._sink, lambda sink: sink.reopen(), self._warn_once)
+        tell(self.sink, lambda sink: sink.reopen(), self._warn_once)
 
     def wait(self, timeout_s: float) -> None:
         """Wait until all is written, for at most `timeout_s`; not at all for a sink that hangs."""
@@ -119,7 +122,7 @@ class Apart:
     def _hangs(self) -> bool:
         hangs = self._thread is not None and time.monotonic() - self._began_s >= PATIENCE_S
         if hangs:
-            kind = class_name(type(self._sink))
+            kind = class_name(type(self.sink))
             message = f"the sink {kind} takes longer than {PATIENCE_S:g} s: its rows wait, at most {MOST_WAITING:,}."
             self._warn_once(f"slow sink {id(self)}", message)
         return hangs
@@ -149,9 +152,9 @@ class Apart:
                 self._waiting -= _size(records)
                 self._changed.notify_all()
             if records is None:
-                tell(self._sink, lambda sink: sink.close(), self._warn_once)
+                tell(self.sink, lambda sink: sink.close(), self._warn_once)
             else:
-                tell(self._sink, lambda sink, rows=records: sink.write(rows), self._warn_once)  # type: ignore[misc]
+                tell(self.sink, lambda sink, rows=records: sink.write(rows), self._warn_once)  # type: ignore[misc]
 
 
 def _size(records: Sequence[Record] | None) -> int:

@@ -58,6 +58,7 @@ class Delivery:
             parting.prepare()
         self._memory = MemorySink(settings.memory_rows)
         self._sinks: list[Sink | Apart] = [self._memory, *sinks]
+        self._added: list[Sink | Apart] = []
         self._tally = _new_tally()
         self._unbuilt_rows = 0
 
@@ -90,11 +91,24 @@ class Delivery:
         self._while_alone(lambda: self._tell_sinks(lambda sink: sink.close()))
         self._wait_for_sinks(PATIENCE_S)
 
+    def add(self, sink: Sink, make: Callable[[Sink], Sink | Apart]) -> None:
+        """Give rows to one more sink from now on, by what `make` makes of it, unless it has them already."""
+        if not any(_itself(told) is sink for told in self._sinks):
+            self._add(make(sink))
+
+    def _add(self, told: Sink | Apart) -> None:
+        self._added.append(told)
+        self._sinks = [*self._sinks, told]
+
     def go_on_from(self, before: Delivery, memory_rows: int) -> None:
-        """Go on with the records and the summary of another meter, and with those of its calls that are still open."""
+        """Go on with the records, the summary and the added sinks of another meter, and with its calls that are still open."""
         self._memory, self._tally = before._memory, before._tally
         self._memory.keep(memory_rows)
         self._sinks[0] = self._memory
+        given = [_itself(told) for told in self._sinks]
+        for told in before._added:
+            if not any(_itself(told) is sink for sink in given):
+                self._add(told)
 
     def after_fork(self) -> None:
         """In a forked child: rows, files and sums of its own."""
@@ -213,6 +227,10 @@ def deliver(figures: Figures) -> None:
         places.setdefault(cast("_Delivered", call.meter).delivery, []).append(place)
     for delivery, own in places.items():
         delivery.receive(figures if len(places) == 1 else figures.of(own))
+
+
+def _itself(sink: Sink | Apart) -> Sink:
+    return sink.sink if isinstance(sink, Apart) else sink
 
 
 def _new_tally() -> Tally:

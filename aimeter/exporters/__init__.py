@@ -1,0 +1,1 @@
+"""Where calls are seen beside the log: metrics and traces for what people look at already."""

@@ -1,0 +1,46 @@
+"""Which of several processes speaks for what all of them see: the one that holds a lock, until it ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, whose servers have no workers that share a folder
+    fcntl = None  # type: ignore[assignment]
+
+
+class Owner:
+    """A claim to be the one, which passes on when the process that has it ends, however it does.
+
+    Args:
+        path: The file that is locked; None for a process by itself, which is always the one.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._file, self._pid = path, -1, -1
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there are no others."""
+        return self._path is None
+
+    def is_mine(self) -> bool:
+        """Tell whether this process is the one; it becomes so if no other is."""
+        if self._path is None or fcntl is None:
+            return True
+        if self._pid == os.getpid():
+            return True
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return False
+        try:
+            # A lock of the process and not of the open file: a forked child has none, and cannot keep its parent's alive.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            return False
+        self._file, self._pid = file, os.getpid()
+        return True
