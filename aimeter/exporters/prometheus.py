@@ -10,17 +10,17 @@ import os
 import threading
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from aimeter._api import add_sink, default_meter
-from aimeter._attribution.rows import device_name
-from aimeter._support.log import logger, warn_once
+from aimeter._support.log import logger
 from aimeter._support.public import public
 from aimeter.errors import ConfigurationError
 from aimeter.exporters.owner import Owner
+from aimeter.exporters.series import BUCKETS_J, Devices, Names, method_of, parts_j
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -37,15 +37,7 @@ except ImportError as error:
 PORT = 9464
 """Where OpenTelemetry's exporter for Prometheus listens, too; no other exporter of the usual list has it."""
 
-OTHERS = "other names"
-"""The name under which calls are counted whose own would be one too many."""
 
-BUCKETS_J = (*(round(base * 10.0**power, 4) for power in range(-3, 6) for base in (1.0, 3.0)), 1e6)
-"""Upper ends of the classes of a call's joules: two a decade, from a millijoule to a megajoule."""
-
-_LONGEST_LABEL = 200
-_METHODS = ("none", "counter", "power", "estimate")
-_WORST = {method: place for place, method in enumerate(_METHODS)}
 _CALL = ("name", "model", "status", "method", "nested")
 _MADE = ("name", "model", "status", "nested")
 
@@ -133,7 +125,6 @@ class PrometheusSink:
         most_names: int = 200,
     ) -> None:
         self.lost_rows, self.last_fault = 0, ""
-        self._source: Callable[[], Meter] = default_meter if meter is None else meter.source
         registry = prometheus_client.REGISTRY if registry is None else registry
         with _making:
             if registry not in _metrics:
@@ -141,10 +132,9 @@ class PrometheusSink:
             if meter is None:
                 _sinks.setdefault(registry, self)
         self._metrics = _metrics[registry]
-        self._most_names = most_names
-        self._named: dict[tuple[str, str | None], tuple[str, str]] = {}
+        self._names = Names(most_names)
+        self._devices = Devices(default_meter if meter is None else meter.source)
         self._owner = _owner()
-        self._unattributed: dict[str, float] = {}
 
     def write(self, records: Sequence[Record]) -> None:
         """Count rows: sums are made of a batch first, as each step of a counter takes a lock."""
@@ -154,7 +144,7 @@ class PrometheusSink:
 
     def reopen(self) -> None:
         """Begin anew in a forked child, whose devices have drawn nothing since its beginning."""
-        self._unattributed = {}
+        self._devices.reopen()
         self._owner = _owner()
 
     def close(self) -> None:
@@ -167,19 +157,13 @@ class PrometheusSink:
         made: defaultdict[_Made, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
         spread: defaultdict[tuple[str, str, str], list[Record]] = defaultdict(list)
         for row in records:
-            name, model = self._named.get((row.name, row.model)) or self._name(row.name, row.model)
+            name, model = self._names.of(row)
             nested = "no" if row.parent_id is None else "yes"
-            method = max(row.gpu_method, row.cpu_method, row.dram_method, key=_WORST.__getitem__)
-            whole = (name, model, row.status, method, nested)
+            whole = (name, model, row.status, method_of(row), nested)
             calls[whole] += 1
             if row.energy_j is not None:
                 spread[name, model, nested].append(row)
-                for part_j, its_method in (
-                    (row.gpu_j, row.gpu_method),
-                    (row.cpu_j, row.cpu_method),
-                    (row.dram_j, row.dram_method),
-                    (row.other_j, "other"),
-                ):
+                for part_j, its_method in parts_j(row):
                     if part_j:
                         energy[name, model, row.status, its_method, nested] += part_j
             if row.co2e_g is not None:
@@ -206,50 +190,20 @@ class PrometheusSink:
                 exemplar = {"call_id": row.call_id} if id(row) in told else None
                 histogram.observe(row.energy_j or 0.0, exemplar)
 
-    def _name(self, name: str, model: str | None) -> tuple[str, str]:
-        if len(self._named) >= self._most_names:
-            warn_once(
-                f"Prometheus has series for {self._most_names} names and models; calls of others are counted as"
-                f" {OTHERS!r}: name calls by what they do, not by whom they serve."
-            )
-            return OTHERS, ""
-        labels = _label(name), _label(model or "")
-        self._named[name, model] = labels
-        return labels
-
     def _count_devices(self, records: Iterable[Record]) -> None:
-        meter = self._source()
-        drawn: dict[str, float] = {}
-        for row in records:
-            if row.parent_id is None:
-                for name, joules in zip(row.devices.split(), row.devices_j, strict=False):
-                    drawn[name] = drawn.get(name, 0.0) + joules
-        alone = meter.sampler.unattributed_j()
-        unattributed: dict[str, float] = {}
-        labels: dict[str, tuple[str, str, str]] = {}
-        for trace, joules in zip(meter.sampler.readers.traces, alone, strict=False):
-            name = device_name(trace.channel)
-            labels.setdefault(name, (trace.channel.id, _label(trace.channel.device), trace.channel.method))
-            unattributed[name] = unattributed.get(name, 0.0) + joules
-        # What another process has told of is over when this one takes its place.
-        for name, its in labels.items() if self._owner.is_mine() else ():
-            more_j = max(unattributed[name] - self._unattributed.get(name, 0.0), 0.0)
-            _add(self._metrics.device, [(its, drawn.get(name, 0.0) + more_j)])
+        # Asked by all, so that what another process has told of is over when this one takes its place.
+        drawn = [*self._devices.since(records)]
+        for one in drawn if self._owner.is_mine() else ():
+            labels = (one.device, one.uuid, one.method)
+            _add(self._metrics.device, [(labels, one.energy_j)])
             if self._owner.is_alone:
-                _add(self._metrics.unattributed, [(its, more_j)])
-        self._unattributed = unattributed
+                _add(self._metrics.unattributed, [(labels, one.unattributed_j)])
 
 
 def _add(counter: prometheus_client.Counter, amounts: Iterable[tuple[Sequence[str], float]]) -> None:
     for labels, amount in amounts:
         if amount > 0:
             counter.labels(*labels).inc(amount)
-
-
-def _label(text: str) -> str:
-    """Return a text as a label: one that can be written as UTF-8, and not too long for a series."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "…"
 
 
 def _owner() -> Owner:

@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import aimeter
 from aimeter import Meter
-from aimeter.exporters.prometheus import BUCKETS_J, OTHERS, PrometheusSink
+from aimeter.exporters.prometheus import PrometheusSink
+from aimeter.exporters.series import BUCKETS_J, OTHERS
 from aimeter.testing import FakeClock, FakeSensor
 from tests.programs import run
 from tests.records import make_record
