@@ -328,6 +328,7 @@ class Meter:
 
     def take_over(self, before: Meter) -> None:
         """Go on with the records and the summary of another meter, and with those of its calls that are still open."""
+        self.sampler.intake.go_on_from(before.sampler.intake)
         self.delivery.go_on_from(before.delivery, self.settings.memory_rows)
 
     def _apart(self, sink: Sink) -> Sink | Apart:

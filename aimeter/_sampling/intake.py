@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from aimeter._support.clocks import time
+from aimeter._support.notes import raised
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,7 @@ class Intake:
 
     def __init__(self, gate: Gate, now: Clock, now_s: float) -> None:
         self._gate, self._now = gate, now
+        self._told: tuple[Callable[[Call], None], ...] = ()
         self.begin(now_s)
 
     def begin(self, now_s: float) -> None:
@@ -67,7 +69,35 @@ class Intake:
         self.settled_at_s = now_s
         self.lost_calls = 0
         self._flooded_s = -math.inf
-        self._gate.put = self._gate.enqueue = self.queue.append
+        self._gate.put = self._gate.enqueue = self._way_in()
+
+    def tell_of_begins(self, tell: Callable[[Call], None]) -> None:
+        """Tell somebody of each call as it begins, in its thread and context; others cost calls nothing."""
+        self._told = (*self._told, tell)
+        self._gate.put = self._gate.enqueue = self._way_in()
+
+    def go_on_from(self, before: Intake) -> None:
+        """Tell those of begins whom another one told."""
+        for tell in before._told if before is not self else ():
+            self.tell_of_begins(tell)
+
+    def _way_in(self) -> Callable[[Call | Pause], None]:
+        append, told = self.queue.append, self._told
+        if not told:
+            return append
+
+        def enqueue(event: Call | Pause) -> None:
+            append(event)
+            if not isinstance(event, tuple) and not event.ended:
+                for tell in told:
+                    try:
+                        tell(event)
+                    except Exception as error:  # noqa: BLE001 - the call is somebody else's
+                        self._gate.warn_once(
+                            "begins", f"a call's begin could not be told of: {raised(error)}."
+                        )
+
+        return enqueue
 
     @property
     def backlog(self) -> int:

@@ -11,6 +11,7 @@ from aimeter._support.log import warn_once
 if TYPE_CHECKING:
     from aimeter.meter import Meter
     from aimeter.record import Record
+    from aimeter.sensors.base import Channel
 
 OTHERS = "other names"
 """The name under which calls are counted whose own would be one too many."""
@@ -109,7 +110,7 @@ class Devices:
                 for name, joules in zip(row.devices.split(), row.devices_j, strict=False):
                     of_calls[name] = of_calls.get(name, 0.0) + joules
         now_j: dict[str, float] = {}
-        channels = {}
+        channels: dict[str, Channel] = {}
         for trace, joules in zip(meter.sampler.readers.traces, meter.sampler.unattributed_j(), strict=False):
             name = device_name(trace.channel)
             channels.setdefault(name, trace.channel)
