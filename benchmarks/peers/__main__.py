@@ -1,8 +1,8 @@
 """Run aimeter and its peers on the same emulated machine, with the same calls, and write tables and plots.
 
-Everything is set up first: an environment for each tool below the cache folder. A full run takes under ten minutes
-and renews benchmarks/peers/results.json and the page docs/explanation/peers.md with its plots; a quick one takes two
-and leaves its files in the cache folder.
+Everything is set up first: an environment for each tool below the cache folder. A full run takes a quarter of an hour
+and renews benchmarks/peers/results.json and the page docs/explanation/peers.md with its plots; a quick one takes a few
+minutes and leaves its files in the cache folder.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from benchmarks.peers.environments import ROOT, default_folder, python_of
 from benchmarks.peers.load import COUNTERS
 from benchmarks.peers.machine import machine, namespaces
 from benchmarks.peers.page import render
+from benchmarks.peers.shown import CLAIMS
 from benchmarks.peers.tables import LABELS
 
 GPUS = ("1", "8")
@@ -34,11 +36,22 @@ ERRORS = (
     "pyjoules-decorator",
     "codecarbon-task",
     "codecarbon-decorator",
+    "joules",
+    "codegreen",
 )
 ERRORS_LATE = ("aimeter", "zeus")
 """Where the counter is late, Zeus stands for all tools that take differences."""
 
-OVERLAP = ("aimeter", "zeus", "pyjoules-context", "codecarbon-task", "codecarbon-decorator")
+OVERLAP = (
+    "aimeter",
+    "zeus",
+    "pyjoules-context",
+    "codecarbon-task",
+    "codecarbon-decorator",
+    "joules",
+    "codegreen",
+)
+ABILITIES = tuple(tool for tool in LABELS if tool != "zeus-approximate")
 TIMEOUT_S = 600
 
 
@@ -57,7 +70,7 @@ class Job(NamedTuple):
 
 def jobs(options: argparse.Namespace) -> tuple[list[Job], list[Job]]:
     """Return the experiments that need the machine for themselves, and those that may share it."""
-    alone = [Job("sensors", "zeus")]
+    alone = [Job("sensors", "zeus"), *(Job("shown", tool) for tool in CLAIMS)]
     for number in GPUS[:1] if options.quick else GPUS:
         seconds = 0 if number != GPUS[0] else 2 if options.quick else 8
         alone += [Job("cost", tool, gpus=number, options=("--seconds", str(seconds))) for tool in LABELS]
@@ -68,6 +81,7 @@ def jobs(options: argparse.Namespace) -> tuple[list[Job], list[Job]]:
         beside += [Job("errors", tool, counter="100 ms, late", options=calls) for tool in ERRORS_LATE]
     together = ("--together", *map(str, options.together))
     beside += [Job("overlap", tool, counter="20 ms", options=together) for tool in OVERLAP]
+    beside += [Job("abilities", tool, counter="20 ms") for tool in ABILITIES]
     return alone, beside
 
 
@@ -114,7 +128,9 @@ def compare(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     alone, beside = jobs(options)
     for tool in LABELS:
         python_of(tool, options.cache)
+    begin, loads = time.perf_counter(), [os.getloadavg()[0]]
     found = {job: run(job, options.cache) for job in alone}
+    loads.append(os.getloadavg()[0])
     with ThreadPoolExecutor(options.jobs) as pool:
         found |= dict(zip(beside, pool.map(lambda job: run(job, options.cache), beside), strict=True))
 
@@ -130,6 +146,10 @@ def compare(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     results = {
         "machine": {
             "words": _words(),
+            "date": datetime.now(UTC).date().isoformat(),
+            "commit": _commit(),
+            "minutes": round((time.perf_counter() - begin) / 60, 1),
+            "load": [round(load, 1) for load in loads],
             "cpu": namespaces(),
             "calls": options.calls,
             "jobs": options.jobs,
@@ -140,8 +160,22 @@ def compare(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
         "cost": {gpus: part("cost", "", gpus=gpus) for gpus in GPUS},
         "errors": {name: part("errors", "calls", counter=name) for name in COUNTERS},
         "overlap": part("overlap", "together"),
+        "abilities": part("abilities", "abilities"),
+        "shown": part("shown", "shown"),
     }
     return results, None not in found.values()
+
+
+def _commit() -> str:
+    """Return the commit that last changed what is measured, and whether files of it differ from that."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words, "--", "aimeter"], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    changed = ", with changes" if git("status", "--porcelain") else ""
+    return git("log", "-1", "--format=%h") + changed
 
 
 def _words() -> str:
@@ -175,10 +209,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results_file, complete = folder / "results.json", True
     if not options.render:
-        start = time.perf_counter()
         results, complete = compare(options)
         results_file.write_text(_json(results))
-        print(f"{(time.perf_counter() - start) / 60:.1f} minutes")
     page = folder if options.quick else ROOT / "docs" / "explanation"
     render(json.loads(results_file.read_text()), page)
     print(f"{results_file}\n{page / 'peers.md'}")

@@ -17,8 +17,10 @@ ROOT = Path(__file__).parents[2]
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
     "aimeter": ("-e", str(ROOT)),
     "zeus": ("zeus==0.16.0",),
-    "pyjoules": ("pyjoules[nvidia]==0.5.1",),
+    "pyjoules": ("pyJoules[nvidia]==0.5.1",),
     "codecarbon": ("codecarbon==3.3.2",),
+    "joules": ("landauer-gap==0.8.0",),
+    "codegreen": ("codegreen==0.4.9",),
 }
 """What each environment is made of; extras that would pull in a framework such as torch are left out."""
 

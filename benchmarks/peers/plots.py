@@ -27,6 +27,8 @@ COLOURS: Mapping[str, str] = {
     "pyjoules-context": "#74a85a",
     "codecarbon-task": "#6b3fa0",
     "codecarbon-decorator": "#a67fc9",
+    "joules": "#8a6d00",
+    "codegreen": "#0f766e",
 }
 _INK, _GRID = "#333333", "#dddddd"
 _LEAST, _MOST = 0.0005, 5.0

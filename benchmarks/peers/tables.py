@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from benchmarks.peers.abilities import CALLS
+from benchmarks.peers.shown import CLAIMS, DESCRIPTION, DOCS, FEATURES
 
 Results = Mapping[str, Any]
 
@@ -42,7 +46,24 @@ LABELS: Mapping[str, Label] = {
         "`@track_emissions(offline=True, country_iso_code='FRA')`, output to a handler in memory, no logging; "
         "`measure_power_secs` at its default",
     ),
+    "joules": Label(
+        "joules", "`landauer-gap`; one `joules.Session()`; `with session.phase(...)` for each call"
+    ),
+    "codegreen": Label(
+        "codegreen",
+        "one `codegreen.Session(...)`; `start_task` and `stop_task` for each call, which is what `with session.task(...)` "
+        "does; no file",
+    ),
 }
+
+PROJECTS: Mapping[str, str] = {
+    "zeus": "zeus",
+    "pyjoules": "pyJoules",
+    "codecarbon": "codecarbon",
+    "joules": "landauer-gap",
+    "codegreen": "codegreen",
+}
+"""Where the peers are found on PyPI."""
 
 BINS: Sequence[tuple[str, float, float]] = (
     ("under 50 ms", 0.0, 0.05),
@@ -69,6 +90,9 @@ def tables(results: Results) -> dict[str, str]:
         "cost": _cost(results),
         "number": _number(results),
         "overlap": _overlap(results),
+        "abilities": _abilities(results),
+        "shown": _shown(results),
+        "sources": _sources(results),
     }
     if results["machine"]["cpu"]:
         made["cpu"] = _errors(results, ["100 ms", "20 ms"], CPU_TRUE, CPU)
@@ -150,8 +174,11 @@ def _machine(results: Results) -> str:
     machine = results["machine"]
     rapl = f", of the RAPL file {_seconds(machine['rapl_s'])}" if machine.get("rapl_s") else ""
     return (
+        f"Made on {machine['date']} with `aimeter/` as of commit `{machine['commit']}`, in {machine['minutes']:.0f} minutes. "
         f"{machine['words']}. A reading of the GPU's counter took {_seconds(machine['nvml_s'])}{rapl} (medians). "
-        f"{machine['calls']} calls a tool and counter, {machine['jobs']} tools at a time; costs with nothing beside.\n"
+        f"{machine['calls']} calls a tool and counter, {machine['jobs']} tools at a time. Costs had nothing of the "
+        f"comparison beside them; the machine's load was {machine['load'][0]:.1f} before and {machine['load'][1]:.1f} after "
+        "them, so that they are those of a machine that does other things, too.\n"
     )
 
 
@@ -252,3 +279,52 @@ def _overlap(results: Results) -> str:
         ]
 
     return table(["calls open at once", *map(str, numbers)], _each(results, "overlap", cells))
+
+
+def _abilities(results: Results) -> str:
+    def cell(found: float | str | None) -> str:
+        return "-" if found is None else f"{found:.2f}" if isinstance(found, float) else found
+
+    def cells(found: Any) -> list[str]:
+        kept = f"{found['log']}: {found['rows']}, {found['rows_if_killed']}" if found["rows"] else "none"
+        tried = (found[name] for name in ("outer", "inner", "at_once", "coroutine", "stream"))
+        return [*map(cell, tried), kept]
+
+    head = [
+        "said over drawn",
+        "outer of two nested",
+        "inner",
+        "two coroutines at once, together",
+        "decorated `async def`",
+        "decorated generator",
+        f"rows of {CALLS} calls: at exit, if killed",
+    ]
+    return table(head, _each(results, "abilities", cells))
+
+
+def _shown(results: Results) -> str:
+    """Return a row for each thing that may be shown; a claim whose phrase was not found is left out."""
+    names = [LABELS[tool].name.partition(",")[0] for tool in CLAIMS]
+
+    def cell(tool: str, feature: str) -> str:
+        return CLAIMS[tool][feature].text if results["shown"][tool].get(feature) else "-"
+
+    rows = [[feature, *(cell(tool, feature) for tool in CLAIMS)] for feature in FEATURES]
+    return table(["", *names], rows, numbers=False)
+
+
+def _sources(results: Results) -> str:
+    """Say for each tool where its column is from."""
+    lines = [f"Read on {results['machine']['date']}:", ""]
+    for tool, claims in CLAIMS.items():
+        name = LABELS[tool].name.partition(",")[0]
+        places = sorted({claim.place for claim in claims.values()})
+        if all((DOCS / place).is_file() for place in places):
+            said = ", ".join(f"[{Path(place).stem}](../{place})" for place in places)
+        else:
+            said = ", ".join("its description" if place == DESCRIPTION else f"`{place}`" for place in places)
+            version = results["versions"][tool]
+            project = PROJECTS[tool.partition("-")[0]]
+            said = f"[{project} {version}](https://pypi.org/project/{project}/{version}/): {said}"
+        lines.append(f"- {name}: {said}")
+    return "\n".join(lines) + "\n"

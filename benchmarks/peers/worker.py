@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from benchmarks.peers.abilities import abilities, settle
 from benchmarks.peers.load import Devices, Plan, Span, plans
-from benchmarks.peers.tools import TOOLS, Reading, Tool
+from benchmarks.peers.shown import shown
+from benchmarks.peers.tools import TOOLS
+from benchmarks.peers.tools.face import Reading, Tool
 
 WARM_UP = Plan(0.5, 500.0, (300.0,) * 40, 80.0, 3.0)
 """Every tool sees one call and a pause before those that count."""
 
-OVERLAPPING_W = 300.0
 OVERLAP_S = 1.0
 BATCHES = 15
 BATCH_S = 0.02
@@ -125,6 +127,7 @@ def overlap(make: Callable[[], Tool], devices: Devices, options: argparse.Namesp
     """Have calls open at the same time; compare the sum of their joules with what the GPU drew."""
     tool = make()
     _meter(tool, devices, WARM_UP)
+    settle(devices)
     rows = [_overlap(tool, devices, number) for number in options.together]
     return {"version": tool.version, "together": rows}
 
@@ -133,22 +136,11 @@ def _overlap(tool: Tool, devices: Devices, number: int) -> dict[str, Any]:
     spans: list[Span] = []
     readings: list[Callable[[], Reading]] = []
     faults: set[str] = set()
-    lock, running = threading.Lock(), 0
 
     def body() -> None:
-        nonlocal running
-        with lock:
-            running += 1
-            start = time.perf_counter()
-            if running == 1:
-                devices.set_gpu(OVERLAPPING_W, start)
+        start = time.perf_counter()
         time.sleep(OVERLAP_S)
-        with lock:
-            running -= 1
-            end = time.perf_counter()
-            if running == 0:
-                devices.cool(end)
-        spans.append(Span(start, end))
+        spans.append(Span(start, time.perf_counter()))
 
     def make_one() -> None:
         try:
@@ -191,7 +183,14 @@ def _each_s(act: Callable[[], object]) -> float:
     return statistics.median(timed())
 
 
-EXPERIMENTS = {"errors": errors, "cost": cost, "overlap": overlap, "sensors": sensors}
+EXPERIMENTS = {
+    "errors": errors,
+    "cost": cost,
+    "overlap": overlap,
+    "abilities": abilities,
+    "shown": shown,
+    "sensors": sensors,
+}
 
 
 def main() -> None:

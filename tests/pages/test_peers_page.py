@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import page, plots, tables
+from benchmarks.peers import environments, page, plots, shown, tables
 from benchmarks.peers.cpu import CONTROL, IDLE_W, Cpu
 from benchmarks.peers.load import LONGEST_S, SHORTEST_S, plans
+from benchmarks.peers.tools import face
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,11 +48,45 @@ def test_each_table_and_plot_has_its_place(results):
 def test_the_results_are_of_a_full_run(results):
     """Every tool made its calls with both counters, and every bin has enough of them."""
     for counter, runs in results["errors"].items():
-        assert len(runs) >= (2 if "late" in counter else 6)
+        assert len(runs) >= (2 if "late" in counter else 8)
         assert {len(calls) for calls in runs.values()} == {results["machine"]["calls"]}
         for name, low, high in tables.BINS:
             for tool, calls in runs.items():
                 assert sum(low <= row[tables.LENGTH] < high for row in calls) >= 15, (tool, name)
+
+
+def test_the_results_are_of_the_versions_that_the_command_installs(results):
+    """A pin that was changed asks for a new run; and what was measured is a commit, without changes beside it."""
+    for tool, version in results["versions"].items():
+        family = tool.partition("-")[0]
+        if family != "aimeter":
+            project, _, pinned = environments.REQUIREMENTS[family][0].partition("==")
+            assert (project.partition("[")[0], pinned) == (tables.PROJECTS[family], version)
+    assert sorted(results["versions"]) == sorted(tables.LABELS)
+    assert re.fullmatch("[0-9a-f]{7,}", results["machine"]["commit"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", results["machine"]["date"])
+
+
+def test_every_claim_stands_in_the_documentation_that_it_names(results):
+    """Of the peers as the benchmark found it, of aimeter as it is now."""
+    found = {
+        tool: {feature for feature, there in seen.items() if there} for tool, seen in results["shown"].items()
+    }
+    assert found == {tool: set(claims) for tool, claims in shown.CLAIMS.items()}
+    for claim in shown.CLAIMS["aimeter"].values():
+        assert claim.phrase in (shown.DOCS / claim.place).read_text("utf-8"), claim
+
+
+def test_rows_of_a_log_are_counted_whatever_its_form(tmp_path):
+    """The longest table of several counts, without its heading; phases of a JSON file count; no log has no rows."""
+    (csvs := tmp_path / "csvs").mkdir()
+    (csvs / "runs.csv").write_text("run\na\n")
+    (csvs / "tasks.csv").write_text("task\na\nb\n")
+    (json_log := tmp_path / "json").mkdir()
+    (json_log / "phases.json").write_text(json.dumps({"phases": [{"started_at": 1.0}, {"started_at": 2.0}]}))
+    assert [face.rows(folder) for folder in (csvs, json_log)] == [("CSV", 2), ("JSON", 2)]
+    (tmp_path / "empty").mkdir()
+    assert face.rows(tmp_path / "empty")[1] == 0
 
 
 def test_bias_weighs_calls_by_their_joules():
