@@ -226,8 +226,6 @@ class Call(Figured):
         """Return the calls around it that this one holds, one as often as there are references."""
         token: Token[Call | None] | None = getattr(self, "_token", None)
         parent, before = getattr(self, "_parent", None), None if token is None else token.old_value
-        if parent is None and not isinstance(before, Call):
-            return []
         return [one for one in (parent, before) if isinstance(one, Call)]
 
     def is_left(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from aimeter._calls.labels import Labelled
@@ -18,10 +17,11 @@ class Figured(Labelled):
 
     __slots__ = ()
 
-    @property
-    @abstractmethod
-    def record(self) -> Record | None:
-        """The row: final after the call, so far while it is open; None before it began."""
+    if TYPE_CHECKING:  # a call says how it comes by it
+
+        @property
+        def record(self) -> Record | None:
+            """The row: final after the call, so far while it is open; None before it began."""
 
     @property
     def energy_j(self) -> float | None:

@@ -205,8 +205,9 @@ def shape_of(
             busy & mixed, np.maximum(most_before - worked, most_after - (excess - worked)), unlike
         )
     # A knot that is off in time moves the power around it, as far as the other knot does not hold it back.
-    resting = np.divide(idle_all, rest_all, out=step / np.maximum(end - begin, 1e-12), where=rest_all > 0)
-    working = np.divide(excess, open_all, out=resting.copy(), where=busy)
+    working = np.divide(excess, open_all, out=np.zeros_like(step), where=busy)
+    resting = np.divide(idle_all, rest_all, out=working.copy(), where=rest_all > 0)
+    working = np.where(busy, working, resting)
     knots, lever = np.concatenate([begin, end]), np.concatenate([1 - held, held])
     half, phase, common = (np.concatenate([before[line], after[line]]) for line in (HALF, PHASE, SHIFT))
     open_then = activity.is_open(knots)

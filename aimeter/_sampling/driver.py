@@ -81,12 +81,12 @@ class SteppedDriver:
     def wait_for(self, done: Callable[[], bool], timeout_s: float) -> bool:
         """Move the clock on until `done`, by at most `timeout_s`."""
         self._sampler.search.open()
-        spent_s = 0.0
-        while not done() and spent_s < timeout_s:
-            step_s = self._sampler.pace.interval_s / 5
+        left_s = timeout_s
+        while not done() and left_s > 0:
+            step_s = min(self._sampler.pace.interval_s, left_s)
             self._clock.advance(step_s)
             self._sampler.settle()
-            spent_s += step_s
+            left_s -= step_s
         return done()
 
     def tell_waiters(self) -> None:

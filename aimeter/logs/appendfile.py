@@ -21,6 +21,7 @@ at most the very last line, which the next writer of the file removes.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import tempfile
@@ -68,9 +69,10 @@ class AppendFile:
         self._layout = layout
         self._sleep = sleep
         self._fd: int | None = None
-        self._identity = (0, 0)
-        self._known_size = -1
-        """The file was at least this large, and known to be ours; -1 before the first look."""
+        self._identity: tuple[int, int]
+        """Device and inode of the file that is open."""
+        self._known_size = math.inf
+        """The file was at least this large, and known to be ours; infinite before the first look."""
         self._patience_s = _LOCK_PATIENCE_S
 
     def check(self) -> None:
@@ -109,7 +111,7 @@ class AppendFile:
     def close(self) -> None:
         """Let go of the file; the next `append` opens it again."""
         fd, self._fd = self._fd, None
-        self._known_size = -1
+        self._known_size = math.inf
         if fd is not None:
             with suppress(OSError):  # close(2) may report a fault of an earlier write; the descriptor is gone
                 os.close(fd)
@@ -135,7 +137,7 @@ class AppendFile:
                     return self._fd
             # A program that becomes a daemon closes all descriptors; the number may be another file's.
             self._fd = None
-            self._known_size = -1
+            self._known_size = math.inf
         fd = os.open(self.path, files.APPEND, 0o666)
         opened = os.fstat(fd)
         if not stat.S_ISREG(opened.st_mode):
@@ -163,7 +165,7 @@ class AppendFile:
         """Return what must come before the next line: nothing, the header or a line break."""
         if size == 0:
             return self._layout.header
-        if not 0 <= self._known_size <= size:
+        if self._known_size > size:
             self._recognise(fd)
         if files.read_at(fd, 1, size - 1) == b"\n":
             return b""

@@ -133,7 +133,7 @@ class Powercap:
         return Reading(before_s, self._clock(), Outcome.OK, value_j)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class _Zone:
     """A package zone or a memory zone, and what the probe saw of it."""
 

@@ -64,6 +64,18 @@ def test_a_change_is_one_of_a_value():
         assert "float | None" in one.after or one.line != 3
 
 
+def test_a_protocol_is_no_place_for_a_change():
+    """What only says how a thing looks does nothing that a test could notice."""
+    said = """
+class Meter(Protocol):
+    most_w: float = 5.0
+    @property
+    def watts(self) -> float: ...
+"""
+    assert sampled(1, said) == []
+    assert sampled(1, said.replace("(Protocol)", ""))
+
+
 def test_each_place_comes_once_before_any_comes_twice():
     """The source has a constant, a condition, two comparisons with a number and an `and` in it, a minus, a constant."""
     found = sampled(1)

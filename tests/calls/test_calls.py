@@ -126,6 +126,18 @@ def test_the_handle_is_valid_at_all_times(clock, meter):
     assert call.co2e_g == pytest.approx(200 / 3.6e6 * call.record.intensity_g_per_kwh, rel=1e-3)
 
 
+def test_a_handle_shows_what_it_knows(clock, meter):
+    """Its name and how far it has come, and the row once there is one."""
+    call = meter.track("shown")
+    assert repr(call) == "<aimeter call 'shown', not begun>"
+    with call:
+        clock.sleep(1.0)
+        assert repr(call) == "<aimeter call 'shown', open>"
+    meter.flush()
+    assert repr(call) == f"<aimeter call {call.settled!r}>"
+    assert "100 J" in repr(call)
+
+
 def test_every_figure_of_the_handle_is_the_rows(clock, meter):
     """The handle and the row never differ."""
     with meter.track("same") as call:

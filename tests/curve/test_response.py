@@ -197,10 +197,22 @@ def test_the_idle_power_is_fitted_to_what_is_surely_idle():
         part = min(after / 0.1, 1.0)
         falls.append((after, 2e-4, 300 * (1 - part) + part * (70 + 40 * faded), 0.1, 300.0))
     points = points_of(np.array(falls), latency_s=0.0, window_s=0.0, period_s=0.1)
-    assert points[:, 2] == pytest.approx(np.clip(np.array(falls)[:, 0] / 0.1, 0, 1), abs=0.01)
+    after = np.array(falls)[:, 0]
+    assert points[:, 2] == pytest.approx(np.clip(after / 0.1, 0, 1), abs=0.01)
+    # Where a device was seen at rest its power is known; it is half as well known where it is reckoned from that.
+    begin = np.maximum(after - 0.1, 0.0)
+    idle_w = 70 + 40 * 0.4 * (np.exp(-begin / 0.4) - np.exp(-after / 0.4)) / (after - begin)
+    seen_w = np.median(idle_w[after >= 0.1 + 0.25 * 0.1])
+    assert points[:, 4] == pytest.approx(np.abs(idle_w - seen_w) / 2 / (300 - idle_w), abs=1e-3)
     assert (
         points_of(np.array(falls)[:8] * [0.1, 1, 1, 1, 1], latency_s=0.0, window_s=0.0, period_s=0.1) is None
     )
+
+
+def test_what_two_hundred_publications_taught_is_enough():
+    """Until then a channel is read more often, after that no more: 40 ends show about 100 publications."""
+    assert not played(calls=40).sated
+    assert played(calls=150).sated
 
 
 # Listening

@@ -72,6 +72,26 @@ def test_wraps_lose_nothing(joules):
     assert total == pytest.approx(sum(joules), abs=1e-6)
 
 
+@pytest.mark.parametrize("value", [0.0, 123.0])
+def test_a_counter_that_stands_still_gives_nothing(value):
+    assert difference(value, value, 0.1, 262_143.0, 400.0) == Difference(Step.SAME, 0.0)
+
+
+def test_a_counter_that_nobody_has_seen_stand_still_has_nothing_to_catch_up():
+    """The first difference is judged like any other: by the time between its two readings."""
+    low, high = Trace(channel(max_power_w=100.0), 0.05), Trace(channel(max_power_w=100.0), 0.05)
+    for trace, joules in ((low, 0.01), (high, 200.0)):
+        read(trace, 10.0, 0.0)
+        read(trace, 10.1, joules)
+    # Memory that sleeps draws a tenth of a watt: that has been seen, all of it.
+    assert low.curve.energy_j == pytest.approx(0.01)
+    assert low.curve.end_s == pytest.approx(10.1, abs=0.1)
+    assert np.isfinite(low.curve.knots).all()
+    # A hundred watts at most, twice over, for a tenth of a second and half a second's delay: 120 J, not 200.
+    assert high.curve.energy_j == 0.0
+    assert "jumped" in high.reason
+
+
 # Knots
 
 
@@ -324,6 +344,19 @@ def test_a_dead_channel_that_moves_again_goes_on():
     assert trace.curve.energy_j - at == pytest.approx(90.0)
     covered = trace.curve.at(np.array([0.5, 5.8])).covered_s
     assert covered[1] - covered[0] == pytest.approx(0.4 + 0.8, abs=0.005)
+
+
+def test_a_dead_channel_is_looked_at_once_a_second():
+    """It may come back, and until then costs next to nothing."""
+    trace = Trace(channel(), 0.05)
+    now = play(trace, 100.0, seconds=1.0, period_s=0.1, start=1000.0)
+    looks = []
+    while now < 1060.0:
+        read(trace, now, None, outcome=Outcome.AGAIN)
+        looks += [] if trace.alive else [now]
+        now = max(trace.due_s(now), now + 0.001)
+    assert np.diff(looks) == pytest.approx(1.0)
+    assert looks[0] == pytest.approx(1001.0 + DEAD_AFTER_S, abs=0.2)
 
 
 @pytest.mark.parametrize("watts", [100.0, 300.0])

@@ -102,3 +102,31 @@ def test_calls_that_begin_cut_no_step_of_a_counter_short(caplog):
     assert long.energy_j == pytest.approx(2000.0, abs=100.0)  # a step at either end
     assert long.record.coverage == pytest.approx(1.0, abs=0.01)
     assert len(caplog.messages) == 1
+
+
+def test_a_flush_does_not_wait_for_a_sensor_longer_than_it_was_told(clock):
+    """The row comes at the end of that time, without what the sensor has not said; a shorter time is kept as well."""
+    sensor = FakeSensor(clock, 100.0, period_s=30.0)
+    meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR", calibration="off")
+    for wait_s in (2.0, 0.01):
+        with meter.track("x") as call:
+            clock.sleep(1.0)
+        asked_s = clock()
+        meter.flush(wait_s)
+        assert clock() - asked_s == pytest.approx(wait_s)
+        assert call.settled is not None
+        assert call.settled.coverage < 1
+
+
+def test_a_flush_goes_on_while_calls_are_settled(clock):
+    """Each that is settled in the time shows that waiting helps: the last is not cut short then."""
+    sensor = FakeSensor(clock, 100.0, period_s=0.5)
+    meter = aimeter.Meter(sensors=[sensor], clock=clock, region="FR", calibration="off")
+    with meter.track("first") as first:
+        clock.sleep(3.4)
+    with meter.track("second") as second:
+        clock.sleep(0.12)
+    assert first.settled is None
+    meter.flush(0.3)  # the step at 1003.5 tells of the first, and only that at 1004 of the second
+    assert clock() == pytest.approx(1004.0, abs=0.1)
+    assert [call.settled.coverage for call in (first, second)] == [1.0, 1.0]

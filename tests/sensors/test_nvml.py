@@ -358,6 +358,20 @@ def test_one_refused_query_costs_only_itself(rig):
     assert sensors[0].channels[0].device == "NVML index 0"
 
 
+@pytest.mark.parametrize(("enforced_w", "refused", "most_w"), [
+    (500.0, (), 700.0),
+    (500.0, ("nvmlDeviceGetPowerManagementLimitConstraints",), 500.0),
+    (500.0, ("nvmlDeviceGetEnforcedPowerLimit",), 700.0),
+])  # fmt: skip
+def test_the_most_that_a_gpu_may_draw_is_the_highest_limit_that_can_be_set(rig, enforced_w, refused, most_w):
+    """Whoever meters may not be the one who lowered it; a laptop's GPU has no limits to choose from, but has one."""
+    gpu = rig.add("h100", limit_w=enforced_w)
+    for function in refused:
+        gpu.fault(function, NOT_SUPPORTED)
+    [sensor], _ = rig.look()
+    assert sensor.channels[0].max_power_w == most_w
+
+
 def test_a_dead_counter_gives_way_to_power(rig):
     """The ways of reading are tried in turn, each said to be what it is, until none is left."""
     gpu = rig.add("rtx3090", idle_w=100)
