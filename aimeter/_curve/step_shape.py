@@ -61,8 +61,7 @@ class Step(NamedTuple):
     def bounds(self) -> Array:
         """Return the knots' times and all edges between them."""
         edges = np.concatenate([self.activity.time_s, self.activity.shift_s])
-        inside = np.unique(edges[(edges > self.begin_s) & (edges < self.end_s)])
-        return np.concatenate([[self.begin_s], inside, [self.end_s]])
+        return np.unique(np.clip([self.begin_s, *edges, self.end_s], self.begin_s, self.end_s))
 
     def idle_j(self, times_s: Array) -> Array:
         """Return the energy of the idle power up to each time, from some time on."""

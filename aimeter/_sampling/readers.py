@@ -119,7 +119,7 @@ class Readers:
                 Trace(channel, self._pace.interval_s, self._calibrated.get(channel))
                 for channel in source.sensor.channels
             ]
-            source.past = dict(zip(source.sensor.channels, source.traces, strict=True))
+            source.past = {trace.channel: trace for trace in source.traces}
             self.traces.extend(source.traces)
 
     def set_interval(self, interval_s: float) -> None:

@@ -72,8 +72,8 @@ class Sampler:
         *,
         gpus: Selection | None = None,
         calibration: Path | str = "off",
-        clock: Clock | SteppedClock = time.perf_counter,
-        interval_s: float = 0.05,
+        clock: Clock | SteppedClock,
+        interval_s: float,
     ) -> None:
         self.now: Clock = clock
         self.put: Callable[

@@ -7,6 +7,7 @@ import contextvars
 import functools
 import inspect
 import threading
+import weakref
 
 import pytest
 
@@ -64,6 +65,18 @@ def test_a_block_without_a_name_bears_its_place(clock, meter):
     with meter.track():
         clock.sleep(0.1)
     assert only(meter).name.startswith("block at test_calls.py:")
+
+
+def test_code_that_is_made_anew_again_and_again_is_not_kept(meter):
+    """A notebook's cells are new code each time they run: each call bears its own place, and old code is let go of."""
+    codes = []
+    for number in range(2500):
+        code = compile("\n" * (number % 7) + "call = meter.track()", f"cell{number}.py", "exec")
+        scope = {"meter": meter}
+        exec(code, scope)
+        assert scope["call"].name == f"block at cell{number}.py:{number % 7 + 1}"
+        codes.append(weakref.ref(code))
+    assert sum(code() is not None for code in codes) <= 1001
 
 
 def test_an_async_block_is_metered(clock, meter):

@@ -119,6 +119,17 @@ def test_what_is_no_ramp_says_nothing():
     assert fit(late, latest_s=0.15, period_s=0.1, widest_s=0.12) is None
 
 
+@pytest.mark.parametrize(("on_slope", "told"), [(3, False), (4, True)])
+def test_a_latency_takes_four_points_on_the_way_down(on_slope, told):
+    """Where the level before or the idle power is reached already, a publication says little of when."""
+    slope = [(after, 3e-4, after / 0.1, 0.1, 0.0) for after in np.linspace(0.02, 0.08, on_slope)]
+    plateau = [(after, 3e-4, 1.0, 0.1, 0.0) for after in np.linspace(0.12, 0.2, 60)]
+    found = fit(np.array(slope + plateau), latest_s=0.15, period_s=0.1)
+    assert (found is not None) == told
+    if found is not None:
+        assert abs(found.latency.value_s) <= found.latency.error_s
+
+
 def test_a_doubt_about_the_idle_power_is_in_the_half_width():
     """Where the idle power may be off by a tenth of the fall, the ramp's middle may be off by a twentieth of its width."""
     points = ramp_points(np.random.default_rng(1), 60, latency_s=0.0, window_s=0.1, period_s=0.1, spans=True)
@@ -138,8 +149,8 @@ def test_estimates_exclude_what_lies_beyond_both_half_widths():
 # From publications to points
 
 
-def played(*, latency_s=0.01, calls=40, seed=0, busy_w=300.0, begin_s=0.6, fall=True):
-    """A counter of 100 ms around calls that end at random phases, told to a `Response`."""
+def played(*, latency_s=0.01, calls=40, seed=0, busy_w=300.0, begin_s=0.6, fall=True, window_s=None):
+    """A counter of 100 ms around calls that end at random phases, told to a `Response`; or a power of a window."""
     choose = random.Random(seed)
     response, now_s, edges = Response(), 0.013, []
     time_s, powers = 0.0, []
@@ -158,12 +169,13 @@ def played(*, latency_s=0.01, calls=40, seed=0, busy_w=300.0, begin_s=0.6, fall=
         k = max(int(np.searchsorted(starts, moment_s, side="right")) - 1, 0)
         return joules[k] + watts[k] * (moment_s - starts[k])
 
-    known = {"latency_s": 0.0, "window_s": 0.0, "period_s": 0.1}
+    span_s = window_s or 0.1
+    known = {"latency_s": 0.0, "window_s": span_s, "period_s": 0.1}
     ends = iter([*edges[1:], (math.inf, math.inf)])
     since_s, until_s = edges[0][1], next(ends)[0]
     while now_s < time_s - 1:
-        mean_w = (energy(now_s - latency_s) - energy(now_s - latency_s - 0.1)) / 0.1
-        response.publish(Published(now_s, 2e-4, mean_w, 0.1))
+        mean_w = (energy(now_s - latency_s) - energy(now_s - latency_s - span_s)) / span_s
+        response.publish(Published(now_s, 2e-4, mean_w, math.nan if window_s else span_s))
         now_s += 0.1
         if now_s > until_s:
             response.rest(since_s, until_s, **known)
@@ -181,19 +193,35 @@ def test_a_counter_that_is_late_is_found_out(latency_s):
     assert found.error_s < 0.004
 
 
+@pytest.mark.parametrize("window_s", [0.03, 0.07, 0.1])
+def test_the_window_of_a_power_is_found_out(window_s):
+    """What is published after the ends of calls tells how far back it looks, and how late it is."""
+    ramp = played(window_s=window_s).ramp
+    assert abs(ramp.window.value_s - window_s) <= ramp.window.error_s < 0.1 * window_s
+    assert abs(ramp.latency.value_s - 0.01) <= ramp.latency.error_s < 0.006
+
+
+def test_a_window_longer_than_a_period_is_not_told():
+    """Two publications that share half of their window are no two looks at the way down."""
+    assert played(window_s=0.15).ramp.window is None
+
+
 def test_ends_that_tell_nothing_are_left_out():
     """Calls too short for their level to be known, and calls after which the power does not fall, teach nothing."""
     assert played(begin_s=0.15).ramp.latency is None
+    # The mean that half of the idle time before is in is not far from the call's own.
+    assert played(begin_s=0.15, busy_w=100.0).ramp.latency is None
     assert played(fall=False).ramp.latency is None
 
 
-def test_the_idle_power_is_fitted_to_what_is_surely_idle():
+@pytest.mark.parametrize("tau_s", [0.05, 0.1, 0.2, 0.4, 0.8])
+def test_the_idle_power_is_fitted_to_what_is_surely_idle(tau_s):
     """Publications whose window is past the end give the idle power, fading, and with it the way that others have come."""
     rng = np.random.default_rng(5)
     falls = []
     for after in rng.uniform(0, 0.3, 100):
         begin = max(after - 0.1, 0.0)
-        faded = 0.4 * (math.exp(-begin / 0.4) - math.exp(-after / 0.4)) / (after - begin)
+        faded = tau_s * (math.exp(-begin / tau_s) - math.exp(-after / tau_s)) / (after - begin)
         part = min(after / 0.1, 1.0)
         falls.append((after, 2e-4, 300 * (1 - part) + part * (70 + 40 * faded), 0.1, 300.0))
     points = points_of(np.array(falls), latency_s=0.0, window_s=0.0, period_s=0.1)
@@ -201,7 +229,7 @@ def test_the_idle_power_is_fitted_to_what_is_surely_idle():
     assert points[:, 2] == pytest.approx(np.clip(after / 0.1, 0, 1), abs=0.01)
     # Where a device was seen at rest its power is known; it is half as well known where it is reckoned from that.
     begin = np.maximum(after - 0.1, 0.0)
-    idle_w = 70 + 40 * 0.4 * (np.exp(-begin / 0.4) - np.exp(-after / 0.4)) / (after - begin)
+    idle_w = 70 + 40 * tau_s * (np.exp(-begin / tau_s) - np.exp(-after / tau_s)) / (after - begin)
     seen_w = np.median(idle_w[after >= 0.1 + 0.25 * 0.1])
     assert points[:, 4] == pytest.approx(np.abs(idle_w - seen_w) / 2 / (300 - idle_w), abs=1e-3)
     assert (

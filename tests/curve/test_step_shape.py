@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aimeter._curve.activity import Activity
+from aimeter._curve.activity import Activity, IdlePower
 from aimeter._curve.step_shape import (
     DECAY,
     HALF,
@@ -16,6 +16,7 @@ from aimeter._curve.step_shape import (
     SHIFT,
     TAU,
     TIME,
+    Step,
     shape_of,
 )
 
@@ -102,3 +103,25 @@ def test_a_device_that_draws_nothing_at_rest_is_spread_evenly_where_no_call_is()
     """Idle power of nothing gives no shape: joules that came all the same may be of any moment."""
     shaped, part = shape(2.2, (0.5, 1.0), idle_w=0.0, joules=3.0)
     assert shaped.read(np.zeros(1), part)[0] == pytest.approx(3.0 * part)
+
+
+def test_a_step_is_cut_where_calls_begin_and_end():
+    """At its knots and at each edge in it once, whether a call was alone or beside others; none lies outside."""
+    activity = Activity(np.array([2.1, 2.4]), np.array([True, False]), np.array([1.9, 2.1, 2.2, 2.7]))
+    step = Step(BEGIN_S, END_S, 0.0, 100.0, 50.0, IdlePower(IDLE_W, 0.0, 1.0), True, activity)
+    assert step.bounds() == pytest.approx([2.0, 2.1, 2.2, 2.4, 2.5])
+    ending = step._replace(begin_s=2.1, end_s=2.4)
+    assert ending.bounds() == pytest.approx([2.1, 2.2, 2.4])
+
+
+def test_the_idle_power_is_drawn_beside_calls_alone():
+    """And fades after each: between any two times it is what the device at rest drew."""
+    activity = Activity(np.array([1.5, 1.8, 2.1, 2.4]), np.array([True, False, True, False]))
+    step = Step(BEGIN_S, END_S, 0.0, 100.0, 50.0, IdlePower(IDLE_W, 50.0, TAU_S), False, activity)
+    fine_s = np.linspace(BEGIN_S, END_S, 50_001)
+    rested = (fine_s < 2.1) | (fine_s >= 2.4)
+    since_s = fine_s - np.where(fine_s < 2.1, 1.8, 2.4)
+    watts = np.where(rested, IDLE_W + 50.0 * np.exp(-since_s / TAU_S), 0.0)
+    for end_s in (2.05, 2.1, 2.3, 2.4, 2.45, 2.5):
+        truth_j = watts[fine_s < end_s].sum() * (fine_s[1] - fine_s[0])
+        assert np.diff(step.idle_j(np.array([BEGIN_S, end_s]))) == pytest.approx(truth_j, abs=0.01)

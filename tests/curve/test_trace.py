@@ -77,11 +77,13 @@ def test_a_counter_that_stands_still_gives_nothing(value):
     assert difference(value, value, 0.1, 262_143.0, 400.0) == Difference(Step.SAME, 0.0)
 
 
-def test_a_counter_that_nobody_has_seen_stand_still_has_nothing_to_catch_up():
+@pytest.mark.parametrize("looks", [(), (10.05,), (10.02, 10.05, 10.08)])
+def test_a_counter_that_nobody_has_seen_stand_still_has_nothing_to_catch_up(looks):
     """The first difference is judged like any other: by the time between its two readings."""
     low, high = Trace(channel(max_power_w=100.0), 0.05), Trace(channel(max_power_w=100.0), 0.05)
     for trace, joules in ((low, 0.01), (high, 200.0)):
-        read(trace, 10.0, 0.0)
+        for now in (10.0, *looks):
+            read(trace, now, 0.0)
         read(trace, 10.1, joules)
     # Memory that sleeps draws a tenth of a watt: that has been seen, all of it.
     assert low.curve.energy_j == pytest.approx(0.01)
@@ -126,6 +128,15 @@ def test_a_period_other_than_documented_is_learned(true_period_s):
     assert joules == pytest.approx(300.0 * true_period_s * np.round(time / true_period_s))
     assert (np.abs(joules - 300.0 * time) <= uncertainty).all()
     assert uncertainty.max() < 300.0 * 0.005 * max(true_period_s, 0.06)
+
+
+def test_bounds_of_a_period_are_told_where_updates_are_foretold():
+    """Of a counter that steps they hold its true period; an estimate that is always fresh has none."""
+    stepped = Trace(channel(period_s=0.1), 0.05)
+    play(stepped, 300.0, seconds=10.0, period_s=0.0973)
+    found = stepped.learned.period
+    assert found.earliest_s <= 0.0973 <= found.latest_s < found.earliest_s + 0.001
+    assert Trace(channel(method="estimate", period_s=0.0), 0.05).learned.period is None
 
 
 def test_a_delayed_sampler_divides_by_the_time_that_passed():
@@ -411,6 +422,14 @@ def test_a_power_that_often_stands_still_is_not_stuck():
     trace, _ = powers([step for watts in range(70, 80) for step in (*steady, float(watts))] + [70.0] * 30)
     _, resolution = energy_between(trace.curve, np.array([13.5]), np.array([15.5]))
     assert resolution[0] < 10
+
+
+@pytest.mark.parametrize(("changes", "sticks"), [(7, False), (8, True), (31, True)])
+def test_a_power_is_not_called_stuck_before_it_was_seen_to_change_eight_times(changes, sticks):
+    """How long it usually stays the same is not known from fewer."""
+    trace, end_s = powers([*noise(70.0, changes + 1), *[300.0] * 100])
+    _, resolution = energy_between(trace.curve, np.array([end_s - 5.0]), np.array([end_s - 1.0]))
+    assert (resolution[0] > 4 * (300.0 - 80.0)) == sticks
 
 
 def test_a_power_that_moves_again_is_believed_again():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 import aimeter
+from aimeter._calls.call import Call
+from aimeter._sampling.sampler import Sampler
 from aimeter.testing import FakeSensor
 from tests.programs import run
 
@@ -55,3 +59,59 @@ def test_a_forked_child_asks_through_a_handle_of_its_own(tmp_path):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     """
     run(source, tmp_path / "calls.csv")
+
+
+class Gpus:
+    """The GPUs of a machine, as a sampler looks for them."""
+
+    def __init__(self, sensor):
+        self.sensor, self.looked = sensor, 0
+
+    def state(self):
+        return "all"
+
+    def find(self):
+        self.looked += 1
+        return [self.sensor], []
+
+
+@pytest.mark.parametrize("cpu_only", [0, 1, 50])
+def test_gpus_are_looked_for_once_any_call_may_use_them(clock, cpu_only):
+    """However many come after it in the same moment that do not."""
+    gpus = Gpus(FakeSensor(clock, 300.0))
+    cpu = FakeSensor(clock, 20.0, id="cpu:0")
+    sampler = Sampler(lambda: ([cpu], []), gpus=gpus, clock=clock, interval_s=0.05)
+    host = SimpleNamespace(sampler=sampler, synchronise=False)
+
+    def of_the_cpu(count):
+        for _ in range(count):
+            with Call(host, "cpu").limit(None, ("cpu",)):
+                pass
+
+    of_the_cpu(1)
+    clock.sleep(1.0)
+    assert gpus.looked == 0
+    with Call(host, "any"):
+        of_the_cpu(cpu_only)
+        clock.sleep(0.5)
+        assert gpus.looked == 1
+        assert gpus.sensor.reads > 0
+
+
+@pytest.mark.parametrize("error", [OSError("no driver"), SystemExit(1), KeyboardInterrupt()])
+def test_a_search_that_fails_costs_figures_and_nothing_else(clock, caplog, error):
+    """Whatever drivers and kernels answer, the program goes on: calls have no joules, and that is said once."""
+
+    def search():
+        raise error
+
+    sampler = Sampler(search, clock=clock, interval_s=0.05)
+    taken = []
+    sampler.deliver_to(taken.append)
+    host = SimpleNamespace(sampler=sampler, synchronise=False)
+    for _ in range(3):
+        with Call(host, "x"):
+            clock.sleep(1.0)
+    sampler.flush(1.0)
+    assert sum(len(figures.calls) for figures in taken) == 3
+    assert [type(error).__name__ in text for text in caplog.messages] == [True]

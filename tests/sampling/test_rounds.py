@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 
 import pytest
 
 import aimeter
+from aimeter._sampling.driver import GUARD_S
 from aimeter._sampling.sampler import LINGER_S
 from aimeter.testing import FakeSensor
+from tests.programs import run
 
 
 def near(joules):
@@ -130,3 +133,37 @@ def test_a_flush_goes_on_while_calls_are_settled(clock):
     meter.flush(0.3)  # the step at 1003.5 tells of the first, and only that at 1004 of the second
     assert clock() == pytest.approx(1004.0, abs=0.1)
     assert [call.settled.coverage for call in (first, second)] == [1.0, 1.0]
+
+
+def test_settling_stays_behind_by_the_time_that_a_thread_may_be_kept_from_its_next_step():
+    """It may have to wait for the interpreter between a call's stamp and the queue; more would delay every figure."""
+    assert sys.getswitchinterval() < GUARD_S <= 3 * sys.getswitchinterval()
+
+
+def test_a_flush_gives_up_on_a_round_that_hangs(tmp_path):
+    """Whoever holds the state does not hold the program: the call is settled once it is let go of."""
+    source = """
+    from aimeter._sampling import sampler as module
+    module.PATIENCE_S = module.SETTLING_TIMEOUT_S = 0.05
+    meter = new_meter()
+    with meter.track("first") as first:
+        sleep(0.05)
+    meter.flush()
+    held, free = threading.Event(), threading.Event()
+    def hang():
+        with meter.sampler.alone(-1):
+            held.set()
+            free.wait()
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    held.wait()
+    with meter.track("second") as second:
+        pass
+    meter.flush(0.05)
+    assert first.settled and not second.settled
+    free.set()
+    hanging.join()
+    meter.flush()
+    assert second.settled
+    """
+    run(source, tmp_path / "calls.csv")
