@@ -83,7 +83,7 @@ class SteppedDriver:
         self._sampler.search.open()
         left_s = timeout_s
         while not done() and left_s > 0:
-            step_s = min(self._sampler.pace.interval_s, left_s)
+            step_s = min(self._sampler.pace.interval_s / 5, left_s)
             self._clock.advance(step_s)
             self._sampler.settle()
             left_s -= step_s

@@ -167,3 +167,17 @@ def test_a_flush_gives_up_on_a_round_that_hangs(tmp_path):
     assert second.settled
     """
     run(source, tmp_path / "calls.csv")
+
+
+@pytest.mark.parametrize("interval_s", [0.05, 0.5])
+def test_a_figure_that_is_asked_for_takes_a_part_of_an_interval(clock, interval_s):
+    """A clock that is told to move is moved until the figure is known, and not much further: tests go by its time."""
+    sensor = FakeSensor(clock, 100.0)
+    meter = aimeter.Meter(
+        sensors=[sensor], clock=clock, region="FR", calibration="off", interval_s=interval_s
+    )
+    with meter.track("x") as call:
+        clock.sleep(2.0)
+    asked_s = clock()
+    assert call.energy_j == near(200.0)
+    assert clock() - asked_s <= interval_s / 5 + 1e-9
