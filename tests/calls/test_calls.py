@@ -67,6 +67,16 @@ def test_a_block_without_a_name_bears_its_place(clock, meter):
     assert only(meter).name.startswith("block at test_calls.py:")
 
 
+def test_rows_of_one_place_share_their_name(meter):
+    """Which line a place is on is found out once, and kept once, however many calls are made there."""
+    names = []
+    for _ in range(3):
+        names.append(meter.track().name)
+        names.append(meter.track().name)
+    assert len(set(names)) == 2
+    assert len(set(map(id, names))) == 2
+
+
 def test_code_that_is_made_anew_again_and_again_is_not_kept(meter):
     """A notebook's cells are new code each time they run: each call bears its own place, and old code is let go of."""
     codes = []

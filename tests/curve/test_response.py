@@ -122,12 +122,13 @@ def test_what_is_no_ramp_says_nothing():
 @pytest.mark.parametrize(("on_slope", "told"), [(3, False), (4, True)])
 def test_a_latency_takes_four_points_on_the_way_down(on_slope, told):
     """Where the level before or the idle power is reached already, a publication says little of when."""
-    slope = [(after, 3e-4, after / 0.1, 0.1, 0.0) for after in np.linspace(0.02, 0.08, on_slope)]
-    plateau = [(after, 3e-4, 1.0, 0.1, 0.0) for after in np.linspace(0.12, 0.2, 60)]
-    found = fit(np.array(slope + plateau), latest_s=0.15, period_s=0.1)
+    slope = [(0.03 + part * 0.1, 3e-4, part, 0.1, 0.0) for part in np.linspace(0.2, 0.8, on_slope)]
+    level = [(after, 3e-4, 0.0, 0.1, 0.0) for after in np.linspace(0.005, 0.025, 20)]
+    rest = [(after, 3e-4, 1.0, 0.1, 0.0) for after in np.linspace(0.14, 0.2, 60)]
+    found = fit(np.array(level + slope + rest), latest_s=0.15, period_s=0.1)
     assert (found is not None) == told
     if found is not None:
-        assert abs(found.latency.value_s) <= found.latency.error_s
+        assert abs(found.latency.value_s - 0.03) <= found.latency.error_s
 
 
 def test_a_doubt_about_the_idle_power_is_in_the_half_width():
