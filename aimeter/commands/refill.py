@@ -68,7 +68,7 @@ def refill(log: str, new: Path, **given: object) -> Refill:
     asked, default_zone = chosen(**given)
     paths = find([log])
     division, _ = between_processes(lambda: read_briefs(paths))
-    records = read(paths)
+    records = read(paths, once=False)  # what is written back lacks nothing
     zones: dict[str, Answers] = {}
     others: Counter[str] = Counter()
     waiting = filled = 0

@@ -11,12 +11,13 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
+from typing import IO, TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 from aimeter._support.machine import WHOLE
 from aimeter.errors import ConfigurationError, LogSchemaError, did_you_mean
 from aimeter.logs.decode import MALFORMED, record_from_csv, record_from_json
 from aimeter.logs.encode import csv_fields
+from aimeter.logs.seen import Seen
 from aimeter.record import COLUMNS, FIRST_COLUMNS
 
 if TYPE_CHECKING:
@@ -116,7 +117,14 @@ def _lines(log: BinaryIO) -> Iterator[bytes | str]:
         yield "the line is too long to be a row"
 
 
-R = TypeVar("R")
+class _Row(Protocol):
+    @property
+    def call_id(self) -> str: ...
+    @property
+    def start(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Row)
 
 
 class Rows(Iterator[R], ABC):
@@ -125,18 +133,23 @@ class Rows(Iterator[R], ABC):
     Args:
         paths: The logs.
         run: Give only those that have this as ``aimeter.run`` in `meta`; by default all.
+        once: Give each call once, also if it stands in several logs, such as a log and a copy of its first days.
 
     Attributes:
         paths: The logs.
         rows: Rows given so far.
+        repeated: Rows so far that were left out, as their call had been given.
         skipped: Lines so far that are no whole row: torn, glued together or foreign.
         problems: Where the first ten of them are, and what is wrong: ``calls.csv:17: 12 columns, not 42``.
     """
 
-    def __init__(self, paths: Iterable[Log], run: str | None = None) -> None:
+    def __init__(self, paths: Iterable[Log], run: str | None = None, *, once: bool = True) -> None:
         self.paths = tuple(paths)
         self._run = run
+        self._calls = Seen() if once else None
+        self._reads = 0
         self.rows = 0
+        self.repeated = 0
         self.skipped = 0
         self.problems: list[str] = []
         self._rows = self._read_all(self.paths)
@@ -151,11 +164,14 @@ class Rows(Iterator[R], ABC):
 
     def __next__(self) -> R:
         row = next(self._rows)
+        while self._calls is not None and self._calls.again(row.call_id, row.start, self._reads):
+            self.repeated += 1
+            row = next(self._rows)
         self.rows += 1
         return row
 
     def _read_all(self, paths: Iterable[Log]) -> Iterator[R]:
-        for path in paths:
+        for self._reads, path in enumerate(paths):
             with path.open() as log:
                 if path.cut is not None:  # told before all that is wrong with single lines
                     self._skip(path, *path.cut)
@@ -269,8 +285,8 @@ def _columns(path: Path, first: bytes) -> list[str] | None:
     return None if first.startswith(b"{") else present
 
 
-def read(paths: LogPath | Iterable[LogPath]) -> ReadResult:
-    """Read one log or several, CSV or JSON Lines, one after another.
+def read(paths: LogPath | Iterable[LogPath], *, once: bool = True) -> ReadResult:
+    """Read one log or several, CSV or JSON Lines, one after another; each call once, unless told otherwise.
 
     Rows of other schemas are read by the names of their columns: of earlier ones what is missing is empty, of
     later ones what this version does not know is left out.
@@ -279,7 +295,7 @@ def read(paths: LogPath | Iterable[LogPath]) -> ReadResult:
         ConfigurationError: A path names no readable file.
         LogSchemaError: A file is no aimeter log. Raised at once, before any record is given.
     """
-    return ReadResult(readable(paths))
+    return ReadResult(readable(paths), once=once)
 
 
 def readable(paths: LogPath | Iterable[LogPath]) -> list[Log]:

@@ -72,6 +72,7 @@ class Rows:
         return replace(
             summary,
             skipped=getattr(self._records, "skipped", 0),
+            repeated=getattr(self._records, "repeated", 0),
             processes=self._division.processes if self._division else 0,
             undivided=self.undivided,
         )

@@ -110,6 +110,7 @@ class Summary:
         skipped: Lines of the logs that were no whole rows.
         processes: How many processes used a device while another one did; what they used then is divided among them.
         undivided: Processes may have, and their rows, of earlier schemas, do not say on which machine.
+        repeated: Rows that were left out, as their call stands in the logs before.
         overflowed: Names with sums too large for a number; those are unknown.
         tree: The same calls, each name under that of the call around it. A name has a row for each model if there are
             several, and only joules a unit that mean something there: a generation's for each new token are its decoding's.
@@ -128,6 +129,7 @@ class Summary:
     tree: tuple[SummaryRow, ...] = ()
     by: By = "call"
     span_s: tuple[float, float] | None = None
+    repeated: int = 0
 
     def __str__(self) -> str:
         return text(_grid(self))
@@ -263,6 +265,11 @@ def _notes(summary: Summary) -> tuple[str, ...]:
         notes.append(told(summary.processes))
     if summary.undivided:
         notes.append(UNDIVIDED)
+    if summary.repeated:
+        notes.append(
+            f"{summary.repeated:,} row{'' if summary.repeated == 1 else 's'} of calls that stand in the logs more than "
+            "once: each call is counted once."
+        )
     if summary.overflowed:
         notes.append("Sums that are too large for a number are unknown.")
     if summary.skipped:

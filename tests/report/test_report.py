@@ -64,7 +64,7 @@ def test_what_was_written_is_read_back(
 def test_several_logs_are_read_one_after_another(tmp_path: Path):
     """Logs of either layout are told apart by what is in them, so a rotated one may have any name."""
     open_log(tmp_path / "a.csv").write([make_record(name="a")])
-    open_log(tmp_path / "b.jsonl").write([make_record(name="b")])
+    open_log(tmp_path / "b.jsonl").write([make_record(call_id="another", name="b")])
     (tmp_path / "b.jsonl").rename(tmp_path / "b.jsonl.1")
     (tmp_path / "empty.csv").touch()
     result = read([tmp_path / "a.csv", str(tmp_path / "b.jsonl.1"), tmp_path / "empty.csv"])
