@@ -108,6 +108,18 @@ def test_knots_lie_where_the_counter_moved():
     assert np.diff(joules) == pytest.approx(300.0 * np.diff(step), abs=1e-6)
 
 
+def test_what_is_published_after_a_failed_look_came_after_what_was_published_before():
+    """No look in between says that it was not there yet; but one value is published after the other."""
+    trace = Trace(channel(period_s=1.0), 0.05)
+    read(trace, 100.0, 50.0)
+    read(trace, 100.1, 60.0)
+    read(trace, 100.2, None, outcome=Outcome.AGAIN)
+    read(trace, 100.4, 90.0)
+    before_s, time_s = trace.curve.knots[0, -2:]
+    assert before_s == pytest.approx(100.05)
+    assert time_s == pytest.approx((100.05 + 100.4) / 2)
+
+
 def test_a_slow_staircase_costs_few_readings():
     """The interval follows the sensor's own period: a 100 ms counter is read about three times a period."""
     trace, reads = Trace(channel(), 0.05), []
@@ -388,6 +400,19 @@ def test_a_dead_average_that_answers_again_goes_on_and_leaves_no_joule(watts):
     assert again_s == pytest.approx(0.7)
     again_j = trace.curve.at(np.array([4.1, 4.8])).energy_j
     assert again_j[1] - again_j[0] == pytest.approx(0.7 * watts)
+
+
+@pytest.mark.parametrize("period_s", [0.001, 0.01, 0.1])
+def test_a_mean_of_any_period_is_integrated(period_s):
+    """Also of one that is renewed so fast that nobody waits for its updates."""
+    trace = Trace(channel(method="power", quantity="power", period_s=period_s, window_s=period_s), 0.05)
+    watts, times_s = [], 10.0 + np.arange(100) * period_s
+    for number, now in enumerate(times_s):
+        watts.append(100.0 + 7 * (number % 3))
+        read(trace, now + 0.1 * period_s, watts[-1])
+    drawn_j = np.sum(watts[-50:]) * period_s
+    known_j = trace.curve.at(np.array([times_s[-51], times_s[-1]])).energy_j
+    assert known_j[1] - known_j[0] == pytest.approx(drawn_j, rel=0.01)
 
 
 # A power that stands still

@@ -115,3 +115,48 @@ def test_a_search_that_fails_costs_figures_and_nothing_else(clock, caplog, error
     sampler.flush(1.0)
     assert sum(len(figures.calls) for figures in taken) == 3
     assert [type(error).__name__ in text for text in caplog.messages] == [True]
+
+
+class Held(FakeSensor):
+    """A GPU of which a handle is open until it is closed."""
+
+    def __init__(self, clock, device, handles):
+        super().__init__(clock, 100.0, id=f"gpu:{device}")
+        self._handles = handles
+        handles.append(self)
+
+    def close(self):
+        self._handles.remove(self)
+
+
+class Selected:
+    """Those GPUs of a machine that a program has selected, opened anew whenever they are looked for."""
+
+    def __init__(self, clock):
+        self.clock, self.devices, self.handles = clock, (), []
+
+    def state(self):
+        return self.devices
+
+    def find(self):
+        return [Held(self.clock, device, self.handles) for device in self.devices], []
+
+
+def test_of_each_gpu_that_is_selected_one_handle_is_open(clock):
+    """Whatever the program selects next: who is used goes on with its own, who isn't any more is let go of."""
+    gpus = Selected(clock)
+    sampler = Sampler(lambda: ([], []), gpus=gpus, clock=clock, interval_s=0.05)
+    host = SimpleNamespace(sampler=sampler, synchronise=False)
+    first = {}
+    for devices in ((0,), (0, 1), (1,), (1, 2), (), (0, 1, 2)):
+        gpus.devices = devices
+        kept = set(first) & set(devices)
+        with Call(host, "x"):
+            clock.sleep(1.0)
+        assert sorted(one.channels[0].id for one in gpus.handles) == [f"gpu:{device}" for device in devices]
+        used = {int(one.channels[0].id[4:]): one for one in gpus.handles}
+        assert all(used[device] is first[device] for device in kept)
+        reads = {device: one.reads for device, one in used.items()}
+        clock.sleep(1.0)
+        assert all(one.reads > reads[device] for device, one in used.items())
+        first = used
