@@ -178,7 +178,7 @@ class Shares:
         if entry.suspended_since_s is not None:
             self._pause(entry, time_s, suspended=False, edge=edge)
         leaves, own = entry.leaves, -entry.weight * entry.leaf
-        entry.leaf, entry.open, entry.closed = False, False, edge
+        entry.open, entry.closed = False, edge
         if time_s > entry.call.end_s:
             entry.late_s += time_s - entry.call.end_s
         if leaves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from dataclasses import replace
 
 import pytest
@@ -236,6 +237,35 @@ def test_each_device_has_its_joules_under_its_name(clock):
     assert row.devices_j == (near(200.0), near(100.0), near(40.0), near(10.0))
     assert (row.gpu_j, row.cpu_j, row.dram_j, row.energy_j) == (near(300.0), near(50.0), None, near(350.0))
     assert (row.gpu_method, row.cpu_method, row.dram_method) == ("counter", "estimate", "none")
+
+
+def test_a_call_of_one_device_has_that_one_alone_under_its_name(clock):
+    """Whichever of several it is, and whatever goes on beside it on the others."""
+    sensors = [FakeSensor(clock, 100.0 * (k + 1), id=f"gpu:{k}", device=f"GPU-{k}-x") for k in range(3)]
+    meter = meter_of(clock, *sensors)
+    other = meter.track("other", devices="gpu:0")
+    contextvars.Context().run(other.__enter__)  # beside the others, and not around them
+    for k in (1, 2):
+        with meter.track("x", devices=f"gpu:{k}") as call:
+            clock.sleep(2.0)
+        assert (call.record.devices, call.record.devices_j) == (f"gpu:{k}:GPU-{k}", (near(200.0 * (k + 1)),))
+        assert call.energy_j == near(200.0 * (k + 1))
+    other.finish("ok", None)
+    assert (other.record.devices, other.record.devices_j) == (
+        "gpu:0:GPU-0",
+        (near(100.0 * other.duration_s),),
+    )
+
+
+def test_the_model_is_what_the_call_was_told(clock):
+    """As text, whatever it was given as; empty if it was not."""
+    meter = meter_of(clock, FakeSensor(clock, 100.0))
+    for model in ("tiny", None, 7):
+        with meter.track("x", model=None if model == 7 else model) as call:
+            clock.sleep(0.1)
+            if model == 7:
+                call.note(model=7)
+    assert [row.model for row in meter.records()] == ["tiny", None, "7"]
 
 
 class Reserve(FakeSensor):

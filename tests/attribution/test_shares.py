@@ -15,6 +15,7 @@ import aimeter
 from aimeter._attribution import closing, energy
 from aimeter._attribution.edges import Entry
 from aimeter._attribution.rows import together
+from aimeter._attribution.shares import Shares
 from aimeter._calls.call import Call
 from aimeter._curve.curve import Points
 from aimeter.testing import FakeClock, FakeSensor
@@ -517,3 +518,27 @@ def test_a_failure_while_settling_is_not_for_ever(monkeypatch, caplog):
     meter.flush()
     assert inner.record.energy_j == pytest.approx(50.0, rel=0.01)
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 9, 10, 50])
+def test_no_more_edges_are_settled_at_once_than_may_be(clock, meter, most):
+    """All that fit and none beyond, but edges of one moment stay together; if all fit, the time that was asked for."""
+    shares = Shares([])
+    for _ in range(5):
+        with meter.track("x") as call:
+            clock.sleep(1.0)
+        shares.open(call, call.start_s)
+        shares.close(call, call.end_s)
+        clock.sleep(1.0)
+    shares.settle(1000.5)  # the first edge
+    times_s = sorted([1001.0 + k for k in range(9)])
+    until_s = shares.manageable_until(2000.0, most)
+    assert sum(time_s <= until_s for time_s in times_s) == min(most, 9)
+    assert (until_s == 2000.0) is (most >= 9)
+    together = Shares([])
+    for _ in range(3):
+        with meter.track("x") as call:
+            pass
+        together.open(call, call.start_s)
+        together.close(call, call.end_s)
+    assert together.manageable_until(2000.0, most) >= clock()
