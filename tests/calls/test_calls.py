@@ -12,7 +12,8 @@ import weakref
 import pytest
 
 import aimeter
-from aimeter.testing import FakeSensor
+from aimeter.testing import FakeClock, FakeSensor
+from tests.programs import run
 
 WATTS = 100.0
 
@@ -120,6 +121,44 @@ def test_exceptions_outside_exception_are_recorded_too(clock, meter, error):
     assert only(meter).error_type == error.__name__
 
 
+class Interrupted(FakeClock):
+    """A clock that is being read when a signal handler raises, once."""
+
+    armed = False
+
+    def __call__(self):
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+        return super().__call__()
+
+
+def test_a_signal_while_a_call_is_stamped_ends_the_call_there():
+    """As it begins and as it ends: the exception passes, the row says so, and no call stays open."""
+    clock = Interrupted()
+    meter = aimeter.Meter(sensors=[FakeSensor(clock, WATTS)], clock=clock, region="FR")
+    with meter.track("before"):
+        clock.sleep(1.0)
+    begins, ends = meter.track("begins"), meter.track("ends")
+    clock.armed = True
+    with pytest.raises(KeyboardInterrupt), begins:
+        clock.sleep(1.0)
+    assert aimeter.current_call() is None
+    with pytest.raises(KeyboardInterrupt), ends:
+        clock.sleep(2.0)
+        clock.armed = True
+    clock.sleep(5.0)
+    for call, seconds in ((begins, 0.0), (ends, 2.0)):
+        assert (call.status, call.record.error_type) == ("error", "KeyboardInterrupt")
+        assert call.duration_s == pytest.approx(seconds)
+        assert call.energy_j == pytest.approx(seconds * WATTS, abs=1e-6)
+    with meter.track("after") as after:
+        clock.sleep(1.0)
+    assert after.parent is None
+    assert [row.name for row in meter.records()].count("ends") == 1
+    assert meter.sampler.open_calls() == []
+
+
 def test_a_call_is_used_once(meter):
     """Entering a call twice is a slip with a remedy, not a corrupted measurement."""
     call = meter.track("once")
@@ -190,6 +229,30 @@ def test_a_name_must_be_text(meter, name):
     """A wrong name is a TypeError that shows how it is done."""
     with pytest.raises(TypeError, match="track"):
         meter.track(name)
+
+
+def test_a_forked_child_has_no_figure_of_its_parents_call(tmp_path):
+    """Open or just ended: it is the parent's, so that no device is asked and nobody waits for what never comes."""
+    source = """
+    probe = sensor()
+    meter = new_meter(probe)
+    with meter.track("outer") as outer:
+        with meter.track("inner") as inner:
+            sleep(0.05)
+        child = os.fork()
+        if not child:
+            reads = probe.reads
+            assert outer.record is None and outer.energy_j is None and outer.parent is None
+            assert inner.record is inner.settled  # known if it was before the fork
+            assert "outer" in repr(outer)
+            assert (probe.reads, threading.active_count()) == (reads, 1)
+            with meter.track("own") as own:
+                assert own.parent is None and aimeter.current_call() is own
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert outer.energy_j is not None and inner.energy_j is not None and inner.parent is outer
+    """
+    run(source, tmp_path / "calls.csv")
 
 
 def test_an_unknown_count_is_a_slip(meter):

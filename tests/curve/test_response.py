@@ -194,6 +194,18 @@ def test_a_counter_that_is_late_is_found_out(latency_s):
     assert found.error_s < 0.004
 
 
+@pytest.mark.parametrize("until_s", [(1.25,), (1.0625, 1.25), (1.0625, 1.15625, 1.25)])
+def test_each_publication_after_a_call_is_learned_from_once(until_s):
+    """Whenever it is settled that the device rested, also at the very moment of a publication."""
+    response = Response()
+    for number in range(13):
+        watts = 300.0 if number < 9 else 60.0
+        response.publish(Published(0.21875 + 0.09375 * number, 1e-4, watts, 0.09375))
+    for one_s in until_s:
+        response.rest(1.0, one_s, latency_s=0.0, window_s=0.0, period_s=0.09375)
+    assert [fall.after_s for fall in response._falls] == [0.0625, 0.15625]
+
+
 @pytest.mark.parametrize("window_s", [0.03, 0.07, 0.1])
 def test_the_window_of_a_power_is_found_out(window_s):
     """What is published after the ends of calls tells how far back it looks, and how late it is."""
