@@ -26,7 +26,7 @@ LATE = {HALF: (0.001, 0.003), PHASE: (0.002, 0.005), SHIFT: (0.004, 0.004)}
 """By how much the two knots may be off in time."""
 
 
-def shape(time_s, call, *, idle_w=IDLE_W, decay_w=0.0, joules=None):
+def shape(time_s, call, *, idle_w=IDLE_W, decay_w=0.0, joules=None, limit_w=1e4, shifts=()):
     """Return the shape at one time of a step of a device that draws `LOAD_W` in the call and else `IDLE_W`."""
     open_s = max(min(call[1], END_S) - max(call[0], BEGIN_S), 0.0)
     whole_j = IDLE_W * (END_S - BEGIN_S) + (LOAD_W - IDLE_W) * open_s if joules is None else joules
@@ -36,8 +36,8 @@ def shape(time_s, call, *, idle_w=IDLE_W, decay_w=0.0, joules=None):
     for line, (first, second) in LATE.items():
         before[line], after[line] = first, second
     part = np.array([(time_s - BEGIN_S) / (END_S - BEGIN_S)])
-    activity = Activity(np.array(call), np.array([True, False]))
-    return shape_of(np.array([time_s]), part, before, after, activity, np.array([1e4])), part
+    activity = Activity(np.array(call), np.array([True, False]), np.array(shifts, float))
+    return shape_of(np.array([time_s]), part, before, after, activity, np.array([limit_w])), part
 
 
 @pytest.mark.parametrize(
@@ -125,3 +125,17 @@ def test_the_idle_power_is_drawn_beside_calls_alone():
     for end_s in (2.05, 2.1, 2.3, 2.4, 2.45, 2.5):
         truth_j = watts[fine_s < end_s].sum() * (fine_s[1] - fine_s[0])
         assert np.diff(step.idle_j(np.array([BEGIN_S, end_s]))) == pytest.approx(truth_j, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("limit_w", "most_w"), [(100.0, LOAD_W), (300.0, LOAD_W), (500.0, 500.0), (1e4, 1e4)]
+)
+def test_of_calls_that_meet_in_a_step_each_may_have_drawn_all_that_the_device_can(limit_w, most_w):
+    """Which is what it was seen to draw, where it says that it can draw less."""
+    shaped, _ = shape(2.2, (2.1, 2.4), shifts=(2.2,), limit_w=limit_w)
+    excess_j = LOAD_W * 0.3
+    before_j, after_j = min(most_w * 0.1, excess_j), min(most_w * 0.2, excess_j)
+    worked_j = excess_j / 3
+    assert shaped.unlike_j == pytest.approx(
+        max(before_j - worked_j, after_j - (excess_j - worked_j)), abs=1e-9
+    )
