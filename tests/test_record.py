@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from aimeter.record import COLUMNS, SCHEMA
 from tests.records import make_record
 
 USUAL = "image-gen: 12.5 ± 1.3 J (GPU by counter, CPU by estimate), 1.65 ± 0.17 mg CO2e, 250 ms, images 4"
@@ -44,3 +45,8 @@ def test_a_row_as_a_table():
         ("covered", "50%"),
         ("status", "ok"),
     ]
+
+
+def test_the_layout_has_the_number_that_readers_know():
+    """Whoever changes the columns changes the number: logs say it in each row."""
+    assert (SCHEMA, len(COLUMNS), COLUMNS[-1]) == (3, 54, "machine")
