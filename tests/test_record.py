@@ -49,4 +49,6 @@ def test_a_row_as_a_table():
 
 def test_the_layout_has_the_number_that_readers_know():
     """Whoever changes the columns changes the number: logs say it in each row."""
-    assert (SCHEMA, len(COLUMNS), COLUMNS[-1]) == (3, 54, "machine")
+    row = make_record(schema=SCHEMA)
+    assert (row.schema, len(row), COLUMNS[-1]) == (3, 54, "machine")
+    assert repr(row) == f"<{USUAL}>"
