@@ -8,8 +8,8 @@ import time
 import pytest
 
 import aimeter
-from aimeter._sampling import sampler as sampler_module
 from aimeter.testing import FakeSensor
+from tests.programs import run
 
 
 class Slow(FakeSensor):
@@ -119,16 +119,22 @@ def test_calls_read_the_sensors_themselves_when_no_thread_does(slow):
     meter.close()
 
 
-def test_a_thread_is_started_again_when_needed(slow, monkeypatch):
-    """The threads end a while after the last call, and the next call starts them again."""
-    monkeypatch.setattr(sampler_module, "LINGER_S", 0.05)
-    with aimeter.Meter(sensors=[slow], region="FR") as meter:
-        for _ in range(2):
-            with meter.track("work") as call:
-                time.sleep(0.02)
-            assert call.energy_j == pytest.approx(100 * call.duration_s, abs=3 * call.error_j)
-            until(lambda: not meter.sampler.ready)
-            until(lambda: "aimeter" not in threads())
+def test_a_thread_is_started_again_when_needed(tmp_path):
+    """The threads end a while after the last call, and the next call starts them again: in a program that has no other calls."""
+    run(
+        """
+        import aimeter._sampling.sampler as module
+        module.LINGER_S = 0.05
+        with new_meter() as meter:
+            for _ in range(2):
+                with meter.track("work") as call:
+                    sleep(0.02)
+                assert off(call) <= 3
+                until(lambda: not meter.sampler.ready)
+                until(lambda: "aimeter" not in [thread.name for thread in of_aimeter()])
+        """,
+        tmp_path / "calls.csv",
+    )
 
 
 def test_several_meters_share_the_threads():
