@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from aimeter._support.files import replacing
 from aimeter.commands.report import find
 from aimeter.errors import ConfigurationError
 from aimeter.logs.codecarbon import Imported
+from aimeter.logs.engine import connected, duckdb, quoted
+from aimeter.logs.engine import file as file_of
 from aimeter.logs.export import checked_target, export_log
 from aimeter.logs.read import Log, ReadResult, read, readable
 
@@ -53,53 +56,52 @@ def to_parquet(logs: Sequence[str | Log], folder: Path) -> Converted:
     Raises:
         ConfigurationError: DuckDB is not installed, or a log or the folder is unusable.
     """
-    try:
-        import duckdb  # noqa: PLC0415 - an extra
-    except ImportError:
-        message = "Parquet needs the extra: pip install 'aimeter-energy[report]'"
-        raise ConfigurationError(message) from None
+    duckdb()
     rows = _Storable(readable(find(logs)))
-    schema = json.loads((files("aimeter") / "log.schema.json").read_text("utf-8"))
-    types = {one["name"]: _DUCKDB_TYPES.get(one["type"], "VARCHAR") for one in schema["fields"]}
-    columns = ", ".join(f"'{name}': '{kind}'" for name, kind in types.items())
     with tempfile.TemporaryDirectory(prefix="aimeter-") as place:
         # Through a log of whole rows, as what is torn or foreign in a log is for our own reader to tell.
         whole = Path(place) / "calls.csv"
         export_log(rows, whole)
-        engine = duckdb.connect(config={"temp_directory": place})
+        known = rows.rows - copy_whole(whole, folder)
+    return Converted(rows.rows - known, rows.problems, known=known)
+
+
+def copy_whole(log: Path, folder: Path) -> int:
+    """Write a CSV log in which nothing is torn or foreign, and return how many rows were not there yet.
+
+    Raises:
+        ConfigurationError: DuckDB is not installed, or the folder is unusable.
+    """
+    schema = json.loads((files("aimeter") / "log.schema.json").read_text("utf-8"))
+    types = {one["name"]: _DUCKDB_TYPES.get(one["type"], "VARCHAR") for one in schema["fields"]}
+    columns = ", ".join(f"'{name}': '{kind}'" for name, kind in types.items())
+    with connected() as engine:
         try:
-            engine.execute("SET TimeZone = 'UTC'")
             # What a view reads cannot be a parameter; path and columns are our own.
             engine.execute(
-                f"""CREATE VIEW calls AS SELECT *, CAST(start AS DATE) AS day FROM read_csv({_quoted(whole)},
+                f"""CREATE VIEW calls AS SELECT *, CAST(start AS DATE) AS day FROM read_csv({file_of(log)},
                     columns={{{columns}}}, header=true, quote='"', escape='"', strict_mode=true, max_line_size=20000000)"""  # noqa: S608
             )
-            known = 0
+            fresh = "calls"
             if next(folder.rglob("*.parquet"), None) is not None:
+                there = quoted(f"{glob.escape(str(folder))}/**/*.parquet")
                 engine.execute(
-                    f"CREATE VIEW there AS SELECT call_id, start FROM read_parquet({_quoted(folder / '**' / '*.parquet')})"  # noqa: S608
+                    f"CREATE VIEW there AS SELECT call_id, start FROM read_parquet({there})"  # noqa: S608
                 )
                 engine.execute(
                     """CREATE VIEW fresh AS SELECT * FROM calls ANTI JOIN there
                         ON calls.call_id = there.call_id AND calls.start = there.start"""
                 )
-                (found,) = engine.sql("SELECT count(*) FROM fresh").fetchall()
-                known = rows.rows - found[0]
+                fresh = "fresh"
+            ((count,),) = engine.execute(f"SELECT count(*) FROM {fresh}").fetchall()  # noqa: S608 - one of two names
             engine.execute(
-                f"""COPY (FROM {"fresh" if known else "calls"}) TO {_quoted(folder)}
+                f"""COPY (FROM {fresh}) TO {quoted(str(folder))}
                     (FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), APPEND)"""
             )
-        except duckdb.Error as error:
+        except duckdb().Error as error:
             message = f"{folder} cannot be written: name a folder for Parquet, a new one or one that this made, and see that the disk has room."
             raise ConfigurationError(message) from error
-        finally:
-            engine.close()
-    return Converted(rows.rows - known, rows.problems, known=known)
-
-
-def _quoted(path: Path) -> str:
-    """Return a path as a text in SQL."""
-    return f"""'{str(path).replace("'", "''")}'"""
+    return int(count)
 
 
 class _Storable(ReadResult):

@@ -116,7 +116,8 @@ def add_up(
     """Return the summary of some logs, and where the first lines are that were no rows.
 
     Args:
-        logs: Paths; patterns such as ``logs/*.csv`` may be among them. Without any, the log of the settings.
+        logs: Paths; patterns such as ``logs/*.csv`` and folders of Parquet may be among them. Without any, the log of the
+            settings.
         by: What is shown: ``call``, each name under that of the call around it; ``name``; or ``model``, name and model.
 
         selection: Which calls are wanted.
@@ -212,7 +213,7 @@ def find(logs: Sequence[str | Log]) -> list[Log]:
     """Return the files meant, each once; what has been found stays what it is.
 
     Raises:
-        ConfigurationError: None is named, or a pattern matches none.
+        ConfigurationError: None is named, or a pattern matches none, or a folder has no Parquet.
     """
     if not logs:
         log = settings.load({}).log
@@ -225,17 +226,29 @@ def find(logs: Sequence[str | Log]) -> list[Log]:
         if isinstance(text, Log):
             found.setdefault(Path(os.path.realpath(text)), text)
             continue
-        paths = [Path(text)]
-        if any(sign in text for sign in _WILD) and not paths[0].exists():
-            paths = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - takes absolute ones too
-            if not paths:
-                message = f"No log matches {text}."
-                raise ConfigurationError(message)
-        for path in paths:
+        for path in _meant(text):
             found.setdefault(
                 Path(os.path.realpath(path)), Log(path)
             )  # Path.resolve would raise at a link to itself
     return list(found.values())
+
+
+def _meant(text: str) -> list[Path]:
+    """Return the files that a path, a folder of Parquet or a pattern means."""
+    paths = [Path(text)]
+    if any(sign in text for sign in _WILD) and not paths[0].exists():
+        paths = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - takes absolute ones too
+        if not paths:
+            message = f"No log matches {text}."
+            raise ConfigurationError(message)
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+        if not inside:
+            message = f"{path} is a folder without Parquet: name the logs in it, such as '{path / '*.csv'}'."
+            raise ConfigurationError(message)
+        found += inside
+    return found
 
 
 def as_json(summary: Summary, problems: Sequence[str]) -> dict[str, object]:

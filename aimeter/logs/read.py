@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from aimeter.record import Record
 
 _BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
+_PARQUET = b"PAR1"
 _PROBLEMS_TOLD = 10
 _WHOLE_ENDS = {"aimeter_version": re.compile(".+"), "pue_source": re.compile(".+"), "machine": WHOLE}
 """What the last column of each schema holds if its line is whole; of what stood last before, a cut costs no number."""
@@ -62,6 +64,18 @@ class Log(os.PathLike[str]):
 
     __str__ = __fspath__
 
+    def is_parquet(self) -> bool:
+        """Tell whether it is a file of Parquet, by its first bytes.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        if not stat.S_ISREG(self.path.stat().st_mode):
+            return False
+        with self.path.open("rb") as file:
+            file.seek(0)
+            return file.read(len(_PARQUET)) == _PARQUET
+
     def open(self) -> BinaryIO:
         """Open it at its begin, as often as need be.
 
@@ -70,18 +84,18 @@ class Log(os.PathLike[str]):
             LogSchemaError: It can be read once only, and is no aimeter log.
         """
         if self._copy is not None:
-            return Path(self._copy.name).open("rb")
+            return _unpacked(Path(self._copy.name).open("rb"))
         log = self.path.open("rb")
         if stat.S_ISREG(os.fstat(log.fileno()).st_mode):
-            log.seek(0)  # where /dev/stdin is a copy of a descriptor, it has been read
-            return log
+            return _unpacked(log)
         with log:
             self._copy = self._copied(log)
         return self.open()
 
     def _copied(self, log: BinaryIO) -> IO[bytes]:
         piece = log.readline(LONGEST_LINE_BYTES)
-        _columns(self.path, piece)  # no log, and perhaps a device without an end
+        if not piece.startswith(_GZIP):
+            _columns(self.path, piece)  # no log, and perhaps a device without an end
         copy = tempfile.NamedTemporaryFile(prefix="aimeter-")  # noqa: SIM115 - kept as long as this is
         most_bytes = min(_MOST_COPIED_BYTES, shutil.disk_usage(Path(copy.name).parent).free // 2)
         copied = lines = without_end = 0
@@ -101,8 +115,27 @@ class Log(os.PathLike[str]):
         return copy
 
 
+def _unpacked(log: BinaryIO) -> BinaryIO:
+    """Return an open file, or what is in it if gzip has packed it, as its first bytes tell; from its begin."""
+    log.seek(0)  # where /dev/stdin is a copy of a descriptor, it has been read
+    packed = log.read(len(_GZIP)) == _GZIP
+    log.seek(0)
+    if not packed:
+        return log
+    from aimeter.logs.packed import unpacked  # noqa: PLC0415 - few logs are
+
+    return unpacked(log)
+
+
 def _lines(log: BinaryIO) -> Iterator[bytes | str]:
     """Yield each line, or what is wrong with one that is too long; what has no end is not read to it."""
+    try:
+        yield from _whole_lines(log)
+    except EOFError as torn:
+        yield str(torn)
+
+
+def _whole_lines(log: BinaryIO) -> Iterator[bytes | str]:
     while line := log.readline(LONGEST_LINE_BYTES + 1):
         if len(line) <= LONGEST_LINE_BYTES:
             yield line
@@ -172,6 +205,9 @@ class Rows(Iterator[R], ABC):
 
     def _read_all(self, paths: Iterable[Log]) -> Iterator[R]:
         for self._reads, path in enumerate(paths):
+            if path.is_parquet():
+                yield from self._parquet_rows(path)
+                continue
             with path.open() as log:
                 if path.cut is not None:  # told before all that is wrong with single lines
                     self._skip(path, *path.cut)
@@ -219,6 +255,27 @@ class Rows(Iterator[R], ABC):
             yield row
 
     _fields = staticmethod(csv_fields)
+
+    def _parquet_rows(self, path: Log) -> Iterator[R]:
+        from aimeter.logs import parquet  # noqa: PLC0415 - needs an extra
+
+        columns = list(parquet.types(path.path))
+        meta = columns.index("meta")
+        number, fields = 0, iter(parquet.rows(path.path))
+        while True:
+            number += 1
+            try:
+                row = next(fields, None)
+                if row is None:
+                    return
+                if self._run and not self._is_of_run(json.loads(row[meta])):
+                    continue
+                yield self._of_csv(row, columns)
+            except EOFError as torn:
+                self._skip(path, number, torn)
+                return
+            except MALFORMED as fault:
+                self._skip(path, number, fault)
 
     def _json_rows(self, path: Log, log: BinaryIO) -> Iterator[R]:
         for number, line in enumerate(_lines(log), 1):
@@ -275,6 +332,11 @@ def _columns(path: Path, first: bytes) -> list[str] | None:
             return None
     else:
         present = csv_fields(first)
+    _check(path, present)
+    return None if first.startswith(b"{") else present
+
+
+def _check(path: Path, present: Collection[str]) -> None:
     missing = [column for column in FIRST_COLUMNS if column not in present]
     if missing:
         message = (
@@ -282,11 +344,12 @@ def _columns(path: Path, first: bytes) -> list[str] | None:
             f"columns, such as {missing[0]}. Check the path, or upgrade aimeter if a newer version wrote it."
         )
         raise LogSchemaError(message)
-    return None if first.startswith(b"{") else present
 
 
 def read(paths: LogPath | Iterable[LogPath], *, once: bool = True) -> ReadResult:
-    """Read one log or several, CSV or JSON Lines, one after another; each call once, unless told otherwise.
+    """Read one log or several, one after another; each call once, unless told otherwise.
+
+    They are CSV, JSON Lines, either of them packed by gzip, or Parquet (extra ``report``), as their content tells.
 
     Rows of other schemas are read by the names of their columns: of earlier ones what is missing is empty, of
     later ones what this version does not know is left out.
@@ -309,8 +372,16 @@ def readable(paths: LogPath | Iterable[LogPath]) -> list[Log]:
     found = [path if isinstance(path, Log) else Log(path) for path in given]
     for path in found:
         try:
+            if path.is_parquet():
+                from aimeter.logs import parquet  # noqa: PLC0415 - needs an extra
+
+                _check(path.path, parquet.types(path.path))
+                continue
             with path.open() as log:
                 _columns(path.path, log.readline(LONGEST_LINE_BYTES))
+        except EOFError as fault:
+            message = f"The log {path} cannot be read: {fault}."
+            raise ConfigurationError(message) from fault
         except OSError as fault:
             message = f"The log {path} cannot be read: {fault.strerror}.{_near(path.path)}"
             raise ConfigurationError(message) from fault
