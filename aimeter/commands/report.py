@@ -19,9 +19,10 @@ from aimeter._support.files import replacing
 from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.logs.encode import guarded
 from aimeter.logs.export import checked_target
-from aimeter.logs.read import Log
+from aimeter.logs.read import Log, readable
 from aimeter.record import COUNTS
 from aimeter.report import read, summarise
+from aimeter.report.grouped import grouped
 from aimeter.report.summary import By
 
 if TYPE_CHECKING:
@@ -50,6 +51,15 @@ class Selection(NamedTuple):
     name: str | None = None
     model: str | None = None
 
+    def times(self) -> tuple[str, str]:
+        """Return from when on, and before when, calls are wanted that began then, as rows write it.
+
+        Raises:
+            ConfigurationError: A time is none.
+        """
+        since = "" if self.since is None else _moment("--since", self.since)
+        return since, "~" if self.until is None else _moment("--until", self.until)
+
     def test(self) -> Callable[[Record], bool] | None:
         """Return what tells whether a call is wanted; None if all are.
 
@@ -58,8 +68,7 @@ class Selection(NamedTuple):
         """
         if self == Selection():
             return None
-        since = "" if self.since is None else _moment("--since", self.since)
-        until = "~" if self.until is None else _moment("--until", self.until)
+        since, until = self.times()
         name, model = self.name, self.model
 
         def wanted(record: Record) -> bool:
@@ -128,7 +137,11 @@ def add_up(
     if by not in get_args(By):
         message = f"--by takes {', '.join(get_args(By))}, not {by!r}.{did_you_mean(by, get_args(By))}"
         raise ConfigurationError(message)
-    rows = read(find(logs))
+    sources = readable(find(logs))
+    found = grouped(sources, cast("By", by), *selection.times(), selection.name, selection.model)
+    if found is not None:
+        return found, []
+    rows = read(sources)
     summary = summarise(rows, cast("By", by), selection.test())
     return summary, rows.problems
 

@@ -65,12 +65,8 @@ class Log(os.PathLike[str]):
     __str__ = __fspath__
 
     def is_parquet(self) -> bool:
-        """Tell whether it is a file of Parquet, by its first bytes.
-
-        Raises:
-            OSError: It cannot be read.
-        """
-        if not stat.S_ISREG(self.path.stat().st_mode):
+        """Tell whether it is a file of Parquet, by its first bytes."""
+        if not self.path.is_file():  # a pipe can be read once only, and not from its end
             return False
         with self.path.open("rb") as file:
             file.seek(0)
@@ -316,6 +312,17 @@ class ReadResult(Rows["Record"]):
         return record_from_json(document)
 
 
+def columns(log: Log) -> list[str] | None:
+    """Return the names of a CSV log's columns, or None for JSON Lines.
+
+    Raises:
+        LogSchemaError: It is neither, or a schema that this version cannot read.
+        OSError: It cannot be read.
+    """
+    with log.open() as file:
+        return _columns(log.path, file.readline(LONGEST_LINE_BYTES))
+
+
 def _columns(path: Path, first: bytes) -> list[str] | None:
     """Return the names in a CSV log's header, its first line, or None for JSON Lines; by content, so a log may be renamed.
 
@@ -377,8 +384,7 @@ def readable(paths: LogPath | Iterable[LogPath]) -> list[Log]:
 
                 _check(path.path, parquet.types(path.path))
                 continue
-            with path.open() as log:
-                _columns(path.path, log.readline(LONGEST_LINE_BYTES))
+            columns(path)
         except EOFError as fault:
             message = f"The log {path} cannot be read: {fault}."
             raise ConfigurationError(message) from fault

@@ -48,6 +48,17 @@ class Bins:
                 for key, amount in amounts.items():
                     sums[key] = sums.get(key, 0.0) + part * amount
 
+    def reach(self, begin_s: float, end_s: float) -> None:
+        """Make room from one time to another, as what is spread there would."""
+        self.spread(begin_s, begin_s, {"": 0.0})
+        self.spread(end_s, end_s, {"": 0.0})
+
+    def put(self, number: int, amounts: dict[str, float]) -> None:
+        """Add amounts to the bin from `number` times the width on."""
+        sums = self._sums.setdefault(number, {})
+        for key, amount in amounts.items():
+            sums[key] = sums.get(key, 0.0) + amount
+
     def _make_room(self, begin_s: float, end_s: float) -> None:
         while True:
             first = min([math.floor(begin_s / self.width_s), *self._ends()])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from aimeter._support.machine import UNKNOWN
 from aimeter.logs.brief import Brief
@@ -45,6 +45,11 @@ def at_once(rows: Iterable[Row]) -> tuple[bool, bool]:
             key = process(row)
             begin_s, end_s = ranges.get(key, span)
             ranges[key] = min(begin_s, span[0]), max(end_s, span[1])
+    return overlap(ranges)
+
+
+def overlap(ranges: Mapping[Process, tuple[float, float]]) -> tuple[bool, bool]:
+    """Tell the same from when each process's first call began and its last one ended."""
     known = unknown = False
     latest: dict[str, float] = {}
     for (machine, *_), (begin_s, end_s) in sorted(ranges.items(), key=lambda one: one[1]):

@@ -37,7 +37,7 @@ Span = tuple[float, float]
 
 STRETCHES = 12
 _MOST_BINS = 24
-_JOULES = "J"
+JOULES = "J"
 _METHODS = frozenset(get_args(MeasuredBy))
 _COUNTS = slice(COLUMNS.index(COUNTS[0]), COLUMNS.index(COUNTS[-1]) + 1)
 
@@ -108,7 +108,7 @@ class Sums:
         if self.over_time is not None:
             begin_s = unix_s(record.start, record.duration_s)
             if begin_s is not None:
-                self.over_time.spread(begin_s, begin_s + record.duration_s, {_JOULES: energy_j})
+                self.over_time.spread(begin_s, begin_s + record.duration_s, {JOULES: energy_j})
         self.self_j += record.self_j or 0.0
         if record.error_j is None:
             self.all_bounded = False
@@ -212,9 +212,10 @@ class Sums:
             per_call_error_j=held(error_j / self.known) if bounded else None,
             per_unit_j={
                 unit: per_unit_j
-                for unit, count in self.units.items()
-                if (units is None or unit in units)
-                and 0 < count < math.inf
+                for unit in COUNTS
+                if (count := self.units.get(unit, 0.0)) > 0
+                and (units is None or unit in units)
+                and count < math.inf
                 and (per_unit_j := held(self.unit_energy_j[unit] / count)) is not None
             },
             co2e_g=held(self.co2e_g),
@@ -227,5 +228,5 @@ class Sums:
             parts=parts,
             over_time_j=()
             if span_s is None or self.over_time is None or not math.isfinite(self.energy_j)
-            else self.over_time.evenly(_JOULES, *span_s, STRETCHES),
+            else self.over_time.evenly(JOULES, *span_s, STRETCHES),
         )

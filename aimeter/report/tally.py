@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aimeter.record import COUNTS
@@ -47,26 +48,30 @@ class Tally:
 
     def summary(self, *, skipped: int = 0) -> Summary:
         """Return the sums so far; `skipped` is the number of a log's lines that were no rows."""
-        roots, elsewhere = self._tree.whole()
-        by_name: dict[tuple[str, str | None], Sums] = {}
-        for (name, model), branch in _every(roots, elsewhere):
-            key = name, model if self._by == "model" else None
-            by_name.setdefault(key, branch.sums.alike()).merge(branch.sums)
-        total = Sums.timed() if self._over_time else Sums()
-        for branch in roots.values():
-            total.merge(branch.sums)
-        span_s = total.span_s
-        rows = [sums.row(*key, span_s=span_s) for key, sums in by_name.items()]
-        return Summary(
-            rows=tuple(sorted(rows, key=_most_first)),
-            total=total.row("total", span_s=span_s),
-            nested=sum(row.calls for row in rows) - total.calls,
-            skipped=skipped,
-            overflowed=sum(sums.overflowed for sums in by_name.values()),
-            tree=_rows(roots, total, span_s),
-            span_s=span_s,
-            by=self._by,
-        )
+        found = summed(*self._tree.whole(), self._by, over_time=self._over_time)
+        return replace(found, skipped=skipped)
+
+
+def summed(roots: Branches, elsewhere: Branches, by: By, *, over_time: bool) -> Summary:
+    """Return the summary of calls that nothing encloses, with those inside them, and of calls elsewhere: see `Tree`."""
+    by_name: dict[tuple[str, str | None], Sums] = {}
+    for (name, model), branch in _every(roots, elsewhere):
+        key = name, model if by == "model" else None
+        by_name.setdefault(key, branch.sums.alike()).merge(branch.sums)
+    total = Sums.timed() if over_time else Sums()
+    for branch in roots.values():
+        total.merge(branch.sums)
+    span_s = total.span_s
+    rows = [sums.row(*key, span_s=span_s) for key, sums in by_name.items()]
+    return Summary(
+        rows=tuple(sorted(rows, key=_most_first)),
+        total=total.row("total", span_s=span_s),
+        nested=sum(row.calls for row in rows) - total.calls,
+        overflowed=sum(sums.overflowed for sums in by_name.values()),
+        tree=_rows(roots, total, span_s),
+        span_s=span_s,
+        by=by,
+    )
 
 
 def _every(*those: Branches) -> Iterator[tuple[Key, Branch]]:

@@ -23,7 +23,7 @@ _LEFT_OUT = cast("Key", ("", "", "left out"))
 OTHER_NAMES = "(other names)"
 """Where a summary has no more room for names, the rest has this one."""
 
-_DEEPEST = 16
+DEEPEST = 16
 """Calls that are deeper inside others are told by name only, not where they are: functions may call themselves."""
 
 _REMEMBERED = 4096
@@ -33,7 +33,7 @@ _MOST_WAITING = 100_000
 """Calls for whose children it is remembered that their own row has not come. Of more, the oldest are taken to have come
 before what is remembered: in crashes no more than a few calls are lost, but children may outlive thousands."""
 
-_MOST_TIMED = 100
+MOST_TIMED = 100
 """Names of which it is noted when their energy was used. Where there are more, no table shows it: it would not be all."""
 
 _MOST_ROWS = 100
@@ -198,7 +198,7 @@ class Tree:
 
     def _inside(self, branch: Branch) -> tuple[Branches, int]:
         """Return where the calls inside those of a branch stand, and how many are around them there."""
-        return (branch.parts, branch.level + 1) if branch.level < _DEEPEST else (self.elsewhere, 0)
+        return (branch.parts, branch.level + 1) if branch.level < DEEPEST else (self.elsewhere, 0)
 
     def _wait(self, record: Record, key: Key, inside: _Inside, around: _Inside) -> Branch | _Inside:
         """Keep a row until it is known where the call around it belongs."""
@@ -232,7 +232,7 @@ class Tree:
             branch = home.get(key)
             if branch is None:
                 self._names += 1
-                timed = self._over_time and self._names <= _MOST_TIMED
+                timed = self._over_time and self._names <= MOST_TIMED
                 branch = home[key] = Branch(level, Sums.timed() if timed else Sums())
         return branch
 
@@ -245,7 +245,7 @@ class Tree:
                 into = self._branch(home, key, level)
                 into.sums.merge(branch.sums)
                 if branch.parts:
-                    deep = level >= _DEEPEST
+                    deep = level >= DEEPEST
                     left.append(
                         (branch.parts, self.elsewhere, 0) if deep else (branch.parts, into.parts, level + 1)
                     )

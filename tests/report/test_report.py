@@ -833,7 +833,7 @@ def test_every_call_is_in_the_tree_once(data: st.DataObject):
     def seen(rows: tuple[SummaryRow, ...]) -> dict[str, tuple[float, dict]]:
         return {row.name: (row.energy_j, seen(row.parts)) for row in rows}
 
-    if max(depth(parents, k) for k in range(count)) < tree._DEEPEST:
+    if max(depth(parents, k) for k in range(count)) < tree.DEEPEST:
         assert seen(summary.tree) == expected(None)
     assert sum(row.calls for row in summary.rows) == count
     assert sum(row.energy_j for row in summary.rows) == sum(joules)
