@@ -80,7 +80,7 @@ def copy_whole(log: Path, folder: Path) -> int:
             # What a view reads cannot be a parameter; path and columns are our own.
             engine.execute(
                 f"""CREATE VIEW calls AS SELECT *, CAST(start AS DATE) AS day FROM read_csv({file_of(log)},
-                    columns={{{columns}}}, header=true, quote='"', escape='"', strict_mode=true, max_line_size=20000000)"""  # noqa: S608
+                    columns={{{columns}}}, header=true, quote='"', escape='"', strict_mode=true, max_line_size=20000000, buffer_size=40000000)"""  # noqa: S608
             )
             fresh = "calls"
             if next(folder.rglob("*.parquet"), None) is not None:

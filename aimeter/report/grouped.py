@@ -17,7 +17,7 @@ from aimeter._support.machine import UNKNOWN
 from aimeter.errors import AimeterError
 from aimeter.logs import engine
 from aimeter.logs.encode import unguarded
-from aimeter.logs.read import LONGEST_LINE_BYTES, Log, columns
+from aimeter.logs.read import Log, columns
 from aimeter.record import COUNTS, MeasuredBy
 from aimeter.report.bins import LAST_S
 from aimeter.report.processes import overlap
@@ -107,7 +107,7 @@ def _source(log: Log) -> str:
     listed = ", ".join(f"{engine.quoted(name)}: '{kind}'" for name, kind in kinds.items())
     rows = (
         f"read_csv({engine.file(log)}, columns={{{listed}}}, auto_detect=false, header=true, delim=',', quote='\"', "
-        f"escape='\"', strict_mode=true, max_line_size={LONGEST_LINE_BYTES})"
+        "escape='\"', strict_mode=true)"
     )
     return _select(kinds, rows, typed=False)
 
