@@ -47,7 +47,9 @@ def main() -> None:
     for name in sys.argv[1:] or ["report", "watch", "notebook"]:
         picture = HOW_TO / f"{name}.png"
         with tempfile.TemporaryDirectory() as folder:
-            {"report": draw_report, "watch": draw_watch, "notebook": draw_notebook}[name](Path(folder), picture)
+            {"report": draw_report, "watch": draw_watch, "notebook": draw_notebook}[name](
+                Path(folder), picture
+            )
         print(picture)
 
 
@@ -85,7 +87,11 @@ def draw_watch(folder: Path, picture: Path) -> None:
     from aimeter.logs.since import Since
 
     log = folder / "calls.csv"
-    with emulated(folder) as (fake, package), aimeter.Meter(region="FR", log=log) as meter, meter.track("watched"):
+    with (
+        emulated(folder) as (fake, package),
+        aimeter.Meter(region="FR", log=log) as meter,
+        meter.track("watched"),
+    ):
         screen = Screen(meter, Since(log))
 
         def spend(seconds: float, watts: float) -> None:
@@ -106,7 +112,9 @@ def draw_watch(folder: Path, picture: Path) -> None:
         spend(1.0, DECODE_W)
         console = Console(record=True, width=120, file=(folder / "screen.txt").open("w"), force_terminal=True)
         console.print(screen.draw())
-    shown = console.export_html(inline_styles=True, code_format="<pre>$ aimeter watch --log calls.csv\n\n{code}</pre>")
+    shown = console.export_html(
+        inline_styles=True, code_format="<pre>$ aimeter watch --log calls.csv\n\n{code}</pre>"
+    )
     page = folder / "watch.html"
     page.write_text(PAPER.format(paper="#15181c", ink="#e8e8e8", body=shown), "utf-8")
     take(page, picture, width=1060, height=355)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows, whose servers have no workers that share a folder
-    fcntl = None  # type: ignore[assignment]
 
 
 class Owner:
@@ -28,7 +27,7 @@ class Owner:
 
     def is_mine(self) -> bool:
         """Tell whether this process is the one; it becomes so if no other is."""
-        if self._path is None or fcntl is None:
+        if self._path is None or sys.platform == "win32":  # whose servers have no workers that share a folder
             return True
         if self._pid == os.getpid():
             return True
