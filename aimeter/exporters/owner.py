@@ -27,7 +27,9 @@ class Owner:
 
     def is_mine(self) -> bool:
         """Tell whether this process is the one; it becomes so if no other is."""
-        if self._path is None or sys.platform == "win32":  # whose servers have no workers that share a folder
+        if sys.platform == "win32":  # whose servers have no workers that share a folder
+            return True
+        if self._path is None:
             return True
         if self._pid == os.getpid():
             return True
