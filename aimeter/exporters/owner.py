@@ -27,19 +27,16 @@ class Owner:
 
     def is_mine(self) -> bool:
         """Tell whether this process is the one; it becomes so if no other is."""
-        if sys.platform == "win32":  # whose servers have no workers that share a folder
-            return True
-        if self._path is None:
-            return True
-        if self._pid == os.getpid():
+        if self._path is None or self._pid == os.getpid():
             return True
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
             return False
         try:
             # A lock of the process and not of the open file: a forked child has none, and cannot keep its parent's alive.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if sys.platform != "win32":  # whose servers have no workers that share a folder
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(file)
             return False
