@@ -75,7 +75,7 @@ def copy_whole(log: Path, folder: Path) -> int:
     schema = json.loads((files("aimeter") / "log.schema.json").read_text("utf-8"))
     types = {one["name"]: _DUCKDB_TYPES.get(one["type"], "VARCHAR") for one in schema["fields"]}
     columns = ", ".join(f"'{name}': '{kind}'" for name, kind in types.items())
-    with connected() as engine:
+    with connected(memory=None) as engine:  # a folder for each day is written at the same time
         try:
             # What a view reads cannot be a parameter; path and columns are our own.
             engine.execute(

@@ -41,16 +41,17 @@ def duckdb() -> ModuleType:
 
 
 @contextmanager
-def connected() -> Iterator[Any]:
-    """Open the engine without any tables; times are in UTC, and nothing is loaded from a network."""
+def connected(memory: str | None = _MEMORY) -> Iterator[Any]:
+    """Open the engine without any tables; times are in UTC, and nothing is loaded from a network.
+
+    Args:
+        memory: What it may hold; None leaves that to it.
+    """
     with tempfile.TemporaryDirectory(prefix="aimeter-") as place:
-        connection = duckdb().connect(
-            config={
-                "memory_limit": _MEMORY,
-                "temp_directory": place,
-                "autoinstall_known_extensions": "false",
-            }
-        )
+        config = {"temp_directory": place, "autoinstall_known_extensions": "false"}
+        if memory is not None:
+            config["memory_limit"] = memory
+        connection = duckdb().connect(config=config)
         try:
             connection.execute("SET TimeZone = 'UTC'")
             yield connection

@@ -218,6 +218,7 @@ class _Groups:
     ) -> None:
         self._engine = connection
         place = connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]
+        connection.execute("SET preserve_insertion_order = false")
         # In a file the engine packs columns, to a tenth of what they take in memory.
         connection.execute(f"ATTACH {engine.quoted(str(Path(place) / 'rows.db'))} AS kept")
         connection.execute(f"CREATE TABLE kept.rows AS {' UNION ALL '.join(sources)}")
