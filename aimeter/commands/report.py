@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast, get_args
 
 from aimeter import settings
 from aimeter._support.files import replacing
+from aimeter.commands.progress import progress
 from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.logs.encode import guarded
 from aimeter.logs.export import checked_target
@@ -142,7 +143,8 @@ def add_up(
     if found is not None:
         return found, []
     rows = read(sources)
-    summary = summarise(rows, cast("By", by), selection.test())
+    with progress(sources):
+        summary = summarise(rows, cast("By", by), selection.test())
     return summary, rows.problems
 
 
@@ -171,7 +173,9 @@ def draw(
     if len(set(targets.values())) < len(targets):
         message = "Two forms are to be written into one file: name a file for each."
         raise ConfigurationError(message)
-    found = digest(read(sources), wanted=selection.test())
+    logs_read = readable(sources)
+    with progress(logs_read):
+        found = digest(read(logs_read), wanted=selection.test())
     make: dict[str, Callable[[Digest], str | bytes]] = {"html": page, "png": png, "svg": svg}
     for kind, path in targets.items():
         made = make[kind](found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import shutil
 import stat
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
@@ -21,6 +22,8 @@ from aimeter.logs.seen import Seen
 from aimeter.record import COLUMNS, FIRST_COLUMNS
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
+
     from aimeter.record import Record
 
 _BOM = b"\xef\xbb\xbf"
@@ -51,12 +54,14 @@ class Log(os.PathLike[str]):
         path: The path.
         begin: How many bytes of it are not read, but for the header: whole lines.
         cut: The number of the first line that was not copied, if what came by a pipe was too long, and why.
+        seen: Told up to which byte a file has been read, if anybody wants to know.
     """
 
     def __init__(self, path: LogPath, begin: int = 0) -> None:
         self.path = Path(path)
         self.begin = begin
         self.cut: tuple[int, str] | None = None
+        self.seen: Callable[[int], None] | None = None
         self._copy: IO[bytes] | None = None
 
     def __fspath__(self) -> str:
@@ -83,6 +88,9 @@ class Log(os.PathLike[str]):
             return _unpacked(Path(self._copy.name).open("rb"))
         log = self.path.open("rb")
         if stat.S_ISREG(os.fstat(log.fileno()).st_mode):
+            if self.seen is not None:
+                log.close()
+                log = io.BufferedReader(_Watched(self.path, self.seen), _PIECE_BYTES)
             return _unpacked(log)
         with log:
             self._copy = self._copied(log)
@@ -109,6 +117,19 @@ class Log(os.PathLike[str]):
             piece = log.read(_PIECE_BYTES)
         copy.flush()
         return copy
+
+
+class _Watched(io.FileIO):
+    """A file that tells how far it has been read."""
+
+    def __init__(self, path: Path, seen: Callable[[int], None]) -> None:
+        super().__init__(path)
+        self._seen = seen
+
+    def readinto(self, buffer: Buffer, /) -> int | None:
+        count = super().readinto(buffer)
+        self._seen(self.tell())
+        return count
 
 
 def _unpacked(log: BinaryIO) -> BinaryIO:
