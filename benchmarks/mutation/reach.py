@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from coverage import CoverageData
@@ -65,7 +66,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 class Reach:
-    """Which tests reach a function, file by file of the tests; a file is run again when it has changed."""
+    """Which tests reach a function, file by file of the tests; a file is run again when it or the names of functions have changed."""
 
     def __init__(self) -> None:
         self._files: dict[str, dict] = {}
@@ -78,7 +79,7 @@ class Reach:
             if time.monotonic() > end_s:
                 return False
             kept = CACHE / f"{test.replace('/', '.')}.json"
-            digest = hashlib.sha256((ROOT / test).read_bytes()).hexdigest()
+            digest = hashlib.sha256((ROOT / test).read_bytes() + _places()).hexdigest()
             known = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
             if known.get("digest") != digest:
                 print(f"running {test} to see what it reaches", file=sys.stderr, flush=True)
@@ -118,6 +119,17 @@ def files(tests: Iterable[str]) -> list[str]:
         inside = sorted(path.rglob("test_*.py")) if path.is_dir() else [path] if path.exists() else []
         found += [one.relative_to(ROOT).as_posix() for one in inside]
     return [test for test in dict.fromkeys(found) if test not in NEVER]
+
+
+@cache
+def _places() -> bytes:
+    """Return the names of all functions of the package: what a test reached is known until one is moved or renamed."""
+    names = {
+        f"{path.relative_to(ROOT).as_posix()} {function}"
+        for path in (ROOT / "aimeter").rglob("*.py")
+        for function in functions_by_line(path.read_text("utf-8")).values()
+    }
+    return "\n".join(sorted(names)).encode()
 
 
 def _run(test: str, folder: Path) -> dict:
