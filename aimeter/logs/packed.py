@@ -6,9 +6,6 @@ import gzip
 import zlib
 from typing import BinaryIO, cast
 
-GZIP = b"\x1f\x8b"
-"""How such a file begins: RFC 1952, section 2.3.1."""
-
 
 class _Unpacked(gzip.GzipFile):
     """What is in a packed file, which is closed with it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -18,16 +17,14 @@ from aimeter._support.machine import WHOLE
 from aimeter.errors import ConfigurationError, LogSchemaError, did_you_mean
 from aimeter.logs.decode import MALFORMED, record_from_csv, record_from_json
 from aimeter.logs.encode import csv_fields
+from aimeter.logs.opened import GZIP, PIECE_BYTES, unpacked, watched
 from aimeter.logs.seen import Seen
 from aimeter.record import COLUMNS, FIRST_COLUMNS
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer as Buffer
-
     from aimeter.record import Record
 
 _BOM = b"\xef\xbb\xbf"
-_GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
 _PROBLEMS_TOLD = 10
 _WHOLE_ENDS = {"aimeter_version": re.compile(".+"), "pue_source": re.compile(".+"), "machine": WHOLE}
@@ -37,7 +34,6 @@ LONGEST_LINE_BYTES = 16 * 1024 * 1024
 """More than a row's notes come to at their longest; a longer line is no row."""
 _ENDLESS_BYTES = 1024**3
 """What comes behind so many bytes without a line end is not waited for."""
-_PIECE_BYTES = 1024 * 1024
 
 _MOST_COPIED_BYTES = 1024**3
 """Of what can be read once only; never more than half of what is free in the temporary folder."""
@@ -85,20 +81,20 @@ class Log(os.PathLike[str]):
             LogSchemaError: It can be read once only, and is no aimeter log.
         """
         if self._copy is not None:
-            return _unpacked(Path(self._copy.name).open("rb"))
+            return unpacked(Path(self._copy.name).open("rb"))
         log = self.path.open("rb")
         if stat.S_ISREG(os.fstat(log.fileno()).st_mode):
             if self.seen is not None:
                 log.close()
-                log = io.BufferedReader(_Watched(self.path, self.seen), _PIECE_BYTES)
-            return _unpacked(log)
+                return unpacked(watched(self.path, self.seen))
+            return unpacked(log)
         with log:
             self._copy = self._copied(log)
         return self.open()
 
     def _copied(self, log: BinaryIO) -> IO[bytes]:
         piece = log.readline(LONGEST_LINE_BYTES)
-        if not piece.startswith(_GZIP):
+        if not piece.startswith(GZIP):
             _columns(self.path, piece)  # no log, and perhaps a device without an end
         copy = tempfile.NamedTemporaryFile(prefix="aimeter-")  # noqa: SIM115 - kept as long as this is
         most_bytes = min(_MOST_COPIED_BYTES, shutil.disk_usage(Path(copy.name).parent).free // 2)
@@ -114,34 +110,9 @@ class Log(os.PathLike[str]):
             copied += len(piece)
             lines += piece.count(b"\n")
             without_end = 0 if b"\n" in piece else without_end + len(piece)
-            piece = log.read(_PIECE_BYTES)
+            piece = log.read(PIECE_BYTES)
         copy.flush()
         return copy
-
-
-class _Watched(io.FileIO):
-    """A file that tells how far it has been read."""
-
-    def __init__(self, path: Path, seen: Callable[[int], None]) -> None:
-        super().__init__(path)
-        self._seen = seen
-
-    def readinto(self, buffer: Buffer, /) -> int | None:
-        count = super().readinto(buffer)
-        self._seen(self.tell())
-        return count
-
-
-def _unpacked(log: BinaryIO) -> BinaryIO:
-    """Return an open file, or what is in it if gzip has packed it, as its first bytes tell; from its begin."""
-    log.seek(0)  # where /dev/stdin is a copy of a descriptor, it has been read
-    packed = log.read(len(_GZIP)) == _GZIP
-    log.seek(0)
-    if not packed:
-        return log
-    from aimeter.logs.packed import unpacked  # noqa: PLC0415 - few logs are
-
-    return unpacked(log)
 
 
 def _lines(log: BinaryIO) -> Iterator[bytes | str]:
@@ -159,7 +130,7 @@ def _whole_lines(log: BinaryIO) -> Iterator[bytes | str]:
             continue
         passed = len(line)
         while line and not line.endswith(b"\n") and passed < _ENDLESS_BYTES:
-            line = log.readline(_PIECE_BYTES)
+            line = log.readline(PIECE_BYTES)
             passed += len(line)
         if passed >= _ENDLESS_BYTES:
             yield "the line has no end, and what follows is not read"
