@@ -20,9 +20,9 @@ from aimeter.commands.progress import progress
 from aimeter.errors import ConfigurationError, did_you_mean
 from aimeter.logs.encode import guarded
 from aimeter.logs.export import checked_target
-from aimeter.logs.read import Log, readable
+from aimeter.logs.read import Log, ReadResult, readable
 from aimeter.record import COUNTS
-from aimeter.report import read, summarise
+from aimeter.report import summarise
 from aimeter.report.grouped import grouped
 from aimeter.report.summary import By
 
@@ -142,7 +142,7 @@ def add_up(
     found = grouped(sources, cast("By", by), *selection.times(), selection.name, selection.model)
     if found is not None:
         return found, []
-    rows = read(sources)
+    rows = ReadResult(sources)
     with progress(sources):
         summary = summarise(rows, cast("By", by), selection.test())
     return summary, rows.problems
@@ -173,9 +173,8 @@ def draw(
     if len(set(targets.values())) < len(targets):
         message = "Two forms are to be written into one file: name a file for each."
         raise ConfigurationError(message)
-    logs_read = readable(sources)
-    with progress(logs_read):
-        found = digest(read(logs_read), wanted=selection.test())
+    with progress(readable(sources)):
+        found = digest(ReadResult(sources), wanted=selection.test())
     make: dict[str, Callable[[Digest], str | bytes]] = {"html": page, "png": png, "svg": svg}
     for kind, path in targets.items():
         made = make[kind](found)

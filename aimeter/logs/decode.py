@@ -15,13 +15,13 @@ MALFORMED = (TypeError, ValueError, OverflowError, RecursionError)
 """What a row that is not one of ours raises, whatever is wrong with it."""
 
 
-_MOST = 1e18
+MOST = 1e18
 """Above this no figure of a call is true: as joules it is 278 TWh, more than most countries use of electricity in a year."""
-_LONGEST_S = 1e9
+LONGEST_S = 1e9
 """32 years, longer than any process has run; whoever asks for the intensity of a call's time asks week by week."""
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """What is less than nothing by no more than this, in joules or grams, is a difference of equals."""
-_LEAST_CONCURRENCY = 0.5
+LEAST_CONCURRENCY = 0.5
 """It is 1 with nobody else, but for rounding; times are divided by it."""
 
 
@@ -31,7 +31,7 @@ def bounded(number: float) -> float:
     Raises:
         ValueError: It is too large for that.
     """
-    if abs(number) > _MOST:
+    if abs(number) > MOST:
         message = f"{number:.3g} is too large to be true"
         raise ValueError(message)
     return number
@@ -39,7 +39,7 @@ def bounded(number: float) -> float:
 
 def amount(number: float) -> float:
     """Return a figure that is no less than nothing, as `bounded` does."""
-    if number < -_ROUNDING:
+    if number < -ROUNDING:
         message = f"{number:.3g} is less than nothing"
         raise ValueError(message)
     return bounded(number)
@@ -47,7 +47,7 @@ def amount(number: float) -> float:
 
 def duration(number: float) -> float:
     """Return the seconds of a call, as `bounded` does."""
-    if not 0 <= number <= _LONGEST_S:
+    if not 0 <= number <= LONGEST_S:
         message = f"no call lasts {number:.3g} s"
         raise ValueError(message)
     return number
@@ -59,7 +59,7 @@ def _duration(value: object) -> float:
 
 def _concurrency(value: object) -> float:
     number = _number(value)
-    if number < _LEAST_CONCURRENCY:
+    if number < LEAST_CONCURRENCY:
         message = f"no call is one of {number:.3g}"
         raise ValueError(message)
     return number
@@ -128,7 +128,7 @@ _BY_TYPE: dict[object, Callable[[object], object]] = {
     tuple[float, ...]: array,
 }
 _TYPES = get_type_hints(Record)
-_AMOUNTS = (
+AMOUNTS = (
     "energy_j",
     "error_j",
     "resolution_j",
@@ -140,10 +140,11 @@ _AMOUNTS = (
     "co2e_g",
     *COUNTS,
 )
+"""Columns that are no less than nothing."""
 _BY_NAME = {
     "duration_s": _duration,
     "concurrency": _concurrency,
-    **dict.fromkeys(_AMOUNTS, _optional_amount),
+    **dict.fromkeys(AMOUNTS, _optional_amount),
 }
 _READERS = tuple(_BY_NAME.get(column, _BY_TYPE.get(_TYPES[column], _text)) for column in COLUMNS)
 _GUARDED = tuple(read in {_text, _optional_text} for read in _READERS)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from aimeter._support.machine import UNKNOWN
 from aimeter.errors import AimeterError
 from aimeter.logs import engine
+from aimeter.logs.decode import AMOUNTS, LEAST_CONCURRENCY, LONGEST_S, MOST, ROUNDING
 from aimeter.logs.encode import unguarded
 from aimeter.logs.read import Log, columns
 from aimeter.record import COUNTS, MeasuredBy
@@ -32,21 +33,9 @@ LARGE_BYTES = 50_000_000
 """Below this, rows one by one take hardly longer than it takes to load the engine."""
 
 _METHODS = get_args(MeasuredBy)
-_AMOUNTS = (
-    "energy_j",
-    "error_j",
-    "resolution_j",
-    "window_j",
-    "gpu_j",
-    "cpu_j",
-    "dram_j",
-    "other_j",
-    "co2e_g",
-    *COUNTS,
-)
 _FIGURES = ("self_j", "idle_j", "intensity_g_per_kwh", "embodied_g")
 _KNOWN = ("duration_s", "coverage", "concurrency", "pue")
-_NUMBERS = frozenset({*_AMOUNTS, *_FIGURES, *_KNOWN})
+_NUMBERS = frozenset({*AMOUNTS, *_FIGURES, *_KNOWN})
 _CODES = {method: 1 << place for place, method in enumerate((*_METHODS, UNKNOWN))}
 
 
@@ -75,14 +64,17 @@ def grouped(
         model: Those whose model matches.
         large_bytes: What is large. Parquet always is.
     """
+    try:
+        parquet = any(log.is_parquet() for log in logs)
+        if not parquet and sum(log.path.stat().st_size for log in logs) < large_bytes:
+            return None
+    except OSError:
+        return None
     duckdb = engine.available()
     if duckdb is None:
         return None
     try:
         sources = [_source(log) for log in logs]
-        parquet = any(log.is_parquet() for log in logs)
-        if not parquet and sum(log.path.stat().st_size for log in logs) < large_bytes:
-            return None
         with engine.connected() as connection:
             return _Groups(connection, sources, (since, until), (name, model)).summary(by)
     except (_OddError, AimeterError, OSError, EOFError, duckdb.Error):
@@ -138,12 +130,14 @@ def _select(kinds: dict[str, str], rows: str, *, typed: bool) -> str:
     def text(name: str) -> str:
         return f"COALESCE(CAST({column(name)} AS VARCHAR), '')"
 
-    usual = [f"({column(name)} IS NULL OR {column(name)} BETWEEN -1e-6 AND 1e18)" for name in _AMOUNTS]
-    usual += [f"({column(name)} IS NULL OR {column(name)} BETWEEN -1e18 AND 1e18)" for name in _FIGURES]
-    usual += [f"({column(name)} IS NOT NULL AND {column(name)} BETWEEN -1e18 AND 1e18)" for name in _KNOWN]
+    usual = [f"({column(name)} IS NULL OR {column(name)} BETWEEN {-ROUNDING} AND {MOST})" for name in AMOUNTS]
+    usual += [f"({column(name)} IS NULL OR {column(name)} BETWEEN {-MOST} AND {MOST})" for name in _FIGURES]
     usual += [
-        f"{column('duration_s')} BETWEEN 0 AND 1e9",
-        f"{column('concurrency')} >= 0.5",
+        f"({column(name)} IS NOT NULL AND {column(name)} BETWEEN {-MOST} AND {MOST})" for name in _KNOWN
+    ]
+    usual += [
+        f"{column('duration_s')} BETWEEN 0 AND {LONGEST_S}",
+        f"{column('concurrency')} >= {LEAST_CONCURRENCY}",
         "schema IS NOT NULL",
         "pid IS NOT NULL",
         "start IS NOT NULL",
