@@ -88,8 +88,7 @@ class Meter:
         self.sampler = _sampler_of(sensors, self.settings, clock)
         self._ids = _new_ids(self.sampler)
         self.synchronise = self.settings.sync == "auto"
-        stepped = hasattr(clock, "attach")  # then nothing runs in the background
-        self._in_step = stepped
+        self._in_step = hasattr(clock, "attach")  # then nothing runs in the background
         foreign = [self._apart(sink) for sink in sinks]
         self.delivery = Delivery(self.sampler, self.carbon, self.settings, [*logs, *foreign])
         self.sampler.deliver_to(deliver)

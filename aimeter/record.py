@@ -15,6 +15,9 @@ from aimeter._support.units import UNKNOWN, printable, quantity
 SCHEMA = 3
 
 MeasuredBy = Literal["counter", "power", "estimate", "none"]
+DIRECTNESS = {"none": 0, "counter": 1, "power": 2, "estimate": 3}
+"""Which of several methods is the least direct, and stands for all: the greatest."""
+
 Status = Literal["ok", "error", "closed", "open"]
 
 

@@ -18,7 +18,7 @@ from aimeter._support.machine import machine
 from aimeter._support.notes import text
 from aimeter._support.statistics import error_j2
 from aimeter.carbon.accounting import Accounting, Accounts, Calls
-from aimeter.record import COLUMNS, COUNTS, SCHEMA, MeasuredBy, Record
+from aimeter.record import COLUMNS, COUNTS, DIRECTNESS, SCHEMA, MeasuredBy, Record
 from aimeter.sensors.base import KINDS, Channel
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from aimeter._curve.trace import Trace
 
 Mask = npt.NDArray[np.bool_]
-
-_WORST: dict[str, int] = {"none": 0, "counter": 1, "power": 2, "estimate": 3}
 
 _LITTLE = 0.1
 """A device of which a call's share is known less well than to this part can tell little of it."""
@@ -185,7 +183,7 @@ def _devices(traces: Sequence[Trace], metered: Sequence[bool]) -> _Devices:
         if is_metered:
             channel = trace.channel
             names[device_name(channel)] = None
-            methods[channel.kind] = max(methods[channel.kind], channel.method, key=_WORST.__getitem__)
+            methods[channel.kind] = max(methods[channel.kind], channel.method, key=DIRECTNESS.__getitem__)
     return _Devices(" ".join(names), methods)
 
 

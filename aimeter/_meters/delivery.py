@@ -93,8 +93,11 @@ class Delivery:
 
     def add(self, sink: Sink, make: Callable[[Sink], Sink | Apart]) -> None:
         """Give rows to one more sink from now on, by what `make` makes of it, unless it has them already."""
-        if not any(_itself(told) is sink for told in self._sinks):
+        if not self._has(sink):
             self._add(make(sink))
+
+    def _has(self, sink: Sink) -> bool:
+        return any(_itself(told) is sink for told in self._sinks)
 
     def _add(self, told: Sink | Apart) -> None:
         self._added.append(told)
@@ -105,9 +108,8 @@ class Delivery:
         self._memory, self._tally = before._memory, before._tally
         self._memory.keep(memory_rows)
         self._sinks[0] = self._memory
-        given = [_itself(told) for told in self._sinks]
         for told in before._added:
-            if not any(_itself(told) is sink for sink in given):
+            if not self._has(_itself(told)):
                 self._add(told)
 
     def after_fork(self) -> None:

@@ -27,9 +27,7 @@ def in_signs_of(encoding: str, text: str) -> str:
         text.encode(encoding)
     except UnicodeEncodeError as error:
         before, rest = text[: error.start], text[error.end :]
-        lost = text[error.start : error.end]
-        instead = "".join(_INSTEAD.get(sign, "?") for sign in lost)
-        return before + instead + in_signs_of(encoding, rest)
+        return before + _stand_ins(error) + in_signs_of(encoding, rest)
     except LookupError:  # no such encoding: whoever writes in it will say so
         pass
     return text
@@ -43,5 +41,8 @@ def register() -> None:
 def _handle(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lost = error.object[error.start : error.end]
-    return "".join(_INSTEAD.get(sign, "?") for sign in lost), error.end
+    return _stand_ins(error), error.end
+
+
+def _stand_ins(error: UnicodeEncodeError) -> str:
+    return "".join(_INSTEAD.get(sign, "?") for sign in error.object[error.start : error.end])

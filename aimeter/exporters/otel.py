@@ -9,18 +9,21 @@ energy of a call; those here say ``aimeter``.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aimeter._api import add_sink, default_meter
 from aimeter._support.clocks import time
 from aimeter._support.log import warn_once
+from aimeter._support.statistics import calibration_of, error_j2
 from aimeter._version import __version__
 from aimeter.errors import ConfigurationError
 from aimeter.exporters.series import BUCKETS_J, Devices, Names, as_label, method_of
+from aimeter.record import DIRECTNESS
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -45,10 +48,9 @@ PATIENCE_S = 2.0
 _MOST_NOTED = 10_000
 """Calls whose span is remembered until their row comes; of more, the oldest are forgotten."""
 
-_HW_TYPES = {"gpu": "gpu", "cpu": "cpu", "dram": "memory", "other": "other"}
-
 Attributes = dict[str, str | float | int | bool]
 _Key = tuple[int, int]
+T = TypeVar("T")
 
 
 class EnergySpanProcessor(SpanProcessor):
@@ -128,9 +130,7 @@ class EnergySpanProcessor(SpanProcessor):
         if held is not None:
             held.noted = True
             held.open[call.call_id] = None
-            self._of_call[call.call_id] = held
-            if len(self._of_call) > _MOST_NOTED:
-                self._of_call.pop(next(iter(self._of_call)), None)
+            _keep(self._of_call, call.call_id, held)
 
     def write(self, records: Sequence[Record]) -> None:
         """Take rows, and hand on the spans that waited for them."""
@@ -251,14 +251,16 @@ def figures_of(rows: Sequence[Record]) -> Attributes:
     known = [row for row in outer if row.energy_j is not None]
     if known:
         found["aimeter.energy_j"] = sum(row.energy_j or 0.0 for row in known)
-        found["aimeter.method"] = max(
-            map(method_of, known), key=("none", "counter", "power", "estimate").index
-        )
-        errors = [(row.error_j, row.resolution_j) for row in known]
-        if all(error_j is not None and resolution_j is not None for error_j, resolution_j in errors):
-            chance_j2 = sum((resolution_j or 0.0) ** 2 for _, resolution_j in errors)
-            common_j = sum(max((e or 0.0) ** 2 - (r or 0.0) ** 2, 0.0) ** 0.5 for e, r in errors)
-            found["aimeter.error_j"] = (chance_j2 + common_j**2) ** 0.5
+        found["aimeter.method"] = max(map(method_of, known), key=DIRECTNESS.__getitem__)
+        errors = [
+            (row.error_j, row.resolution_j)
+            for row in known
+            if row.error_j is not None and row.resolution_j is not None
+        ]
+        if len(errors) == len(known):
+            resolution_j2 = sum(resolution_j**2 for _, resolution_j in errors)
+            calibration_j = sum(calibration_of(*each) for each in errors)
+            found["aimeter.error_j"] = math.sqrt(error_j2(resolution_j2, [calibration_j]))
         if all(row.co2e_g is not None for row in known):
             found["aimeter.co2e_g"] = sum(row.co2e_g or 0.0 for row in known)
     return found
@@ -343,9 +345,7 @@ class OpenTelemetrySink:
     def _note(self, call: Call) -> None:
         context = trace.get_current_span().get_span_context()
         if context.is_valid:
-            self._around[call.call_id] = context
-            if len(self._around) > _MOST_NOTED:
-                self._around.pop(next(iter(self._around)), None)
+            _keep(self._around, call.call_id, context)
 
     def _trace(self, tracer: trace.Tracer, row: Record) -> None:
         around = self._around.pop(row.call_id, None)
@@ -378,7 +378,7 @@ def _hardware(device: str, uuid: str, kind: str, method: str) -> Attributes:
     return {
         "hw.id": as_label(uuid) or device,
         "hw.name": device,
-        "hw.type": _HW_TYPES.get(kind, "other"),
+        "hw.type": "memory" if kind == "dram" else kind,
         "aimeter.method": method,
     }
 
@@ -392,6 +392,13 @@ def note_begins(note: Callable[[Call], None], meter: Meter | None) -> None:
             note(call)
 
     source().sampler.intake.tell_of_begins(note_own)
+
+
+def _keep(noted: dict[str, T], call_id: str, what: T) -> None:
+    """Note something of a call until its row comes."""
+    noted[call_id] = what
+    if len(noted) > _MOST_NOTED:
+        noted.pop(next(iter(noted)), None)
 
 
 def _key(context: SpanContext) -> _Key:

@@ -18,7 +18,7 @@ class Owner:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path, self._file, self._pid = path, -1, -1
+        self._path, self._pid = path, -1
 
     @property
     def is_alone(self) -> bool:
@@ -40,5 +40,5 @@ class Owner:
         except OSError:
             os.close(file)
             return False
-        self._file, self._pid = file, os.getpid()
+        self._pid = os.getpid()  # and the file stays open, and locked, as long as the process lives
         return True

@@ -261,8 +261,7 @@ def serve_metrics(
                 f"PROMETHEUS_MULTIPROC_DIR={shared}: make that folder, empty, before the program starts."
             )
             raise ConfigurationError(message) from error
-        serving = Owner(shared / "aimeter-serving.lock")
-        if not serving.is_mine():
+        if not Owner(shared / "aimeter-serving.lock").is_mine():
             return port
     else:
         shown = registry
@@ -271,13 +270,7 @@ def serve_metrics(
     except OSError as error:
         message = f"No metrics are served at {addr}:{port}: {error}. Choose another port, or 0 for any that is free."
         raise ConfigurationError(message) from error
-    if shared is not None:
-        _kept.append(serving)
     return int(server.server_port)
-
-
-_kept: list[Owner] = []
-"""What this process serves for others, as long as it lives."""
 
 
 @public

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aimeter._attribution.rows import device_name
 from aimeter._support.log import warn_once
+from aimeter.record import DIRECTNESS
 
 if TYPE_CHECKING:
     from aimeter.meter import Meter
@@ -20,7 +21,6 @@ BUCKETS_J = (*(round(base * 10.0**power, 4) for power in range(-3, 6) for base i
 """Upper ends of the classes of a call's joules: two a decade, from a millijoule to a megajoule."""
 
 _LONGEST_LABEL = 200
-_DIRECTNESS = {"none": 0, "counter": 1, "power": 2, "estimate": 3}
 
 
 class Names:
@@ -57,7 +57,7 @@ def as_label(text: str) -> str:
 
 def method_of(row: Record) -> str:
     """Return the least direct of the methods of a row's parts."""
-    return max(row.gpu_method, row.cpu_method, row.dram_method, key=_DIRECTNESS.__getitem__)
+    return max(row.gpu_method, row.cpu_method, row.dram_method, key=DIRECTNESS.__getitem__)
 
 
 def parts_j(row: Record) -> tuple[tuple[float | None, str], ...]:
