@@ -15,6 +15,24 @@ LEAST_BYTES = 10_000_000
 """Smaller logs are read before anybody asks: it is a second's work."""
 
 
+class Way:
+    """How far into logs one has come that are read one after another, more than once: to see which processes overlap, first.
+
+    Args:
+        logs: How many.
+    """
+
+    def __init__(self, logs: int) -> None:
+        self._ends = [0] * logs
+
+    def come(self, place: int, end: int) -> int:
+        """Return how many bytes are read of all, now that the log at a place is read up to an end."""
+        if end < self._ends[place]:  # read anew, and those behind it will be
+            self._ends[place:] = [0] * (len(self._ends) - place)
+        self._ends[place] = end
+        return sum(self._ends)
+
+
 @contextmanager
 def progress(logs: Sequence[Log]) -> Iterator[None]:
     """Show how much of logs has been read while they are, on standard error if that is a terminal."""
@@ -34,11 +52,10 @@ def progress(logs: Sequence[Log]) -> Iterator[None]:
     columns = (TextColumn("Reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("", total=sum(sizes))
-        furthest = [0] * len(logs)  # a log's begin is looked at before it is read
+        way = Way(len(logs))
 
         def seen(place: int, end: int) -> None:
-            furthest[place] = max(furthest[place], end)
-            shown.update(task, completed=sum(furthest))
+            shown.update(task, completed=way.come(place, end))
 
         for place, log in enumerate(logs):
             log.seen = partial(seen, place)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aimeter.commands.progress import LEAST_BYTES
+from aimeter.commands.progress import LEAST_BYTES, Way
 from aimeter.logs.encode import CSV_HEADER, csv_line
 from aimeter.logs.read import Log, read
 from tests import programs
@@ -33,6 +33,13 @@ def test_it_is_told_how_far_a_file_has_been_read(tmp_path: Path, packed: bool):
     log.seen = seen.append
     assert sum(1 for _ in read([log])) == 5000
     assert max(seen) == path.stat().st_size
+
+
+def test_logs_that_are_read_again_begin_anew():
+    """The bar runs once for each time that logs are read, as the second time takes as long as the first."""
+    way = Way(2)
+    once = [(0, 50), (0, 100), (1, 30), (1, 60)]
+    assert [way.come(*step) for step in (*once, *once)] == [50, 100, 130, 160] * 2
 
 
 def test_a_terminal_sees_how_long_it_will_take(tmp_path: Path):
