@@ -325,6 +325,6 @@ def _sources(results: Results) -> str:
             said = ", ".join("its description" if place == DESCRIPTION else f"`{place}`" for place in places)
             version = results["versions"][tool]
             project = PROJECTS[tool.partition("-")[0]]
-            said = f"[{project} {version}](https://pypi.org/project/{project}/{version}/): {said}"
+            said = f"{project} {version}: {said}"
         lines.append(f"- {name}: {said}")
     return "\n".join(lines) + "\n"
