@@ -6,7 +6,6 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,19 +24,7 @@ from aimeter.exporters.otel import EnergySpanProcessor, OpenTelemetrySink, figur
 from aimeter.testing import FakeClock, FakeSensor
 from tests.programs import run
 from tests.records import make_record
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def meter(clock: FakeClock) -> Iterator[Meter]:
-    """A meter of one device of 100 W, in a grid of 360 g/kWh."""
-    made = Meter(sensors=[FakeSensor(clock, power_w=lambda _: 100.0)], clock=clock, intensity_g_per_kwh=360.0)
-    yield made
-    made.close()
+from tests.served import Quiet, served
 
 
 class Traced:
@@ -278,24 +265,16 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
     """A receiver of OTLP over HTTP, and what it received."""
     received: list[ExportTraceServiceRequest] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    class Handler(Quiet):
+        def do_POST(self) -> None:  # noqa: N802 - what http.server calls
             request = ExportTraceServiceRequest()
-            request.ParseFromString(self.rfile.read(int(self.headers["content-length"])))
+            request.ParseFromString(self.body())
             received.append(request)
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1/traces", received
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(Handler) as address:
+        yield f"http://{address}/v1/traces", received
 
 
 def test_a_collector_receives_the_joules(

@@ -8,7 +8,6 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from aimeter.exporters.series import BUCKETS_J, OTHERS
 from aimeter.testing import FakeClock, FakeSensor
 from tests.programs import run
 from tests.records import make_record
+from tests.served import Quiet, served
 
 
 @pytest.fixture
@@ -44,11 +44,8 @@ def shown(registry: CollectorRegistry, metric: str, **labels: str) -> float:
     return scraped(generate_latest(registry).decode(), metric, **labels)
 
 
-def test_counters_add_up_to_what_the_device_drew(registry: CollectorRegistry):
+def test_counters_add_up_to_what_the_device_drew(registry: CollectorRegistry, meter: Meter, clock: FakeClock):
     """100 W for 7 s: 700 J of the device are 400 J of calls, of which 200 J are a part's, and 300 J of none."""
-    clock = FakeClock()
-    sensor = FakeSensor(clock, power_w=lambda _: 100.0)
-    meter = Meter(sensors=[sensor], clock=clock, intensity_g_per_kwh=360.0)
     meter.add_sink(PrometheusSink(registry, meter=meter))
     with meter.track("chat", model="tiny", tokens_in=5, tokens_out=7):
         clock.advance(1)
@@ -77,7 +74,6 @@ def test_counters_add_up_to_what_the_device_drew(registry: CollectorRegistry):
     assert shown(registry, "aimeter_energy_per_call_joules_count") == 3
     assert shown(registry, "aimeter_energy_per_call_joules_sum", name="chat") == pytest.approx(300)
     assert shown(registry, "aimeter_energy_per_call_joules_bucket", name="paint", le="100.0") == 1
-    meter.close()
 
 
 def test_estimates_and_counters_are_never_one_series(registry: CollectorRegistry):
@@ -160,29 +156,21 @@ def answering(
     """Serve an answer of any kind, and note what was sent."""
     received: list[bytes] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            received.append(self.rfile.read(int(self.headers["content-length"])))
+    class Handler(Quiet):
+        def do_PUT(self) -> None:  # noqa: N802 - what http.server calls
+            received.append(self.body())
             if hold is not None:
                 hold.wait()
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}", received
-    finally:
-        if hold is not None:
-            hold.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(Handler) as address:
+        try:
+            yield address, received
+        finally:
+            if hold is not None:
+                hold.set()
 
 
 @pytest.fixture

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
 import aimeter
 from aimeter import Meter
 from aimeter.exporters.trackers import TotalsSink
-from aimeter.testing import FakeClock, FakeSensor
+from aimeter.testing import FakeClock
 from tests.records import make_record
 
 Logged = list[tuple[dict[str, float], int]]
@@ -23,13 +23,6 @@ def logged() -> Logged:
 @pytest.fixture
 def sink(logged: Logged) -> TotalsSink:
     return TotalsSink(lambda metrics, step: logged.append((dict(metrics), step)), every_s=0.0)
-
-
-@pytest.fixture
-def meter(clock: FakeClock) -> Iterator[Meter]:
-    made = Meter(sensors=[FakeSensor(clock, power_w=lambda _: 100.0)], clock=clock, intensity_g_per_kwh=360.0)
-    yield made
-    made.close()
 
 
 def test_the_sums_are_those_of_the_calls(meter: Meter, clock: FakeClock, sink: TotalsSink, logged: Logged):
