@@ -339,7 +339,7 @@ def test_what_follows_a_line_without_an_end_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_pipe: bool
 ):
     """The rows before it are there, and it is said where reading stopped; a pipe that goes on for ever is left."""
-    limits = {"LONGEST_LINE_BYTES": 2_000, "_PIECE_BYTES": 1_000, "_ENDLESS_BYTES": 50_000}
+    limits = {"LONGEST_LINE_BYTES": 2_000, "PIECE_BYTES": 1_000, "_ENDLESS_BYTES": 50_000}
     for name, value in limits.items():
         monkeypatch.setattr(sys.modules["aimeter.logs.read"], name, value)
     log = tmp_path / "calls"
